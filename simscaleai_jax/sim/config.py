@@ -1,0 +1,77 @@
+"""What a simulated environment is built from: `SimConfig` and its cameras, checked before anything is compiled."""
+
+import dataclasses
+from typing import Any
+
+IMPLEMENTATIONS = ("auto", "c", "jax", "warp")
+RENDERERS = ("jax", "mujoco")
+
+
+@dataclasses.dataclass
+class CameraConfig:
+    """One camera of an environment.
+
+    `name` is a camera of the scene (`wrist_cam`, `front_cam`); `width` and `height` are pixels; `fov` is the vertical
+    field of view in degrees and wins over the model's own.
+    """
+
+    name: str = "wrist_cam"
+    width: int = 128
+    height: int = 128
+    fov: float = 60.0
+    render_depth: bool = True
+    render_segmentation: bool = False
+
+    def __post_init__(self) -> None:
+        for side in ("width", "height"):
+            size = getattr(self, side)
+            if not isinstance(size, int) or size <= 0:
+                raise ValueError(f"camera {self.name!r}: {side} must be a positive number of pixels, got {size!r}")
+        if not 0.0 < self.fov < 180.0:
+            raise ValueError(f"camera {self.name!r}: fov must lie inside (0, 180) degrees, got {self.fov}")
+
+
+@dataclasses.dataclass
+class SimConfig:
+    """Simulation settings; the environment works on a private copy, the caller's object is never written to.
+
+    `dt` and `control_dt` are seconds per physics step and per control step; `control_dt` is a whole multiple of `dt`.
+    `xml_path` names a custom MJCF file ("" takes the task's own scene). `impl` chooses the physics: "c" is MuJoCo itself,
+    "jax" and "warp" are MJX; "auto" takes "c" for a gymnasium adapter, and for a functional environment "warp" on an NVIDIA
+    GPU where warp is installed, else "jax". `task` is the task's own config dataclass, None for its defaults.
+    `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for its defaults.
+    `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
+    """
+
+    xml_path: str = ""
+    dt: float = 0.002
+    control_dt: float = 0.05
+    max_episode_steps: int = 200
+    cameras: list[CameraConfig] = dataclasses.field(default_factory=lambda: [CameraConfig()])
+    domain_randomization: bool = False
+    seed: int | None = None
+    impl: str = "auto"
+    renderer: str = "jax"
+    task: Any = None
+    randomization: Any = None
+
+    def __post_init__(self) -> None:
+        if self.dt <= 0.0:
+            raise ValueError(f"dt must be positive, got {self.dt}")
+        ratio = self.control_dt / self.dt
+        if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+            raise ValueError(f"control_dt must be a multiple of dt, got control_dt={self.control_dt}, dt={self.dt}")
+        if self.max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        for field, choices in (("impl", IMPLEMENTATIONS), ("renderer", RENDERERS)):
+            if getattr(self, field) not in choices:
+                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
+
+    @property
+    def substeps(self) -> int:
+        """Physics steps per control step."""
+        return round(self.control_dt / self.dt)
+
+    def copy(self) -> "SimConfig":
+        """An independent copy, cameras included."""
+        return dataclasses.replace(self, cameras=[dataclasses.replace(camera) for camera in self.cameras])

@@ -1,0 +1,174 @@
+"""Names and ids: finds the arm, gripper, objects and sensors of any suitable MJCF once, and says everything missing at once."""
+
+import dataclasses
+
+import mujoco
+import numpy as np
+
+ARM_JOINTS = 7
+PADS = ("left", "right")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Robot:
+    """Where a task's parts are inside MuJoCo's arrays. N objects, U actuators."""
+
+    joints: np.ndarray  # (7,) joint ids along the chain from the base to `ee_site`
+    joint_qpos: np.ndarray  # (7,)
+    joint_dof: np.ndarray  # (7,)
+    joint_range: np.ndarray  # (7, 2) rad
+    arm_actuators: np.ndarray  # (7,) in the order of `joints`
+    gripper_actuators: np.ndarray  # (1,) or (2,)
+    gripper_range: np.ndarray  # (G, 2) control range, closed and open
+    finger_qpos: np.ndarray  # (F,)
+    finger_range: np.ndarray  # (2,) m
+    ee_site: int
+    target_mocap: int  # index into mocap_pos
+    table_mocap: int  # index into mocap_pos, -1 without a table
+    table_top: float  # m above the table body's origin
+    object_body: np.ndarray  # (N,)
+    object_qpos: np.ndarray  # (N, 7)
+    object_dof: np.ndarray  # (N, 6)
+    touch_sensor: np.ndarray  # (N, 2, 4) addresses into sensordata
+    home_qpos: np.ndarray  # (nq,)
+    home_ctrl: np.ndarray  # (U,)
+    home_ee_pos: np.ndarray  # (3,) m
+    home_ee_mat: np.ndarray  # (3, 3)
+    mocap_pos: np.ndarray  # (M, 3) m
+    mocap_quat: np.ndarray  # (M, 4)
+
+
+def load_model(path: str, dt: float) -> mujoco.MjModel:
+    """Compile an MJCF file with physics step `dt` seconds; FileNotFoundError or ValueError name the file."""
+    try:
+        with open(path, "rb"):
+            pass
+        spec = mujoco.MjSpec.from_file(str(path))
+        spec.option.timestep = dt
+        return spec.compile()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no MJCF file at {path!r}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a valid MJCF model: {error}") from error
+
+
+def find_robot(model: mujoco.MjModel, has_object: bool) -> Robot:
+    """Resolve every id a task needs.
+
+    Needed: a site `ee_site` at the end of a chain of 7 hinge joints with position actuators each (any names), one or two
+    further actuators or finger slides for the gripper, a mocap body `target`; with `has_object` a free body `object` and
+    contact sensors `left_touch` and `right_touch` with data="found force". A mocap body `table` and a keyframe `home` are
+    used where they exist.
+
+    Raises:
+      ValueError: lists everything that is missing.
+    """
+    missing: list[str] = []
+    site = _id(model, mujoco.mjtObj.mjOBJ_SITE, "ee_site")
+    if site < 0:
+        missing.append("site 'ee_site' at the tool centre")
+    joints = _chain(model, site) if site >= 0 else []
+    actuators = [_position_actuator(model, joint) for joint in joints]
+    if site >= 0 and len(joints) != ARM_JOINTS:
+        missing.append(f"{ARM_JOINTS} hinge joints between the world and 'ee_site' (found {len(joints)})")
+    unactuated = [model.joint(j).name for j, a in zip(joints, actuators, strict=True) if a < 0]
+    if unactuated:
+        missing.append(f"position actuators for the arm joints {', '.join(unactuated)}")
+    gripper = [a for a in range(model.nu) if a not in actuators]
+    fingers = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_SLIDE]
+    if not gripper or not fingers:
+        missing.append("a gripper: slide joints for the fingers and an actuator that moves them")
+    target = _id(model, mujoco.mjtObj.mjOBJ_BODY, "target")
+    if target < 0 or model.body_mocapid[target] < 0:
+        missing.append("body 'target' with mocap='true'")
+    objects, sensors = _find_objects(model, missing) if has_object else ([], np.zeros((0, 2, 4), int))
+    if missing:
+        raise ValueError("the MJCF model lacks: " + "; ".join(missing))
+    return _build(model, site, joints, actuators, gripper, fingers, target, objects, sensors)
+
+
+def _id(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:
+    return mujoco.mj_name2id(model, kind, name)
+
+
+def _chain(model: mujoco.MjModel, site: int) -> list[int]:
+    """Hinge joints from the base to the site."""
+    joints: list[int] = []
+    body = model.site_bodyid[site]
+    while body > 0:
+        first, count = model.body_jntadr[body], model.body_jntnum[body]
+        joints = [j for j in range(first, first + count) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE] + joints
+        body = model.body_parentid[body]
+    return joints
+
+
+def _position_actuator(model: mujoco.MjModel, joint: int) -> int:
+    for actuator in range(model.nu):
+        drives_joint = model.actuator_trntype[actuator] == mujoco.mjtTrn.mjTRN_JOINT
+        is_position = model.actuator_biasprm[actuator, 1] < 0.0
+        if drives_joint and is_position and model.actuator_trnid[actuator, 0] == joint:
+            return actuator
+    return -1
+
+
+def _find_objects(model: mujoco.MjModel, missing: list[str]) -> tuple[list[int], np.ndarray]:
+    body = _id(model, mujoco.mjtObj.mjOBJ_BODY, "object")
+    if body < 0 or model.body_jntnum[body] != 1 or model.jnt_type[model.body_jntadr[body]] != mujoco.mjtJoint.mjJNT_FREE:
+        missing.append("body 'object' with a freejoint")
+    addresses = np.zeros((1, len(PADS), 4), int)
+    for i, pad in enumerate(PADS):
+        sensor = _id(model, mujoco.mjtObj.mjOBJ_SENSOR, f"{pad}_touch")
+        if sensor < 0 or model.sensor_dim[sensor] != 4:
+            missing.append(f"contact sensor '{pad}_touch' between the {pad} pad and the object with data='found force'")
+        else:
+            addresses[0, i] = model.sensor_adr[sensor] + np.arange(4)
+    return [body], addresses
+
+
+def _build(model, site, joints, actuators, gripper, fingers, target, objects, sensors) -> Robot:
+    data = mujoco.MjData(model)
+    home = _id(model, mujoco.mjtObj.mjOBJ_KEY, "home")
+    if home >= 0:
+        mujoco.mj_resetDataKeyframe(model, data, home)
+    mujoco.mj_forward(model, data)
+    if home < 0:
+        data.ctrl[actuators] = data.qpos[model.jnt_qposadr[joints]]
+    table = _id(model, mujoco.mjtObj.mjOBJ_BODY, "table")
+    free = [model.body_jntadr[body] for body in objects]
+    return Robot(
+        joints=np.array(joints),
+        joint_qpos=model.jnt_qposadr[joints],
+        joint_dof=model.jnt_dofadr[joints],
+        joint_range=_joint_range(model, joints),
+        arm_actuators=np.array(actuators),
+        gripper_actuators=np.array(gripper),
+        gripper_range=model.actuator_ctrlrange[gripper].copy(),
+        finger_qpos=model.jnt_qposadr[fingers],
+        finger_range=model.jnt_range[fingers[0]].copy(),
+        ee_site=site,
+        target_mocap=int(model.body_mocapid[target]),
+        table_mocap=int(model.body_mocapid[table]) if table >= 0 else -1,
+        table_top=_table_top(model, table),
+        object_body=np.array(objects, int),
+        object_qpos=np.array([model.jnt_qposadr[j] + np.arange(7) for j in free], int).reshape(-1, 7),
+        object_dof=np.array([model.jnt_dofadr[j] + np.arange(6) for j in free], int).reshape(-1, 6),
+        touch_sensor=sensors,
+        home_qpos=data.qpos.copy(),
+        home_ctrl=data.ctrl.copy(),
+        home_ee_pos=data.site_xpos[site].copy(),
+        home_ee_mat=data.site_xmat[site].reshape(3, 3).copy(),
+        mocap_pos=data.mocap_pos.copy(),
+        mocap_quat=data.mocap_quat.copy(),
+    )
+
+
+def _joint_range(model: mujoco.MjModel, joints: list[int]) -> np.ndarray:
+    """Joint limits; a joint without them may turn once either way."""
+    limited = model.jnt_limited[joints].astype(bool)[:, None]
+    return np.where(limited, model.jnt_range[joints], np.array([-np.pi, np.pi]))
+
+
+def _table_top(model: mujoco.MjModel, table: int) -> float:
+    """Height of the table's highest box face above its body, 0 without boxes."""
+    boxes = [g for g in range(model.ngeom) if table >= 0 and model.geom_bodyid[g] == table and model.geom_type[g] == mujoco.mjtGeom.mjGEOM_BOX]
+    return max((float(model.geom_pos[g, 2] + model.geom_size[g, 2]) for g in boxes), default=0.0)

@@ -1,0 +1,68 @@
+"""What a task is: pure functions of a snapshot, behind which no simulator shows.
+
+A task is written once and runs everywhere: batched under `vmap` in MJX, and one at a time on plain MuJoCo behind the
+gymnasium adapter. Its functions are unbatched.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.snapshot import Snapshot
+
+Bounds = tuple[np.ndarray, np.ndarray]  # lower, upper
+
+
+@struct.dataclass
+class Start:
+    """Where an episode begins; velocities are zero."""
+
+    qpos: Float[Array, "nq"]
+    ctrl: Float[Array, "U"]
+    mocap_pos: Float[Array, "M 3"]
+    mocap_quat: Float[Array, "M 4"]
+
+
+class Task(Protocol):
+    """Everything that makes a scene a task. `task_state` is the task's own frozen pytree: the goal and latches."""
+
+    name: str
+    robot: Robot
+    action_size: int
+
+    def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, Any]:
+        """Draw a start and a goal; `overrides` are the episode's randomized parameters ({} without randomization)."""
+        ...
+
+    def control(self, snapshot: Snapshot, task_state: Any, action: Float[Array, "A"]) -> Float[Array, "U"]:
+        """Actuator targets to be reached at the end of this control step."""
+        ...
+
+    def update(self, snapshot: Snapshot, task_state: Any, action: Float[Array, "A"]) -> Any:
+        """Next task state, from the snapshot after the control step."""
+        ...
+
+    def observe(self, snapshot: Snapshot, task_state: Any) -> dict[str, Float[Array, "..."]]:
+        """Observation, float32, inside `observation_bounds`."""
+        ...
+
+    def observation_bounds(self) -> dict[str, Bounds]:
+        """Finite bounds of every observation key."""
+        ...
+
+    def reward_terms(
+        self, snapshot: Snapshot, task_state: Any, action: Float[Array, "A"], steps_left: Int[Array, ""]
+    ) -> dict[str, Float[Array, ""]]:
+        """Weighted reward terms; their sum is the reward. `steps_left` counts the control steps the time limit still allows."""
+        ...
+
+    def terminated(self, snapshot: Snapshot, task_state: Any) -> Bool[Array, ""]:
+        """Whether the episode ends here for good (the time limit is not the task's affair)."""
+        ...
+
+    def info(self, snapshot: Snapshot, task_state: Any) -> dict[str, Array]:
+        """The documented info keys but `step`; `success` is always there."""
+        ...
