@@ -1,0 +1,164 @@
+"""YAML files and dicts to dataclasses and back; unknown keys fail with the nearest valid name.
+
+Values are checked against the field's annotation: an int is accepted for a float, "3e-4" (which YAML 1.1 reads as a
+string) for a number, a list for a tuple; anything else of the wrong type is a ValueError that names the field.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from simscaleai_jax.core.errors import check_names
+
+T = TypeVar("T")  # not a type parameter: the data-set modules are also read by Python 3.11, where torch is tested
+
+
+def load_yaml(path: str | Path, cls: type[T], overrides: Mapping[str, Any] | None = None) -> T:  # noqa: UP047
+    """Builds `cls` from a YAML file, then applies `overrides` (keys may be dotted: "ppo.lr").
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a mapping, not YAML, or a key or value that `cls` does not take.
+    """
+    config = from_dict(cls, read_yaml(path), where=f"{path}: ")
+    return apply_overrides(config, overrides or {})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML mapping; an empty file is an empty mapping."""
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        nearby = sorted(str(other) for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f" Files there: {', '.join(nearby)}." if nearby else ""
+        raise FileNotFoundError(f"Config file {str(path)!r} does not exist.{hint}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of field names to values, got {type(values).__name__}.")
+    return values
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:  # noqa: UP047
+    """Builds the dataclass `cls` (nested dataclasses too) from a mapping; missing keys keep their defaults."""
+    fields = init_fields(cls)
+    try:
+        check_names(f"{cls.__name__} field", values, fields)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _convert(hints[name], value, f"{where}{name}") for name, value in values.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turns a dataclass into plain dicts, lists and scalars that YAML and JSON can hold; `from_dict` inverts it."""
+    return {name: _plain(getattr(config, name)) for name in init_fields(type(config))}
+
+
+def apply_overrides(config: T, overrides: Mapping[str, Any]) -> T:  # noqa: UP047
+    """Returns `config` with fields replaced; a dotted key reaches into a nested dataclass or dict."""
+    if not overrides:
+        return config
+    values = to_dict(config)
+    for name, value in overrides.items():
+        *parents, last = name.split(".")
+        inner = values
+        for parent in parents:
+            check_names("config field", [parent], inner)
+            inner = inner[parent]
+        inner[last] = _plain(value)
+    return from_dict(type(config), values)
+
+
+def init_fields(cls: type) -> dict[str, dataclasses.Field]:
+    """Fields of the dataclass `cls` that its constructor takes, by name."""
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Converts one value to the type that its field's annotation asks for."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _convert(args[0], value, where)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(args, value, where)
+    if origin is typing.Literal:
+        if value not in args:
+            raise ValueError(f"{where} must be one of {', '.join(map(repr, args))}; got {value!r}.")
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _convert_dataclass(hint, value, where)
+    if origin in (list, tuple):
+        return _convert_sequence(origin, args, value, where)
+    return _convert_scalar(hint, value, where)
+
+
+def _convert_dataclass(cls: type, value: Any, where: str) -> Any:
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a mapping of {cls.__name__} fields; got {value!r}.")
+    return from_dict(cls, value, where=f"{where}.")
+
+
+def _convert_union(args: tuple, value: Any, where: str) -> Any:
+    """Takes the first member that fits; None and exact types come before conversions."""
+    if value is None and type(None) in args:
+        return None
+    members = [arg for arg in args if arg is not type(None)]
+    exact = [arg for arg in members if isinstance(arg, type) and type(value) is arg]
+    for member in exact + members:
+        try:
+            return _convert(member, value, where)
+        except ValueError as error:
+            failure = error
+    raise failure
+
+
+def _convert_sequence(kind: type, args: tuple, value: Any, where: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where} must be a list; got {value!r}.")
+    if kind is list or (len(args) == 2 and args[1] is Ellipsis):
+        hints = [args[0] if args else Any] * len(value)
+    elif args and len(args) != len(value):
+        raise ValueError(f"{where} must hold {len(args)} values; got {len(value)}: {value!r}.")
+    else:
+        hints = list(args) or [Any] * len(value)
+    return kind(_convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
+
+
+def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
+    wrong = ValueError(f"{where} must be {getattr(hint, '__name__', hint)}; got {value!r}.")
+    if hint is bool and not isinstance(value, bool):
+        raise wrong
+    if hint in (int, float):
+        try:
+            number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+        except ValueError:
+            raise wrong from None
+        if number is None or (hint is int and not number.is_integer()):
+            raise wrong
+        return value if hint is int and isinstance(value, int) else hint(number)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise wrong
+    return value

@@ -1,0 +1,54 @@
+"""The one rule by which an observation dict becomes a state vector.
+
+Keys that name pictures (`image`, `depth`, `segmentation`, or anything that starts with one of them) are never part of
+the state. `obs["state"]` is the state where it exists; otherwise every other key, concatenated in sorted order.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+IMAGE_PREFIXES = ("image", "depth", "segmentation")
+
+
+def is_image_key(name: str) -> bool:
+    """Whether an observation key holds a picture."""
+    return name.startswith(IMAGE_PREFIXES)
+
+
+def image_keys(names: Iterable[str]) -> list[str]:
+    """Keys that hold pictures, sorted."""
+    return sorted(name for name in names if is_image_key(name))
+
+
+def state_keys(names: Iterable[str]) -> list[str]:
+    """Keys whose values make up the state vector, in the order of their concatenation."""
+    names = list(names)
+    return ["state"] if "state" in names else sorted(name for name in names if not is_image_key(name))
+
+
+def state_vector(obs: Mapping[str, Any]) -> Any:
+    """Concatenates the state keys of `obs` along the last axis: (..., S), float32.
+
+    NumPy observations give a NumPy array, anything else a JAX array, so that host code never waits for a device.
+
+    Raises:
+      ValueError: no key of `obs` holds state.
+    """
+    names = state_keys(obs)
+    if not names:
+        raise ValueError(f"No state in the observation: its keys are {sorted(obs)}, all of them pictures.")
+    values = [obs[name] for name in names]
+    if all(isinstance(value, np.ndarray | np.generic | float | int) for value in values):
+        arrays = [np.atleast_1d(np.asarray(value, np.float32)) for value in values]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+    import jax.numpy as jnp
+
+    arrays = [jnp.atleast_1d(jnp.asarray(value, jnp.float32)) for value in values]
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=-1)
+
+
+def state_size(spec: Mapping[str, Any]) -> int:
+    """Length S of the state vector of one unbatched observation, from its arrays or shape structs."""
+    return int(sum(np.prod(spec[name].shape, dtype=int) for name in state_keys(spec)))

@@ -1,0 +1,190 @@
+"""Checkpoints: exact contents, atomic writing, and a clear error for everything that is not a whole checkpoint."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simscaleai_jax.core import checkpoint, sharding
+from simscaleai_jax.core.checkpoint import Manifest
+from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+
+MANIFEST = Manifest(kind="ppo", model_name="actor_critic", model_kwargs={"obs_dim": 3}, step=7)
+
+
+@flax.struct.dataclass
+class Params:
+    kernel: jax.Array
+    layers: tuple[jax.Array, ...]
+
+
+def make_tree(scale: float = 1.0) -> dict:
+    return {
+        "params": Params(jnp.arange(6.0).reshape(2, 3) * scale, (jnp.ones(2, jnp.bfloat16), jnp.zeros((0, 3), bool))),
+        "key": jax.random.split(jax.random.key(3), 2),
+        "count": jnp.int32(5),
+        "flag": np.array([True, False]),
+    }
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    return checkpoint.save(tmp_path / "run" / "final", make_tree(), MANIFEST)
+
+
+def test_load_gives_back_what_was_saved(saved):
+    tree, manifest = checkpoint.load(saved, target=make_tree(0.0))
+    for leaf, expected in zip(jax.tree.leaves(tree), jax.tree.leaves(make_tree()), strict=True):
+        assert leaf.dtype == expected.dtype
+        assert jnp.array_equal(leaf, expected)
+    assert (manifest.step, manifest.model_kwargs, manifest.kind) == (7, {"obs_dim": 3}, "ppo")
+    assert manifest.versions["jax"] == jax.__version__
+    plain, _ = checkpoint.load(saved)
+    assert plain["params"]["kernel"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert plain["params"]["layers"]["1"].shape == (0, 3)
+
+
+def test_load_places_arrays_as_the_target_is_placed(saved):
+    mesh = sharding.make_mesh(jax.devices()[:2])
+    target = make_tree()
+    target["flag"] = sharding.put_batch(jnp.zeros(2, bool), mesh)
+    target["count"] = sharding.put_replicated(jnp.int32(0), mesh)
+    tree, _ = checkpoint.load(saved, target)
+    assert tree["flag"].sharding.spec == sharding.BATCH
+    assert len(tree["count"].sharding.device_set) == 2
+    assert tree["flag"].tolist() == [True, False]
+
+
+def test_saving_again_replaces_and_leaves_nothing_else(saved):
+    checkpoint.save(saved, make_tree(2.0), MANIFEST)
+    assert checkpoint.load(saved)[0]["params"]["kernel"][1, 2] == 10.0
+    assert [path.name for path in saved.parent.iterdir()] == ["final"]
+
+
+def test_an_interrupted_write_leaves_the_earlier_checkpoint_whole(saved, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint, "_replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(saved, make_tree(2.0), MANIFEST)
+    assert checkpoint.load(saved)[0]["params"]["kernel"][1, 2] == 5.0
+    assert [path.name for path in saved.parent.iterdir()] == ["final"]
+
+
+def test_a_missing_path_names_the_nearest(saved):
+    with pytest.raises(FileNotFoundError, match=r"does not exist\. Did you mean 'final'"):
+        checkpoint.read_manifest(saved.parent / "finla")
+
+
+def test_foreign_paths_are_refused_and_never_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileNotFoundError, match=r"holds no checkpoint: manifest\.json is missing"):
+        checkpoint.load(tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        checkpoint.load(tmp_path / "notes.txt")
+    with pytest.raises(ValueError, match="not empty and holds no checkpoint"):
+        checkpoint.save(tmp_path, make_tree(), MANIFEST)
+    (tmp_path / "manifest.json").write_text('{"kind": "other"}')
+    with pytest.raises(ValueError, match="not written by this package"):
+        checkpoint.load(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def data_file(path: Path) -> Path:
+    return max((file for file in (path / "tree").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+def test_cut_missing_and_damaged_files_are_found(saved):
+    file = data_file(saved)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4])
+    with pytest.raises(ValueError, match="is cut short"):
+        checkpoint.read_manifest(saved)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="do not match their checksum"):
+        checkpoint.load(saved)
+    file.unlink()
+    with pytest.raises(ValueError, match="is missing"):
+        checkpoint.load(saved)
+    manifest = saved / "manifest.json"
+    manifest.write_text(manifest.read_text()[:-40])
+    with pytest.raises(ValueError, match="cut short"):
+        checkpoint.load(saved)
+
+
+def test_a_later_format_is_refused(saved):
+    record = json.loads((saved / "manifest.json").read_text())
+    record["manifest"]["format_version"] = 99
+    (saved / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="format 99"):
+        checkpoint.load(saved)
+
+
+def test_a_target_that_does_not_fit_is_named(saved):
+    for change, message in (
+        ({"count": jnp.zeros(3)}, r"'count' with shape \(\), wanted \(3,\)"),
+        ({"flga": jnp.zeros(3)}, r"lacks 1 arrays, first 'flga'\. Did you mean 'flag'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            checkpoint.load(saved, make_tree() | change)
+    with pytest.raises(ValueError, match="1 arrays that are not wanted, first 'flag'"):
+        checkpoint.load(saved, {name: leaf for name, leaf in make_tree().items() if name != "flag"})
+
+
+def test_a_manifest_that_json_cannot_hold_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="JSON cannot"):
+        checkpoint.save(tmp_path / "a", make_tree(), Manifest(kind="ppo", model_name="x", extra={"array": np.ones(2)}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_a_manifest_needs_no_jax(saved):
+    code = (
+        f"import sys; from simscaleai_jax.core import checkpoint; print(checkpoint.read_manifest({str(saved)!r}).step)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code + "; print('jax' in sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["7", "False"]
+
+
+def test_series_keeps_the_newest_and_the_best_and_finds_complete_ones(tmp_path):
+    with CheckpointSeries(tmp_path / "run", keep=2) as series:
+        for step, metric in ((1, 0.1), (2, 0.9), (3, 0.5), (4, 0.6), (5, None)):
+            series.save(step, make_tree(step), MANIFEST, metric)
+        series.wait()
+        assert [path.name for path in series.steps()] == ["step_000000002", "step_000000004", "step_000000005"]
+        assert series.best() == tmp_path / "run" / "step_000000002"
+        assert checkpoint.load(tmp_path / "run")[0]["params"]["kernel"][1, 2] == 10.0, "a run's folder means its best"
+        data_file(series.latest()).write_bytes(b"")
+        assert series.latest().name == "step_000000004", "a cut checkpoint is passed over"
+    (tmp_path / "run" / ".step_000000006.ab.tmp").mkdir()
+    assert CheckpointSeries(tmp_path / "run").latest().name == "step_000000004"
+    assert not list((tmp_path / "run").glob(".step*")), "what an interrupted write left is removed"
+
+
+def test_series_copies_before_it_returns_and_reports_failures(tmp_path, monkeypatch):
+    series = CheckpointSeries(tmp_path / "run")
+    array = np.ones(4)
+    path = series.save(1, {"a": array}, MANIFEST)
+    array[:] = 0
+    series.wait()
+    assert checkpoint.load(path)[0]["a"].tolist() == [1, 1, 1, 1]
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint, "write_arrays", fail)
+    series.save(2, {"a": array}, MANIFEST)
+    with pytest.raises(OSError, match="disk full"):
+        series.close()
+    with pytest.raises(ValueError, match="keep must be at least 1"):
+        CheckpointSeries(tmp_path / "other", keep=0)
+    with pytest.raises(ValueError, match="single checkpoint"):
+        CheckpointSeries(path)

@@ -1,0 +1,84 @@
+"""The state vector's rule, the mesh and its specs, the compile cache's folder."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simscaleai_jax.core import compile_cache, image_keys, sharding, state_keys, state_size, state_vector
+
+
+def test_state_vector_is_the_sorted_concatenation_without_pictures():
+    obs = {"b": np.full((2, 3), 2.0), "a": np.ones((2, 1)), "image": np.zeros((2, 4, 4, 3), np.uint8), "depth_wrist": 0}
+    vector = state_vector(obs)
+    assert isinstance(vector, np.ndarray)
+    assert vector.dtype == np.float32
+    assert vector.tolist() == [[1, 2, 2, 2]] * 2
+    assert image_keys(obs) == ["depth_wrist", "image"]
+    assert state_keys(obs) == ["a", "b"]
+    assert state_size({"a": np.zeros(3), "b": np.zeros((2, 2)), "image": np.zeros((8, 8, 3))}) == 7
+    on_device = state_vector({name: jnp.asarray(value) for name, value in obs.items()})
+    assert isinstance(on_device, jax.Array)
+    assert np.array_equal(on_device, vector)
+
+
+def test_an_explicit_state_wins_and_pictures_alone_are_refused():
+    assert state_vector({"state": np.arange(3.0), "a": np.zeros(5)}).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="No state in the observation"):
+        state_vector({"image": np.zeros((4, 4, 3))})
+
+
+def test_mesh_splits_batches_and_copies_parameters():
+    mesh = sharding.make_mesh(jax.devices()[:4])
+    batch = sharding.put_batch({"x": jnp.arange(8)}, mesh)["x"]
+    assert [shard.data.tolist() for shard in batch.addressable_shards] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    params = sharding.put_replicated(jnp.arange(3), mesh)
+    assert [shard.data.tolist() for shard in params.addressable_shards] == [[0, 1, 2]] * 4
+    with pytest.raises(ValueError, match="batch of 6 does not split evenly over 4 devices; nearest: 4 or 8"):
+        sharding.put_batch(jnp.arange(6), mesh)
+    with pytest.raises(ValueError, match="nearest: 4"):
+        sharding.check_divisible(2, 4, "batch")
+
+
+def test_devices_are_picked_by_their_documented_names():
+    assert len(sharding.pick_devices("cpu")) == 1
+    assert sharding.pick_devices("cpu", 3) == jax.devices("cpu")[:3]
+    assert sharding.pick_devices("cpu:2") == [jax.devices("cpu")[2]]
+    for wrong, message in (("mps", "no backend"), ("cpuu", "Unknown device 'cpuu'"), ("tpu", "No 'tpu' device")):
+        with pytest.raises(ValueError, match=message):
+            sharding.pick_devices(wrong)
+    with pytest.raises(ValueError, match="99 cpu devices wanted"):
+        sharding.pick_devices("cpu", 99)
+
+
+CACHE_PROGRAM = """
+import jax, simscaleai_jax
+from simscaleai_jax.core import compile_cache
+print(jax.config.jax_compilation_cache_dir)
+print(compile_cache.enable())
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+@pytest.mark.parametrize("chosen", [None, "chosen", ""])
+def test_the_cache_is_on_by_default_and_the_variable_decides(tmp_path, chosen):
+    environment = {name: value for name, value in os.environ.items() if name != compile_cache.ENVIRONMENT_VARIABLE}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
+    if chosen is not None:
+        environment[compile_cache.ENVIRONMENT_VARIABLE] = chosen and str(tmp_path / chosen)
+    result = subprocess.run(
+        [sys.executable, "-c", CACHE_PROGRAM], env=environment, capture_output=True, text=True, check=True
+    )
+    before, enabled, after = result.stdout.splitlines()
+    if chosen is None:
+        assert before == "None", "importing turns nothing on"
+        assert enabled == after
+        assert after.startswith(str(tmp_path / "simscaleai_jax" / "xla-"))
+    elif chosen:
+        assert enabled == after == str(tmp_path / "chosen")
+    else:
+        assert enabled == "None"
