@@ -1,0 +1,133 @@
+"""Reach: bring the end effector to a point in space.
+
+Success within 5 cm; the episode ends for good within 2 cm, and then pays the success bonus of all the steps that were left,
+so that arriving is never worth less than hovering next to the target.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
+from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
+from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.snapshot import Snapshot
+from simscaleai_jax.sim.task import Bounds, Start
+
+MAX_JOINT_VEL = 10.0  # rad/s, observations are clipped to it
+MAX_REACH = 2.0  # m, bound of observed positions
+CANDIDATES = 8  # targets drawn per episode, of which the first that is far enough is taken
+
+
+@dataclasses.dataclass(frozen=True)
+class ReachConfig:
+    """Targets are uniform in the box `target_low`..`target_high` (metres, world frame)."""
+
+    target_low: tuple[float, float, float] = (0.35, -0.3, 0.08)
+    target_high: tuple[float, float, float] = (0.65, 0.3, 0.5)
+    min_distance: float = 0.1  # m between the start and the target
+    joint_noise: float = 0.05  # rad, uniform either way around the home pose
+    success_distance: float = 0.05  # m
+    termination_distance: float = 0.02  # m
+    distance_weight: float = 1.0  # per metre
+    success_bonus: float = 1.0  # per step within success_distance
+    action_penalty: float = 0.0  # per squared unit of action
+
+    def __post_init__(self) -> None:
+        if not all(low < high for low, high in zip(self.target_low, self.target_high, strict=True)):
+            raise ValueError(f"target_low must lie below target_high, got {self.target_low} and {self.target_high}")
+        if not 0.0 < self.termination_distance <= self.success_distance:
+            raise ValueError(
+                "wanted 0 < termination_distance <= success_distance, "
+                f"got {self.termination_distance} and {self.success_distance}"
+            )
+
+
+@struct.dataclass
+class ReachState:
+    """Goal of one episode."""
+
+    target_pos: Float[Array, "3"]  # m
+
+
+class ReachTask:
+    """The task behind `ReachEnv`; see `Task` for what each function means."""
+
+    name = "reach"
+    action_size = ACTION_SIZE
+
+    def __init__(self, robot: Robot, config: ReachConfig | None = None) -> None:
+        self.robot = robot
+        self.config = config or ReachConfig()
+        self._distance = DistanceReward(scale=self.config.distance_weight)
+        self._success = SuccessBonus(threshold=self.config.success_distance, bonus=self.config.success_bonus)
+        self._effort = ActionPenalty(scale=self.config.action_penalty)
+
+    def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, ReachState]:
+        robot, config = self.robot, self.config
+        key_joints, key_target = jax.random.split(key)
+        noise = jax.random.uniform(key_joints, (7,), minval=-config.joint_noise, maxval=config.joint_noise)
+        joints = jnp.clip(robot.home_qpos[robot.joint_qpos] + noise, *robot.joint_range.T)
+        target = self._sample_target(key_target)
+        start = Start(
+            qpos=jnp.asarray(robot.home_qpos, jnp.float32).at[robot.joint_qpos].set(joints),
+            ctrl=jnp.asarray(robot.home_ctrl, jnp.float32).at[robot.arm_actuators].set(joints),
+            mocap_pos=jnp.asarray(robot.mocap_pos, jnp.float32).at[robot.target_mocap].set(target),
+            mocap_quat=jnp.asarray(robot.mocap_quat, jnp.float32),
+        )
+        return start, ReachState(target_pos=target)
+
+    def control(self, snapshot: Snapshot, task_state: ReachState, action: Float[Array, "4"]) -> Float[Array, "U"]:
+        return cartesian_control(self.robot, snapshot, action)
+
+    def update(self, snapshot: Snapshot, task_state: ReachState, action: Float[Array, "4"]) -> ReachState:
+        return task_state
+
+    def observe(self, snapshot: Snapshot, task_state: ReachState) -> dict[str, Float[Array, "..."]]:
+        return {
+            "joint_pos": snapshot.joint_pos,
+            "joint_vel": jnp.clip(snapshot.joint_vel, -MAX_JOINT_VEL, MAX_JOINT_VEL),
+            "ee_pos": snapshot.ee_pos,
+            "target_pos": task_state.target_pos,
+        }
+
+    def observation_bounds(self) -> dict[str, Bounds]:
+        margin = 0.1  # rad a joint may be pushed past its limit
+        return {
+            "joint_pos": (self.robot.joint_range[:, 0] - margin, self.robot.joint_range[:, 1] + margin),
+            "joint_vel": (np.full(7, -MAX_JOINT_VEL), np.full(7, MAX_JOINT_VEL)),
+            "ee_pos": (np.full(3, -MAX_REACH), np.full(3, MAX_REACH)),
+            "target_pos": (np.full(3, -MAX_REACH), np.full(3, MAX_REACH)),
+        }
+
+    def reward_terms(
+        self, snapshot: Snapshot, task_state: ReachState, action: Float[Array, "4"], steps_left: Int[Array, ""]
+    ) -> dict[str, Float[Array, ""]]:
+        obs = self.observe(snapshot, task_state)
+        arrived = self.terminated(snapshot, task_state)
+        return {
+            "distance": self._distance.compute(obs, action, {}),
+            "success": self._success.compute(obs, action, {}),
+            "arrival": jnp.where(arrived, self.config.success_bonus * steps_left, 0.0),
+            "action": self._effort.compute(obs, action, {}),
+        }
+
+    def terminated(self, snapshot: Snapshot, task_state: ReachState) -> Bool[Array, ""]:
+        return self._error(snapshot, task_state) < self.config.termination_distance
+
+    def info(self, snapshot: Snapshot, task_state: ReachState) -> dict[str, Array]:
+        distance = self._error(snapshot, task_state)
+        return {"distance": distance, "success": distance < self.config.success_distance}
+
+    def _error(self, snapshot: Snapshot, task_state: ReachState) -> Float[Array, ""]:
+        return jnp.linalg.norm(snapshot.ee_pos - task_state.target_pos)
+
+    def _sample_target(self, key: PRNGKeyArray) -> Float[Array, "3"]:
+        low, high = jnp.array(self.config.target_low), jnp.array(self.config.target_high)
+        candidates = jax.random.uniform(key, (CANDIDATES, 3), minval=low, maxval=high)
+        is_far = jnp.linalg.norm(candidates - self.robot.home_ee_pos, axis=1) > self.config.min_distance
+        return candidates[jnp.argmax(is_far)]
