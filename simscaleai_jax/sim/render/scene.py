@@ -20,13 +20,13 @@ DEFAULT_GROUPS = (0, 1, 2)
 MAX_GEOMS = 512  # the loop over geoms is unrolled in the compiled program
 
 _DRAWN = {
-    mujoco.mjtGeom.mjGEOM_PLANE: "plane",
-    mujoco.mjtGeom.mjGEOM_SPHERE: "sphere",
-    mujoco.mjtGeom.mjGEOM_CAPSULE: "capsule",
-    mujoco.mjtGeom.mjGEOM_CYLINDER: "cylinder",
-    mujoco.mjtGeom.mjGEOM_BOX: "box",
-    mujoco.mjtGeom.mjGEOM_ELLIPSOID: "ellipsoid",
-    mujoco.mjtGeom.mjGEOM_MESH: "capsule",
+    int(mujoco.mjtGeom.mjGEOM_PLANE): "plane",
+    int(mujoco.mjtGeom.mjGEOM_SPHERE): "sphere",
+    int(mujoco.mjtGeom.mjGEOM_CAPSULE): "capsule",
+    int(mujoco.mjtGeom.mjGEOM_CYLINDER): "cylinder",
+    int(mujoco.mjtGeom.mjGEOM_BOX): "box",
+    int(mujoco.mjtGeom.mjGEOM_ELLIPSOID): "ellipsoid",
+    int(mujoco.mjtGeom.mjGEOM_MESH): "capsule",
 }
 
 
@@ -55,6 +55,7 @@ class RenderScene:
     sky: Sky
     near: float  # m, clip distances as mujoco.Renderer has them
     far: float
+    fog: tuple[float, float]  # m, where endless planes begin to fade and where they are gone
     camera_names: tuple[str, ...]
     camera_body: np.ndarray  # [C]
     camera_is_fixed: np.ndarray  # [C] bool: mode "fixed" and a perspective camera
@@ -89,7 +90,7 @@ def make_scene(
     ground = _welded_to_world(model)
     return RenderScene(
         drawn=drawn,
-        kind=tuple(_DRAWN[model.geom_type[g]] if g in drawn else "" for g in range(model.ngeom)),
+        kind=tuple(_DRAWN[int(model.geom_type[g])] if g in drawn else "" for g in range(model.ngeom)),
         is_fixed=ground[model.geom_bodyid],
         geom_body=np.array(model.geom_bodyid),
         local_pos=_float32(model.geom_pos),
@@ -106,6 +107,7 @@ def make_scene(
         sky=read_sky(model),
         near=float(model.vis.map.znear * model.stat.extent),
         far=float(model.vis.map.zfar * model.stat.extent),
+        fog=(float(model.vis.map.fogstart * model.stat.extent), float(model.vis.map.fogend * model.stat.extent)),
         camera_names=tuple(model.camera(i).name for i in range(model.ncam)),
         camera_body=np.array(model.cam_bodyid),
         camera_is_fixed=_is_plain_camera(model),
@@ -137,7 +139,7 @@ def geom_poses(
 
 def _drawn_geoms(model: mujoco.MjModel, rgba: np.ndarray, groups: Sequence[int], meshes: str) -> tuple[int, ...]:
     visible = [g for g in range(model.ngeom) if model.geom_group[g] in groups and rgba[g, 3] > 0]
-    unknown = [g for g in visible if model.geom_type[g] not in _DRAWN]
+    unknown = [g for g in visible if int(model.geom_type[g]) not in _DRAWN]
     if unknown:
         named = ", ".join(f"{_label(model, g)} ({mujoco.mjtGeom(model.geom_type[g]).name})" for g in unknown)
         raise ValueError(
