@@ -45,7 +45,9 @@ def look_at(
     backward = np.asarray(pos, float) - np.asarray(target, float)
     right = np.cross(np.asarray(up, float), backward)
     if np.linalg.norm(right) < 1e-9:
-        raise ValueError(f"cannot look from {tuple(pos)} at {tuple(target)}: the view is empty or parallel to up {tuple(up)}")
+        raise ValueError(
+            f"cannot look from {tuple(pos)} at {tuple(target)}: the view is empty or parallel to up {tuple(up)}"
+        )
     right, backward = right / np.linalg.norm(right), backward / np.linalg.norm(backward)
     return make_camera(pos, np.stack([right, np.cross(backward, right), backward], axis=1), fovy)
 
@@ -69,7 +71,9 @@ def camera_pose(
         raise unknown_name("camera", name, (n for n in scene.camera_names if n))
     index = scene.camera_names.index(name)
     if not scene.camera_is_fixed[index]:
-        raise ValueError(f"camera {name!r} is orthographic or of a tracking mode: only mode 'fixed' in perspective is drawn")
+        raise ValueError(
+            f"camera {name!r} is orthographic or of a tracking mode: only mode 'fixed' in perspective is drawn"
+        )
     angle = float(scene.camera_fovy[index]) if fovy is None else fovy
     check_fovy(angle)
     body = scene.camera_body[index]

@@ -82,9 +82,7 @@ def read_lights(model: mujoco.MjModel, data: mujoco.MjData) -> Lights:
     head = model.vis.headlight
     on = 1.0 if head.active else 0.0
     return Lights(
-        is_directional=tuple(
-            bool(model.light_type[i] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL) for i in active
-        ),
+        is_directional=tuple(bool(model.light_type[i] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL) for i in active),
         casts_shadow=tuple(bool(model.light_castshadow[i]) for i in active),
         pos=np.array(data.light_xpos[active], np.float32).reshape(-1, 3),
         dir=np.array(data.light_xdir[active], np.float32).reshape(-1, 3),

@@ -74,7 +74,9 @@ def render(
     return {name: image.reshape(-1, *image.shape[2:])[:height] for name, image in chunks.items()}
 
 
-def _draw_rows(scene: RenderScene, look: Look, view: View, columns: Array, rows: Array, **wanted: bool) -> dict[str, Array]:
+def _draw_rows(
+    scene: RenderScene, look: Look, view: View, columns: Array, rows: Array, **wanted: bool
+) -> dict[str, Array]:
     """Draws the rows whose slopes are given: columns (W,) to the right, rows (H,) up, per metre of depth."""
     distance, geom = trace(scene, view, columns[None, :], rows[:, None])
     is_hit = geom >= 0
@@ -142,7 +144,9 @@ def _look(scene: RenderScene, overrides: Mapping[str, Array]) -> Look:
     return Look(**{name: jnp.asarray(overrides.get(name, value), jnp.float32) for name, value in model.items()})
 
 
-def _check(scene: RenderScene, geom_pos, geom_mat, camera: Camera, width, height, overrides: Mapping[str, Array]) -> None:
+def _check(
+    scene: RenderScene, geom_pos, geom_mat, camera: Camera, width, height, overrides: Mapping[str, Array]
+) -> None:
     check_resolution(width, height)
     check_fovy(camera.fovy)
     num_geoms, num_lights = len(scene.kind), len(scene.lights.pos)

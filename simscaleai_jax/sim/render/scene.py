@@ -6,6 +6,8 @@ left out on request. Height fields and signed-distance geoms are refused by name
 """
 
 import dataclasses
+import functools
+import pickle
 import warnings
 from collections.abc import Sequence
 
@@ -32,7 +34,7 @@ _DRAWN = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RenderScene:
-    """Static picture data of one model; compared and hashed by identity, so it may be a static argument of jit.
+    """Static picture data of one model; compared by content, so that as a static argument of jit copies share one program.
 
     G geoms, C cameras, N bodies. Lengths in metres, colours linear in [0, 1].
     """
@@ -64,10 +66,18 @@ class RenderScene:
     camera_fovy: np.ndarray  # [C] degrees, vertical
     num_bodies: int
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RenderScene) and self._content == other._content
 
-def make_scene(
-    model: mujoco.MjModel, groups: Sequence[int] = DEFAULT_GROUPS, meshes: str = "capsule"
-) -> RenderScene:
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    @functools.cached_property
+    def _content(self) -> bytes:
+        return pickle.dumps([getattr(self, field.name) for field in dataclasses.fields(self)])
+
+
+def make_scene(model: mujoco.MjModel, groups: Sequence[int] = DEFAULT_GROUPS, meshes: str = "capsule") -> RenderScene:
     """Reads what pictures need from a compiled model.
 
     Args:
@@ -154,7 +164,9 @@ def _drawn_geoms(model: mujoco.MjModel, rgba: np.ndarray, groups: Sequence[int],
     if meshes == "skip":
         visible = [g for g in visible if g not in mesh]
     if len(visible) > MAX_GEOMS:
-        raise ValueError(f"{len(visible)} visible geoms, at most {MAX_GEOMS} can be drawn: choose fewer groups than {groups}")
+        raise ValueError(
+            f"{len(visible)} visible geoms, at most {MAX_GEOMS} can be drawn: choose fewer groups than {groups}"
+        )
     return tuple(visible)
 
 

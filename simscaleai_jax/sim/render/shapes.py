@@ -122,8 +122,7 @@ def cylinder_normal(shape: Shape, point: Rays) -> Rays:
     on_cap = jnp.abs(height) > shape.size[1] * 0.999
     side = jnp.sign(height)
     return tuple(
-        jnp.where(on_cap, side * a, p - c - height * a)
-        for p, c, a in zip(point, shape.centre, axis, strict=True)
+        jnp.where(on_cap, side * a, p - c - height * a) for p, c, a in zip(point, shape.centre, axis, strict=True)
     )
 
 
