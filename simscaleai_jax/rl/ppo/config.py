@@ -1,0 +1,172 @@
+"""PPO's settings, and how they divide a rollout into environments, steps and minibatches."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from simscaleai_jax.core.sharding import check_divisible
+
+MAX_BLOCKS = 8
+ROLLOUT_LENGTH = 32  # of the default number of environments
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO; the defaults run on a laptop.
+
+    Attributes:
+      hidden_dim: width of the hidden layers.
+      n_layers: hidden layers of the feature network.
+      clip_epsilon: how far the probability ratio may leave 1 before its gradient stops.
+      value_loss_coef: weight of the value loss.
+      entropy_coef: weight of the entropy bonus.
+      max_grad_norm: global norm to which gradients are clipped.
+      gamma: discount.
+      gae_lambda: lambda of generalized advantage estimation.
+      lr: Adam's learning rate (the first one, where a schedule changes it).
+      n_steps: transitions collected per update, over all environments.
+      n_epochs: passes over each rollout.
+      batch_size: transitions per minibatch; `num_minibatches` replaces it.
+      total_timesteps: transitions in all; training ends after the update that reaches it.
+      log_every: updates between two printed lines where no progress bar can be drawn.
+      num_envs: environments stepped together; None: n_steps / 32.
+      num_minibatches: minibatches per epoch; None: n_steps / batch_size.
+      num_env_blocks: blocks within which minibatches permute environments; their number, not the number of devices,
+        decides which samples meet. None: up to 8, the most that divides evenly.
+      updates_per_dispatch: updates per call to the device; None: about 16,384 transitions.
+      num_devices: devices to spread environments over; None: one CPU, or every GPU or TPU.
+      seed: of weights, environments, actions and minibatches.
+      lr_schedule: "constant", "linear" (to zero at total_timesteps) or "adaptive" (holds `target_kl`).
+      target_kl: KL divergence per minibatch step that the adaptive schedule aims for.
+      normalize_observations: shift and scale state inputs by running statistics.
+      normalize_advantages: shift and scale advantages over the whole rollout.
+      normalize_rewards: divide rewards by the running standard deviation of the discounted return.
+      reward_scale: factor on every reward that the learner sees (reported rewards are unscaled).
+      clip_value_loss: also clip the value's change by clip_epsilon.
+      log_std_init: first log standard deviation of the actions.
+      log_std_min: lower bound of the log standard deviation.
+      log_std_max: upper bound of the log standard deviation.
+      actor_keys: observation keys that the actor sees, in this order; empty: all state keys.
+      critic_keys: observation keys that the critic sees; empty: it shares the actor's features.
+      encoder: "cnn" encodes obs["image"] and joins it to the state; "none" ignores images.
+    """
+
+    hidden_dim: int = 256
+    n_layers: int = 2
+    clip_epsilon: float = 0.2
+    value_loss_coef: float = 0.5
+    entropy_coef: float = 0.01
+    max_grad_norm: float = 0.5
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    lr: float = 3e-4
+    n_steps: int = 2048
+    n_epochs: int = 10
+    batch_size: int = 64
+    total_timesteps: int = 1_000_000
+    log_every: int = 10
+    num_envs: int | None = None
+    num_minibatches: int | None = None
+    num_env_blocks: int | None = None
+    updates_per_dispatch: int | None = None
+    num_devices: int | None = None
+    seed: int = 0
+    lr_schedule: Literal["constant", "linear", "adaptive"] = "constant"
+    target_kl: float = 0.01
+    normalize_observations: bool = True
+    normalize_advantages: bool = True
+    normalize_rewards: bool = False
+    reward_scale: float = 1.0
+    clip_value_loss: bool = False
+    log_std_init: float = 0.0
+    log_std_min: float = -5.0
+    log_std_max: float = 1.0
+    actor_keys: tuple[str, ...] = ()
+    critic_keys: tuple[str, ...] = ()
+    encoder: Literal["none", "cnn"] = "none"
+
+    def __post_init__(self) -> None:
+        positive = ["hidden_dim", "n_layers", "n_steps", "n_epochs", "batch_size", "total_timesteps", "log_every"]
+        positive += ["num_envs", "num_minibatches", "num_env_blocks", "updates_per_dispatch", "num_devices"]
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"PPOConfig.{name} must be at least 1; got {value}.")
+        for name in ("clip_epsilon", "lr", "max_grad_norm", "reward_scale", "target_kl"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"PPOConfig.{name} must be above 0; got {getattr(self, name)}.")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"PPOConfig.{name} must lie between 0 and 1; got {getattr(self, name)}.")
+        if not self.log_std_min <= self.log_std_init <= self.log_std_max:
+            raise ValueError(
+                "PPOConfig needs log_std_min <= log_std_init <= log_std_max; "
+                f"got {self.log_std_min}, {self.log_std_init}, {self.log_std_max}."
+            )
+
+    @property
+    def num_updates(self) -> int:
+        """Updates until total_timesteps is reached."""
+        return math.ceil(self.total_timesteps / self.n_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How one update's transitions are cut. A unit is one environment's chunk of consecutive steps.
+
+    Attributes:
+      num_envs: environments, B.
+      num_steps: rollout length, T.
+      num_minibatches: minibatches per epoch.
+      num_chunks: units that one environment's rollout gives.
+      num_blocks: groups of neighbouring environments; every minibatch takes equally many units from each.
+    """
+
+    num_envs: int
+    num_steps: int
+    num_minibatches: int
+    num_chunks: int
+    num_blocks: int
+
+    @property
+    def units_per_block(self) -> int:
+        """Units that permute among each other."""
+        return self.num_envs * self.num_chunks // self.num_blocks
+
+
+def make_layout(config: PPOConfig, num_devices: int = 1) -> Layout:
+    """Divides `config.n_steps` transitions.
+
+    Raises:
+      ValueError: a size that does not divide, with the nearest that do.
+    """
+    num_envs = config.num_envs or max(1, config.n_steps // ROLLOUT_LENGTH)
+    check_divisible(config.n_steps, num_envs, "n_steps", "environments (num_envs)")
+    if config.num_minibatches is None:
+        check_divisible(config.n_steps, min(config.batch_size, config.n_steps), "n_steps", "transitions (batch_size)")
+    num_minibatches = config.num_minibatches or max(1, config.n_steps // config.batch_size)
+    num_steps = config.n_steps // num_envs
+    check_divisible(config.n_steps, num_minibatches, "n_steps", "minibatches (num_minibatches)")
+    check_divisible(num_envs, num_devices, "num_envs")
+    blocks, chunks = _blocks_and_chunks(num_envs, num_steps, num_minibatches, config.num_env_blocks)
+    if blocks % num_devices:
+        raise ValueError(
+            f"{num_envs} environments in {num_minibatches} minibatches form {blocks} blocks, which do not split over "
+            f"{num_devices} devices; make num_envs a multiple of {num_minibatches * math.lcm(num_devices, MAX_BLOCKS)}."
+        )
+    return Layout(num_envs, num_steps, num_minibatches, chunks, blocks)
+
+
+def _blocks_and_chunks(num_envs: int, num_steps: int, num_minibatches: int, wanted: int | None) -> tuple[int, int]:
+    """The most blocks, then the fewest chunks, with which every minibatch takes equally many units from each block."""
+    options = [wanted] if wanted else [blocks for blocks in (8, 4, 2, 1) if num_envs % blocks == 0]
+    for blocks in options:
+        for chunks in range(1, num_steps + 1):
+            fits = num_steps % chunks == 0 and num_envs * chunks % (blocks * num_minibatches) == 0
+            if fits and num_envs % blocks == 0:
+                return blocks, chunks
+    raise ValueError(
+        f"{num_envs} environments of {num_steps} steps do not divide into {num_minibatches} minibatches"
+        + (f" over {wanted} blocks." if wanted else ".")
+        + f" Nearest num_envs that does: {math.ceil(num_envs / num_minibatches) * num_minibatches * (wanted or 1)}."
+    )

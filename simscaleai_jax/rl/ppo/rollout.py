@@ -1,0 +1,121 @@
+"""Collecting transitions: the policy acts in every environment for T steps.
+
+Action noise is keyed by (update, step, environment), so that a rollout does not depend on how environments are split.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from simscaleai_jax.core.observations import state_vector
+from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
+from simscaleai_jax.rl.ppo.state import ROLLOUT_KEY, Learner, PPOState
+
+
+@struct.dataclass
+class Rollout:
+    """Transitions, every leaf [T, B, ...].
+
+    Attributes:
+      inputs: network inputs before normalisation: "state", "critic"?, "image"?.
+      next_inputs: the same of the observation that the step led to, before any reset; without images.
+      action: the sampled action, not clipped.
+      log_prob: its log probability.
+      value: V of `inputs`.
+      reward: unscaled reward.
+      terminated: no further reward after this step.
+      truncated: cut by a time limit.
+      success: the step's info["success"].
+      nan: the step's environment was not finite.
+      episode_return: undiscounted return of the episode so far.
+      episode_length: its length so far.
+    """
+
+    inputs: dict[str, Array]
+    next_inputs: dict[str, Array]
+    action: Float[Array, "T B A"]
+    log_prob: Float[Array, "T B"]
+    value: Float[Array, "T B"]
+    reward: Float[Array, "T B"]
+    terminated: Bool[Array, "T B"]
+    truncated: Bool[Array, "T B"]
+    success: Bool[Array, "T B"]
+    nan: Bool[Array, "T B"]
+    episode_return: Float[Array, "T B"]
+    episode_length: Array
+
+
+def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
+    """What the network sees of an observation (dict, or an array that is the state itself)."""
+    if not isinstance(obs, Mapping):
+        return {"state": obs}
+    inputs = {"state": state_vector({key: obs[key] for key in config.actor_keys} or obs)}
+    if config.critic_keys:
+        inputs["critic"] = state_vector({key: obs[key] for key in config.critic_keys})
+    if config.encoder != "none" and "image" in obs:
+        inputs["image"] = obs["image"]
+    return inputs
+
+
+def normalized(inputs: dict[str, Array], normalizer: dict[str, RunningStats], config: PPOConfig) -> dict[str, Array]:
+    """Inputs with every normalised entry shifted and scaled by one snapshot of the statistics."""
+    if not config.normalize_observations:
+        return inputs
+    return {name: normalize(normalizer[name], x) if name in normalizer else x for name, x in inputs.items()}
+
+
+def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids: Array) -> tuple[Any, Rollout]:
+    """Steps the environments of this device `num_steps` times.
+
+    Args:
+      learner: network and settings.
+      state: training state; `state.env` holds this device's environments.
+      env: a batched environment (docs/contract.md).
+      num_steps: T.
+      env_ids: (B,) global numbers of this device's environments.
+    Returns:
+      (state of the environments afterwards, rollout).
+    """
+    key_update = jax.random.fold_in(jax.random.fold_in(state.key, ROLLOUT_KEY), state.update)
+    network = learner.network(state.params)
+
+    def step(env_state: Any, t: Array) -> tuple[Any, Rollout]:
+        inputs = network_inputs(env_state.obs, learner.config)
+        distribution, value = network(normalized(inputs, state.normalizer, learner.config))
+        noise = env_noise(jax.random.fold_in(key_update, t), env_ids, distribution.mean.shape[-1])
+        action = distribution.mean + distribution.stddev * noise
+        after = env.step(env_state, action)
+        return after, Rollout(
+            inputs=inputs,
+            next_inputs=network_inputs(after.final_obs, learner.config),
+            action=action,
+            log_prob=distribution.log_prob(action).sum(-1),
+            value=value,
+            reward=after.reward,
+            terminated=after.terminated,
+            truncated=after.truncated,
+            success=after.info["success"],
+            nan=after.info["nan"],
+            episode_return=after.episode_return,
+            episode_length=after.episode_length,
+        )
+
+    return jax.lax.scan(step, state.env, jnp.arange(num_steps))
+
+
+def env_noise(key: Array, env_ids: Array, action_size: int) -> Float[Array, "B A"]:
+    """Standard normal numbers, one row for each environment number."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, env_ids)
+    return jax.vmap(lambda key_env: jax.random.normal(key_env, (action_size,)))(keys)
+
+
+def next_values(learner: Learner, state: PPOState, rollout: Rollout) -> Float[Array, "T B"]:
+    """V of the observations that the steps led to; images, which final observations lack, are those of the step before."""
+    images = {name: x for name, x in rollout.inputs.items() if name == "image"}
+    inputs = normalized(rollout.next_inputs | images, state.normalizer, learner.config)
+    return learner.network(state.params)(inputs)[1]

@@ -1,0 +1,122 @@
+"""Everything that PPO carries from one update to the next."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from simscaleai_jax.core.sharding import BATCH, REPLICATED
+from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.networks import ActorCritic
+from simscaleai_jax.rl.ppo.normalize import RunningStats, init_stats
+
+ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the training key
+
+METRICS = (
+    "episode_reward", "episode_length", "success_rate", "episodes", "policy_loss", "value_loss", "entropy", "approx_kl",
+    "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std", "nan_count",
+)  # fmt: skip
+
+
+@struct.dataclass
+class EpisodeStats:
+    """Means over the episodes that ended in the latest update in which one ended; NaN before the first.
+
+    Attributes:
+      reward: [] mean undiscounted return.
+      length: [] mean length in steps.
+      success: [] share whose last step was a success.
+    """
+
+    reward: Float[Array, ""]
+    length: Float[Array, ""]
+    success: Float[Array, ""]
+
+
+@struct.dataclass
+class PPOState:
+    """State of training; environments' leaves lead with the (global) number of environments B.
+
+    Attributes:
+      params: weights, nested dict.
+      opt_state: Adam's moments.
+      learning_rate: [] rate in use; changes under the adaptive schedule only.
+      normalizer: input name ("state", "critic") -> statistics of it.
+      reward_stats: statistics of the discounted return, (1,).
+      episodes: latest episode means.
+      key: PRNG key from which every update folds its own.
+      update: [] int32 updates done.
+      discounted_return: (B,) running discounted return, for reward normalisation.
+      env: state of the environments; () where a Python loop steps them.
+    """
+
+    params: Any
+    opt_state: Any
+    learning_rate: Float[Array, ""]
+    normalizer: dict[str, RunningStats]
+    reward_stats: RunningStats
+    episodes: EpisodeStats
+    key: PRNGKeyArray
+    update: Int[Array, ""]
+    discounted_return: Float[Array, "B"]
+    env: Any
+
+
+STATE_SPECS = PPOState(
+    params=REPLICATED, opt_state=REPLICATED, learning_rate=REPLICATED, normalizer=REPLICATED, reward_stats=REPLICATED,
+    episodes=REPLICATED, key=REPLICATED, update=REPLICATED, discounted_return=BATCH, env=BATCH,
+)  # fmt: skip
+
+
+@struct.dataclass
+class Learner:
+    """The static half: what the pure functions close over.
+
+    Attributes:
+      graphdef: structure of the network.
+      config: settings.
+      input_sizes: input name -> length of the vectors that are normalised.
+    """
+
+    graphdef: Any = struct.field(pytree_node=False)
+    config: PPOConfig = struct.field(pytree_node=False)
+    input_sizes: tuple[tuple[str, int], ...] = struct.field(pytree_node=False)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam after global-norm clipping; the caller applies the learning rate."""
+        return optax.chain(optax.clip_by_global_norm(self.config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+
+    def network(self, params: Any) -> ActorCritic:
+        """The network with these weights."""
+        return nnx.merge(self.graphdef, nnx.State(params))
+
+
+def make_learner(config: PPOConfig, model_kwargs: dict[str, Any]) -> tuple[Learner, Any]:
+    """Builds the network: (learner, initial weights)."""
+    model = ActorCritic(**model_kwargs, rngs=nnx.Rngs(config.seed))
+    graphdef, params = nnx.split(model, nnx.Param)
+    sizes = {"state": model_kwargs["obs_dim"]}
+    if model_kwargs.get("critic_obs_dim"):
+        sizes["critic"] = model_kwargs["critic_obs_dim"]
+    return Learner(graphdef, config, tuple(sorted(sizes.items()))), nnx.to_pure_dict(params)
+
+
+def init_training_state(learner: Learner, params: Any) -> PPOState:
+    """The state before the first update, without environments."""
+    unknown = jnp.full((), jnp.nan)
+    return PPOState(
+        params=params,
+        opt_state=learner.optimizer.init(params),
+        learning_rate=jnp.float32(learner.config.lr),
+        normalizer={name: init_stats(size) for name, size in learner.input_sizes},
+        reward_stats=init_stats(1),
+        episodes=EpisodeStats(unknown, unknown, unknown),
+        key=jax.random.key(learner.config.seed),
+        update=jnp.int32(0),
+        discounted_return=jnp.zeros(0),
+        env=(),
+    )

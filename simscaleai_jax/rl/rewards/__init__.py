@@ -1,0 +1,1 @@
+"""Reward functions; see `rewards.rewards`."""
