@@ -1,5 +1,6 @@
 """Videos of frames: MP4 through imageio-ffmpeg, GIF through Pillow."""
 
+import subprocess
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,8 @@ SUFFIXES = (".mp4", ".gif")
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20) -> Path:
     """Writes uint8 (H, W, 3) frames, all of one size, and returns the path written.
 
-    The suffix chooses the format. An MP4 becomes a GIF beside it, with a warning, where no ffmpeg is to be had. Missing folders
-    are made; the file appears under its name only when it is complete.
+    The suffix chooses the format. An MP4 becomes a GIF beside it, with a warning, where no ffmpeg is to be had. Missing
+    folders are made; the file appears under its name only when it is complete.
 
     Raises:
       ValueError: no frames, a frame of another shape or dtype, fps not positive, or a suffix other than .mp4 and .gif.
@@ -66,20 +67,22 @@ def _write_whole(path: Path, write) -> Path:
 
 
 def _write_mp4(path: Path, frames: list[np.ndarray], fps: float) -> None:
-    import imageio_ffmpeg
+    """H.264 in yuv420p, which every player opens; it needs even sides, so the last row or column is repeated if odd."""
+    from imageio_ffmpeg import get_ffmpeg_exe
 
     height, width = frames[0].shape[:2]
-    # yuv420p, which every player opens, needs even sides: the last row or column is repeated where one is odd.
     pad = ((0, height % 2), (0, width % 2), (0, 0))
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (width + width % 2, height + height % 2), fps=fps, macro_block_size=1, ffmpeg_log_level="error"
+    size = f"{width + width % 2}x{height + height % 2}"
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{fps:g}", "-i", "-"]
+    target = ["-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
+    done = subprocess.run(
+        [get_ffmpeg_exe(), "-y", "-v", "error", *source, *target],
+        input=b"".join(np.pad(frame, pad, mode="edge").tobytes() for frame in frames),
+        stderr=subprocess.PIPE,
+        check=False,
     )
-    writer.send(None)
-    try:
-        for frame in frames:
-            writer.send(np.ascontiguousarray(np.pad(frame, pad, mode="edge")))
-    finally:
-        writer.close()
+    if done.returncode:
+        raise OSError(f"ffmpeg could not write {path.name}: {done.stderr.decode(errors='replace').strip()}")
 
 
 def _write_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:

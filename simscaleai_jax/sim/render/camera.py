@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from simscaleai_jax.core.errors import unknown_name
-from simscaleai_jax.sim.render.scene import RenderScene
+from simscaleai_jax.sim.render.scene import AnyArray, RenderScene
 
 
 @struct.dataclass
@@ -21,17 +22,17 @@ class Camera:
     fovy: Float[Array, ""]  # degrees, vertical
 
 
-def make_camera(pos: Sequence[float], mat: Sequence[Sequence[float]], fovy: float = 45.0) -> Camera:
+def make_camera(pos: ArrayLike, mat: ArrayLike, fovy: float = 45.0) -> Camera:
     """Builds a camera from plain numbers.
 
     Raises:
       ValueError: fovy outside (0, 180), or shapes other than (3,) and (3, 3).
     """
     check_fovy(fovy)
-    pos, mat = jnp.asarray(pos, jnp.float32), jnp.asarray(mat, jnp.float32)
-    if pos.shape != (3,) or mat.shape != (3, 3):
-        raise ValueError(f"a camera needs pos (3,) and mat (3, 3), got {pos.shape} and {mat.shape}")
-    return Camera(pos, mat, jnp.asarray(fovy, jnp.float32))
+    place, frame = jnp.asarray(pos, jnp.float32), jnp.asarray(mat, jnp.float32)
+    if place.shape != (3,) or frame.shape != (3, 3):
+        raise ValueError(f"a camera needs pos (3,) and mat (3, 3), got {place.shape} and {frame.shape}")
+    return Camera(place, frame, jnp.asarray(fovy, jnp.float32))
 
 
 def look_at(
@@ -45,9 +46,7 @@ def look_at(
     backward = np.asarray(pos, float) - np.asarray(target, float)
     right = np.cross(np.asarray(up, float), backward)
     if np.linalg.norm(right) < 1e-9:
-        raise ValueError(
-            f"cannot look from {tuple(pos)} at {tuple(target)}: the view is empty or parallel to up {tuple(up)}"
-        )
+        raise ValueError(f"cannot look from {tuple(pos)} at {tuple(target)}: nothing to see or parallel to up")
     right, backward = right / np.linalg.norm(right), backward / np.linalg.norm(backward)
     return make_camera(pos, np.stack([right, np.cross(backward, right), backward], axis=1), fovy)
 
@@ -55,8 +54,8 @@ def look_at(
 def camera_pose(
     scene: RenderScene,
     name: str,
-    body_pos: Float[Array, "N 3"],
-    body_mat: Float[Array, "N 3 3"],
+    body_pos: Float[AnyArray, "N 3"],
+    body_mat: Float[AnyArray, "N 3 3"],
     fovy: float | Float[Array, ""] | None = None,
 ) -> Camera:
     """The model's camera `name`, fixed in the world or mounted on a body whose pose is given.
@@ -65,14 +64,15 @@ def camera_pose(
       fovy: degrees; None takes the model's.
 
     Raises:
-      ValueError: unknown name (the message lists those there are), a tracking or orthographic camera, fovy outside (0, 180).
+      ValueError: unknown name (the message lists those there are), a tracking or orthographic camera, or fovy outside
+        (0, 180).
     """
     if name not in scene.camera_names:
         raise unknown_name("camera", name, (n for n in scene.camera_names if n))
     index = scene.camera_names.index(name)
     if not scene.camera_is_fixed[index]:
         raise ValueError(
-            f"camera {name!r} is orthographic or of a tracking mode: only mode 'fixed' in perspective is drawn"
+            f"camera {name!r} cannot be drawn: only mode 'fixed' in perspective, not tracking or orthographic"
         )
     angle = float(scene.camera_fovy[index]) if fovy is None else fovy
     check_fovy(angle)
@@ -87,7 +87,7 @@ def camera_pose(
 
 def check_fovy(fovy: float | Float[Array, ""]) -> None:
     """Raises a ValueError unless 0 < fovy < 180; a traced angle cannot be checked and passes."""
-    if isinstance(fovy, jax.core.Tracer):
+    if isinstance(fovy, Tracer):
         return
     if not 0.0 < float(fovy) < 180.0:
         raise ValueError(f"fov must lie inside (0, 180) degrees, got {float(fovy):g}")

@@ -1,4 +1,4 @@
-"""Pictures of one `mujoco.MjData` on the host: by the ray-caster (no OpenGL), or by mujoco.Renderer behind the same methods."""
+"""Pictures of one `mujoco.MjData`: by the ray-caster (no OpenGL), or by mujoco.Renderer behind the same methods."""
 
 import functools
 from collections.abc import Mapping
@@ -98,9 +98,7 @@ class OpenGLRenderer:
         self, data, camera, width, height, fovy=None, *, depth=False, segmentation=False, overrides=None
     ) -> dict[str, np.ndarray]:
         if overrides:
-            raise ValueError(
-                f"renderer='mujoco' draws the model as it is: set {sorted(overrides)} on the model instead"
-            )
+            raise ValueError(f"renderer='mujoco' draws the model as it is: set {sorted(overrides)} on it")
         renderer = self._renderer(width, height)
         self._aim(renderer, data, camera, fovy)
         images = {"rgb": renderer.render()}

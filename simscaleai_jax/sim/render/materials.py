@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's; a geom that has it takes its material's colour
+DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1.0], np.float32)  # MuJoCo's; a geom that has it takes its material's colour
 DEFAULT_SKY = ((0.72, 0.80, 0.90), (0.93, 0.95, 0.97), (0.55, 0.57, 0.60))  # zenith, horizon, ground
 
 
@@ -19,8 +19,8 @@ class Checker:
     """A plane's checker pattern in the plane's frame."""
 
     cell: tuple[float, float]  # m, edge lengths of one cell
-    even: tuple[float, float, float]
-    odd: tuple[float, float, float]
+    even: tuple[float, ...]  # RGB
+    odd: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_colours(model: mujoco.MjModel) -> np.ndarray:
     rgba = np.array(model.geom_rgba, np.float32)
     for g in range(model.ngeom):
         material = model.geom_matid[g]
-        if material >= 0 and np.array_equal(rgba[g], np.float32(DEFAULT_RGBA)):
+        if material >= 0 and np.array_equal(rgba[g], DEFAULT_RGBA):
             rgba[g] = model.mat_rgba[material]
         texture = _texture_of(model, g)
         if texture >= 0:

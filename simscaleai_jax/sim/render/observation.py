@@ -32,18 +32,17 @@ def make_camera_fn(
     CAMERA_KEYS are used; others belong to physics.
 
     Raises:
-      ValueError: no camera, an unknown camera name, width or height below 1, fov outside (0, 180), or a geom that cannot be
-        drawn; all of it now, before anything is compiled.
+      ValueError: no camera, an unknown camera name, width or height below 1, fov outside (0, 180), or a geom that
+        cannot be drawn; all of it now, before anything is compiled.
     """
     if not cameras:
         raise ValueError("an image observation needs at least one camera, got none")
     scene, settings = make_scene(model), cameras[0]
+    nowhere = jnp.zeros((scene.num_bodies, 3)), jnp.zeros((scene.num_bodies, 3, 3))
     for camera in cameras:
         check_resolution(camera.width, camera.height)
         check_fovy(camera.fov)
-        camera_pose(
-            scene, camera.name, jnp.zeros((scene.num_bodies, 3)), jnp.zeros((scene.num_bodies, 3, 3)), camera.fov
-        )
+        camera_pose(scene, camera.name, *nowhere, camera.fov)
 
     def camera_fn(data: Any, overrides: Mapping[str, Array]) -> dict[str, Array]:
         bodies = data.xpos, jnp.reshape(data.xmat, (scene.num_bodies, 3, 3))
@@ -65,12 +64,12 @@ def make_camera_fn(
 
 
 def move_camera(camera: Camera, overrides: Mapping[str, Float[Array, "3"]]) -> Camera:
-    """Shifts a camera by `camera_offset` (m) and turns it by `camera_rotation` (rotation vector, rad), in its own frame."""
+    """Shifts a camera by `camera_offset` (m) and turns it by `camera_rotation` (rotation vector, rad), in its frame."""
     if "camera_offset" in overrides:
-        camera = camera.replace(pos=camera.pos + jnp.sum(camera.mat * overrides["camera_offset"], axis=-1))
+        camera = Camera(camera.pos + jnp.sum(camera.mat * overrides["camera_offset"], axis=-1), camera.mat, camera.fovy)
     if "camera_rotation" in overrides:
         turn = rotation_matrix(overrides["camera_rotation"])
-        camera = camera.replace(mat=jnp.sum(camera.mat[:, :, None] * turn, axis=-2))
+        camera = Camera(camera.pos, jnp.sum(camera.mat[:, :, None] * turn, axis=-2), camera.fovy)
     return camera
 
 

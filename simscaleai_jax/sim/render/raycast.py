@@ -1,9 +1,10 @@
 """The renderer: rays against every drawn geom, then colour, in two passes that XLA keeps as two fused loops.
 
-The first pass reduces each ray to one integer. A positive float's bits are ordered like the float, so the depth with the
-geom id in its lowest bits is a key whose minimum is the nearest hit; carrying (depth, id) as a pair instead makes XLA
-compute every intersection again for each of the two (7 times slower on a CPU). With 64 geoms the key rounds the depth by
-4e-6 of itself. `optimization_barrier` keeps the passes apart. Gradients of depth are those of the exact intersections.
+The first pass reduces each ray to one integer. A positive float's bits are ordered like the float, so the depth with
+the geom id in its lowest bits is a key whose minimum is the nearest hit; carrying (depth, id) as a pair instead makes
+XLA compute every intersection again for each of the two (7 times slower on a CPU). With 64 geoms the key rounds the
+depth by 4e-6 of itself. `optimization_barrier` keeps the passes apart. Gradients of depth are those of the exact
+intersections.
 """
 
 import functools
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.sim.render.camera import Camera, check_fovy, check_resolution
-from simscaleai_jax.sim.render.scene import RenderScene
+from simscaleai_jax.sim.render.scene import AnyArray, RenderScene
 from simscaleai_jax.sim.render.shading import Look, shade
 from simscaleai_jax.sim.render.shapes import DISTANCE, MISS
 from simscaleai_jax.sim.render.view import View, make_view, pixel_slopes
@@ -26,8 +27,8 @@ LOOK_KEYS = ("geom_rgb", "geom_size", "light_pos", "light_dir", "light_diffuse",
 
 def render(
     scene: RenderScene,
-    geom_pos: Float[Array, "G 3"],
-    geom_mat: Float[Array, "G 3 3"],
+    geom_pos: Float[AnyArray, "G 3"],
+    geom_mat: Float[AnyArray, "G 3 3"],
     camera: Camera,
     width: int,
     height: int,
@@ -53,8 +54,8 @@ def render(
       ray_chunk: at most about this many rays at once (whole rows), to bound memory; None takes all.
 
     Returns:
-      "rgb" uint8 (H, W, 3); "depth" float32 (H, W), metres along the camera's forward axis, and as in mujoco.Renderer the
-      far clip distance where nothing is hit; "segmentation" int32 (H, W) geom ids, -1 where nothing is hit.
+      "rgb" uint8 (H, W, 3); "depth" float32 (H, W), metres along the camera's forward axis, and as in mujoco.Renderer
+      the far clip distance where nothing is hit; "segmentation" int32 (H, W) geom ids, -1 where nothing is hit.
 
     Raises:
       ValueError: width or height below 1, fov outside (0, 180), an unknown override or one of the wrong shape.
@@ -94,7 +95,7 @@ def _draw_rows(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def trace(scene: RenderScene, view: View, columns: Array, rows: Array) -> tuple[Array, Array]:
-    """Nearest hit of each ray: its depth in metres (meaningless where nothing is hit) and its geom id, -1 for nothing."""
+    """Nearest hit of each ray: depth in metres (meaningless where nothing is hit) and geom id, -1 for nothing."""
     rays = _rays(columns, rows)
     id_mask = (1 << max(1, (len(scene.kind) - 1).bit_length())) - 1
     nothing = np.float32(scene.far).view(np.int32) & ~np.int32(id_mask)

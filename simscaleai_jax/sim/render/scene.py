@@ -1,8 +1,9 @@
 """What a MuJoCo model contributes to a picture, read once and folded into the compiled renderer.
 
-Drawn: planes, spheres, capsules, cylinders, boxes and ellipsoids of the chosen geom groups whose colour is not fully transparent
-(partly transparent ones are drawn opaque). A mesh is drawn as the capsule that fits its bounding box, with a warning, or
-left out on request. Height fields and signed-distance geoms are refused by name. Sites, tendons and skins are not drawn.
+Drawn: planes, spheres, capsules, cylinders, boxes and ellipsoids of the chosen geom groups whose colour is not fully
+transparent (partly transparent ones are drawn opaque). A mesh is drawn as the capsule that fits its bounding box, with
+a warning, or left out on request. Height fields and signed-distance geoms are refused by name. Sites, tendons and skins
+are not drawn.
 """
 
 import dataclasses
@@ -17,6 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from simscaleai_jax.sim.render.materials import Checker, Lights, Sky, read_checkers, read_colours, read_lights, read_sky
+
+AnyArray = Array | np.ndarray  # host data comes as NumPy
 
 DEFAULT_GROUPS = (0, 1, 2)
 MAX_GEOMS = 512  # the loop over geoms is unrolled in the compiled program
@@ -34,7 +37,7 @@ _DRAWN = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RenderScene:
-    """Static picture data of one model; compared by content, so that as a static argument of jit copies share one program.
+    """Static picture data of one model; compared by content, so that equal scenes share one compiled program.
 
     G geoms, C cameras, N bodies. Lengths in metres, colours linear in [0, 1].
     """
@@ -129,7 +132,7 @@ def make_scene(model: mujoco.MjModel, groups: Sequence[int] = DEFAULT_GROUPS, me
 
 
 def geom_poses(
-    scene: RenderScene, body_pos: Float[Array, "N 3"], body_mat: Float[Array, "N 3 3"]
+    scene: RenderScene, body_pos: Float[AnyArray, "N 3"], body_mat: Float[AnyArray, "N 3 3"]
 ) -> tuple[Float[Array, "G 3"], Float[Array, "G 3 3"]]:
     """Places every geom in the world from body poses (MuJoCo's xpos in metres and xmat).
 
@@ -153,8 +156,8 @@ def _drawn_geoms(model: mujoco.MjModel, rgba: np.ndarray, groups: Sequence[int],
     if unknown:
         named = ", ".join(f"{_label(model, g)} ({mujoco.mjtGeom(model.geom_type[g]).name})" for g in unknown)
         raise ValueError(
-            f"cannot draw {named}: the ray-caster draws {', '.join(sorted(set(_DRAWN.values())))}. Hide such a geom from "
-            "it with group 3 or alpha 0, or render with renderer='mujoco'."
+            f"cannot draw {named}: the ray-caster draws {', '.join(sorted(set(_DRAWN.values())))}. "
+            "Hide such a geom with group 3 or alpha 0, or render with renderer='mujoco'."
         )
     mesh = [g for g in visible if model.geom_type[g] == mujoco.mjtGeom.mjGEOM_MESH]
     if mesh:
@@ -164,9 +167,7 @@ def _drawn_geoms(model: mujoco.MjModel, rgba: np.ndarray, groups: Sequence[int],
     if meshes == "skip":
         visible = [g for g in visible if g not in mesh]
     if len(visible) > MAX_GEOMS:
-        raise ValueError(
-            f"{len(visible)} visible geoms, at most {MAX_GEOMS} can be drawn: choose fewer groups than {groups}"
-        )
+        raise ValueError(f"{len(visible)} visible geoms in groups {groups}, at most {MAX_GEOMS} can be drawn")
     return tuple(visible)
 
 

@@ -1,4 +1,4 @@
-"""Colour of each ray: Lambert's law under the model's lights and the camera's headlight, checker floors, sky, hard shadows."""
+"""Colour of each ray: Lambert's law under the lights and the camera's headlight, checker floors, sky, hard shadows."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Look:
 def shade(
     scene: RenderScene, look: Look, view: View, depth: Array, geom: Array, columns: Array, rows: Array, shadows: bool
 ) -> Array:
-    """Returns red | green << 8 | blue << 16 per ray as uint32, so that the whole shading is one loop with one result."""
+    """Returns red | green << 8 | blue << 16 per ray as uint32: one result, so that the shading is one loop."""
     rays = (jnp.broadcast_to(columns, depth.shape), jnp.broadcast_to(rows, depth.shape), jnp.float32(-1.0))
     point = tuple(depth * r for r in rays)
     normal, colour = _surface(scene, look, view, geom, point)

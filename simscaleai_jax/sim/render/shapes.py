@@ -1,7 +1,7 @@
 """Analytic ray intersections and normals of MuJoCo's primitives, one array per coordinate.
 
 Rays leave the origin of the frame that the shapes are given in (the camera's, or a light's) along a direction d that is
-not normalised, so a distance t means the point t * d; with d = (u, v, -1) it is the depth along the camera's forward axis.
+not normalised, so a distance t means the point t * d; with d = (u, v, -1) it is the depth along the forward axis.
 A shape is hit where the ray enters it: from inside nothing is seen, as with OpenGL's back-face culling.
 
 Discriminants are written with Lagrange's identity, |d|^2 r^2 - |c x d|^2, which keeps its digits in float32 where the
@@ -16,17 +16,16 @@ from jaxtyping import Array, Float
 
 MISS = 1e30  # m; stands for no hit and stays finite in arithmetic
 
-Scalar = Float[Array, ""]
 Plane = Float[Array, "..."]  # one number per ray
-Vector = tuple[Scalar, Scalar, Scalar]
-Rays = tuple[Plane, Plane, Plane]  # x, y and z of the directions
+Vector = tuple[Float[Array, ""], ...]  # x, y and z
+Rays = tuple[Plane, ...]  # x, y and z, one number per ray each
 
 
 class Shape(NamedTuple):
     """One primitive in the rays' frame."""
 
     centre: Vector  # m
-    axes: tuple[Vector, Vector, Vector]  # the shape's own x, y and z axes
+    axes: tuple[Vector, ...]  # the shape's own x, y and z axes
     size: Vector  # MuJoCo's geom_size, m
     is_endless: bool  # a plane without edges
 
@@ -76,7 +75,7 @@ def cylinder_distance(shape: Shape, rays: Rays) -> Plane:
 def capsule_distance(shape: Shape, rays: Rays) -> Plane:
     """Entry into a capsule of radius size[0] and half length size[1].
 
-    A capsule lies inside its endless tube, so the ray meets the side, or else the ball at the end where it enters the tube.
+    A capsule lies inside its endless tube: the ray meets the side, or else the ball where it enters the tube.
     """
     hit, enter, _ = _tube(shape, rays)
     axis, half = shape.axes[2], shape.size[1]
@@ -103,7 +102,8 @@ def ellipsoid_normal(shape: Shape, point: Rays) -> Rays:
     """Gradient of the implicit function; not normalised."""
     local = _local(shape, point)
     scaled = [p / (half * half) for p, half in zip(local, shape.size, strict=True)]
-    return tuple(sum(s * axis[i] for s, axis in zip(scaled, shape.axes, strict=True)) for i in range(3))
+    x, y, z = shape.axes
+    return tuple(dot(scaled, (x[i], y[i], z[i])) for i in range(3))
 
 
 def box_normal(shape: Shape, point: Rays) -> Rays:
@@ -197,7 +197,7 @@ def _height(shape: Shape, point: Rays) -> Plane:
 
 
 def _root(x: Plane) -> Plane:
-    """Square root where positive; one elsewhere, so that no infinite slope turns up in a gradient of the other branch."""
+    """Square root where positive, one elsewhere: no infinite slope then turns up in the other branch's gradient."""
     return jnp.sqrt(jnp.where(x > 0.0, x, 1.0))
 
 

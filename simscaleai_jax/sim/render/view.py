@@ -7,7 +7,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from simscaleai_jax.sim.render.camera import Camera
-from simscaleai_jax.sim.render.scene import RenderScene
+from simscaleai_jax.sim.render.scene import AnyArray, RenderScene
 from simscaleai_jax.sim.render.shapes import Shape, Vector
 
 
@@ -33,8 +33,8 @@ class View:
 
 def make_view(
     scene: RenderScene,
-    geom_pos: Float[Array, "G 3"],
-    geom_mat: Float[Array, "G 3 3"],
+    geom_pos: Float[AnyArray, "G 3"],
+    geom_mat: Float[AnyArray, "G 3 3"],
     geom_size: Float[Array, "G 3"],
     camera: Camera,
 ) -> View:
