@@ -1,0 +1,224 @@
+"""Reads demonstration files: ours, robomimic's and the older one-group-per-episode layout, behind one interface.
+
+Contiguous arrays are mapped into memory, so random access costs no HDF5 call and no memory of this process; chunked or
+compressed ones are read through h5py. Nothing stays open across a fork or a pickle: each process opens for itself.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION
+from simscaleai_jax.core.errors import suggest
+
+OLD_EPISODE = re.compile(r"episode_\d+$")
+DEMO = re.compile(r"demo_\d+$")
+
+
+class DemonstrationFile:
+    """A complete demonstration file, opened lazily and read-only; safe to share with worker processes.
+
+    Attributes:
+      path: the file.
+      layout: "simscaleai", "robomimic" or "episodes" (the older one).
+      names: group names of the episodes in order; lengths: (episodes,) int64 steps of each.
+      obs_keys: sorted names of observations. specs: path in an episode ("actions", "obs/ee_pos") -> (row shape, dtype).
+      attributes: file-level attributes (env name, seed, ...).
+      masks: name -> sorted episode indices (int64).
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not HDF5, cut, unfinished, or without the groups of any known layout; what is missing is named.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: h5py.File | None = None
+        self._map: np.ndarray | None = None
+        self._pid = -1
+        file = self.file
+        self.layout, self.names = _find_episodes(file, self.path)
+        self._root = "" if self.layout == "episodes" else "data/"
+        self.attributes = _attributes(file if self.layout == "episodes" else file["data"])
+        self.lengths = np.array([self._length(name) for name in self.names], np.int64)
+        self.specs = self._specs(self.names[0])
+        self.obs_keys = sorted(key[4:] for key in self.specs if key.startswith("obs/"))
+        if not self.obs_keys:
+            raise ValueError(f"{self.path}: {self.names[0]} has no observations (group {self._stored('obs/')!r}).")
+        if self.layout != "simscaleai":  # our own writer has checked this before it called a file complete
+            for index in range(1, len(self.names)):
+                self._check_specs(index)
+        self.masks = self._masks()
+
+    @property
+    def file(self) -> h5py.File:
+        """The open handle of this process."""
+        if self._file is None or self._pid != os.getpid():
+            self._file, self._map, self._pid = _open(self.path), None, os.getpid()
+        return self._file
+
+    @property
+    def stored_statistics(self) -> dict[str, Any] | None:
+        """Statistics of the whole file as written with it, or None."""
+        return _read_tree(self.file["stats"]) if "stats" in self.file else None
+
+    def group(self, index: int) -> h5py.Group:
+        """Group of one episode."""
+        return self.file[self._root + self.names[index]]
+
+    def dataset(self, index: int, key: str) -> h5py.Dataset:
+        """Data set of one episode, checked against the first episode's shape.
+
+        Raises:
+          ValueError: it is missing or has another shape or length.
+        """
+        group, stored = self.group(index), self._stored(key)
+        if stored not in group:
+            present = sorted(self._specs(self.names[index]))
+            raise ValueError(f"{self.path}: {self.names[index]} has no {key!r}.{suggest(key, present)}")
+        dataset = group[stored]
+        shape = self.specs[key][0] if key in self.specs else dataset.shape[1:]
+        if dataset.shape != (self.lengths[index], *shape):
+            raise ValueError(
+                f"{self.path}: {key!r} of {self.names[index]} has shape {dataset.shape}, "
+                f"wanted {(int(self.lengths[index]), *shape)} as in {self.names[0]}."
+            )
+        return dataset
+
+    def array(self, index: int, key: str) -> np.ndarray | None:
+        """A read-only view of a contiguous data set on the mapped file, or None where it is chunked or compressed."""
+        dataset = self.dataset(index, key)
+        offset = dataset.id.get_offset()
+        if offset is None or not dataset.dtype.isnative:
+            return None
+        if self._map is None:
+            self._map = np.memmap(self.path, np.uint8, mode="r")
+        return np.ndarray(dataset.shape, dataset.dtype, buffer=self._map, offset=offset)
+
+    def read(self, index: int, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows [start, stop) of one episode's data set, copied."""
+        return self.dataset(index, key)[start:stop]
+
+    def language(self, index: int) -> str:
+        """Instruction of an episode, "" where there is none."""
+        value = self.group(index).attrs.get("language", "")
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    def success(self, index: int) -> bool | None:
+        """Whether the episode succeeded, None where the file does not say."""
+        value = self.group(index).attrs.get("success")
+        return None if value is None else bool(value)
+
+    def _stored(self, key: str) -> str:
+        """Path of a key in this layout."""
+        return key.replace("obs/", "observations/", 1) if self.layout == "episodes" and key.startswith("obs/") else key
+
+    def _length(self, name: str) -> int:
+        group = self.file[self._root + name]
+        if "num_samples" in group.attrs:
+            return int(group.attrs["num_samples"])
+        if "actions" not in group:
+            raise ValueError(f"{self.path}: {name} has no 'actions'.")
+        return len(group["actions"])
+
+    def _specs(self, name: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        specs: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+
+        def visit(path: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset) and item.ndim:
+                key = path.replace("observations/", "obs/", 1) if path.startswith("observations/") else path
+                specs[key] = (item.shape[1:], item.dtype)
+
+        self.file[self._root + name].visititems(visit)
+        if "actions" not in specs:
+            raise ValueError(f"{self.path}: {name} has no 'actions'.")
+        return specs
+
+    def _check_specs(self, index: int) -> None:
+        for key in ("actions", *(f"obs/{key}" for key in self.obs_keys)):
+            self.dataset(index, key)
+
+    def _masks(self) -> dict[str, np.ndarray]:
+        position = {name: index for index, name in enumerate(self.names)}
+        masks = {}
+        for mask, dataset in self.file.get("mask", {}).items():
+            names = [value.decode() if isinstance(value, bytes) else str(value) for value in dataset[:]]
+            masks[mask] = np.array(sorted(position[name] for name in names if name in position), np.int64)
+        return masks
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_map": None, "_pid": -1}
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.exists():
+        raise FileNotFoundError(f"Demonstration file {str(path)!r} does not exist.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, wanted an HDF5 file; merge shards with `simscale merge`.")
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"{path} is empty (0 bytes).")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "truncated" in str(error):
+            raise ValueError(f"{path} is cut: {size} bytes are there, the file says it has more ({error}).") from error
+        if isinstance(error, PermissionError):
+            raise
+        raise ValueError(f"{path} is not a readable HDF5 file ({error}).") from error
+
+
+def _find_episodes(file: h5py.File, path: Path) -> tuple[str, list[str]]:
+    """Layout and ordered group names; refuses an unfinished file and says which episode is missing."""
+    data = file.get("data")
+    if isinstance(data, h5py.Group):
+        names = sorted((name for name in data if DEMO.match(name)), key=lambda name: int(name[5:]))
+        if "format_version" in data.attrs:
+            _check_complete(data, names, path)
+            return "simscaleai", names
+        if names:
+            return "robomimic", names
+        raise ValueError(f"{path}: group 'data' holds no episodes (demo_0, ...); found {sorted(data)[:5]}.")
+    names = sorted(name for name in file if OLD_EPISODE.match(name))
+    if not names:
+        found = sorted(file)[:5]
+        raise ValueError(f"{path} holds no demonstrations: wanted 'data/demo_0' or 'episode_00000', found {found}.")
+    wanted = int(file.attrs.get("n_episodes", len(names)))
+    missing = [f"episode_{i:05d}" for i in range(wanted) if f"episode_{i:05d}" not in file and f"episode_{i}" not in file]
+    if missing:
+        raise ValueError(f"{path} is unfinished: {missing[0]} is missing ({len(names)} of {wanted} episodes are there).")
+    return "episodes", sorted(names, key=lambda name: int(name[8:]))
+
+
+def _check_complete(data: h5py.Group, names: list[str], path: Path) -> None:
+    version = int(data.attrs["format_version"])
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}.")
+    first, wanted = int(data.attrs.get("first_episode", 0)), int(data.attrs.get("num_episodes", len(names)))
+    missing = [f"demo_{i}" for i in range(first, first + wanted) if f"demo_{i}" not in data]
+    if missing or not data.attrs.get("complete", False):
+        which = f"{missing[0]} is missing" if missing else "it was never marked complete"
+        raise ValueError(f"{path} is unfinished: {which} ({len(names)} of {wanted} episodes are there).")
+    if not names:
+        raise ValueError(f"{path} holds no episodes.")
+
+
+def _attributes(holder: h5py.Group | h5py.File) -> dict[str, Any]:
+    """Attributes as plain Python values; JSON strings are decoded."""
+    result = {}
+    for name, value in holder.attrs.items():
+        if isinstance(value, bytes):
+            value = value.decode()
+        if isinstance(value, str) and value[:1] in ("{", "["):
+            value = json.loads(value)
+        result[name] = value.item() if isinstance(value, np.generic) else value
+    return result
+
+
+def _read_tree(group: h5py.Group) -> dict[str, Any]:
+    return {name: _read_tree(item) if isinstance(item, h5py.Group) else item[()] for name, item in group.items()}

@@ -1,0 +1,176 @@
+"""`generate_dataset`: rollouts on the device to complete, resumable HDF5 files."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simscaleai_jax.core.config import to_dict
+from simscaleai_jax.core.demonstrations import DemonstrationFile, split_masks
+from simscaleai_jax.datagen.language import draw_instruction
+from simscaleai_jax.datagen.noise import NoiseConfig
+from simscaleai_jax.datagen.policies import POLICY_TYPES
+from simscaleai_jax.datagen.shards import Shard, check_same_settings, plan_shards
+
+GYM_TYPE = 2  # robomimic's number for environments behind the gym API
+CHUNK_STEPS = 8  # an ended episode stands still for half of them on average; a refill costs about one
+PART_BYTES = 64 * 2**20
+MAX_PART_EPISODES = 64
+DEFAULT_NUM_ENVS = 128
+ProgressFn = Callable[[int, int], None]  # (episodes done, episodes wanted)
+
+
+def generate_dataset(
+    env_name: str = "reach",
+    n_episodes: int = 100,
+    output_path: str = "data/dataset.h5",
+    policy_type: str = "random",
+    domain_randomization: bool = True,
+    max_steps: int = 200,
+    seed: int = 42,
+    *,
+    num_envs: int | None = None,
+    dt: float | None = None,
+    cameras: Sequence[Any] = (),
+    only_success: bool = False,
+    shards: int | None = None,
+    noise: NoiseConfig | None = None,
+    with_next_obs: bool = False,
+    valid_fraction: float = 0.1,
+    policy: Callable[..., Any] | None = None,
+    policy_name: str = "",
+    env: Any = None,
+    env_options: Mapping[str, Any] | None = None,
+    progress_fn: ProgressFn | None = None,
+) -> dict[str, Any]:
+    """Plays `n_episodes` episodes and writes them as demonstrations (layout: `core.demonstrations.layout`).
+
+    The result depends on the settings and the seed alone, not on `num_envs` or `shards`. A run that was interrupted is
+    continued by the same call; a finished one is left as it is and its statistics are returned again.
+
+    Args:
+      policy_type: "random", "scripted", or "policy" with `policy(obs, key) -> action` and a `policy_name` to record.
+      num_envs: episodes played at a time. dt: physics step in seconds, the environment's own by default.
+      cameras: `CameraConfig`s, their dicts or names; their images are stored.
+      only_success: plays an episode again, with other randomness, until it succeeds; `attempts` counts all of them.
+      shards: files to split the run into (default: one per process). Merge them with `merge_files`.
+      noise: disturbs what is executed; the labels stay clean. with_next_obs: also store what followed each action.
+      valid_fraction: share of the episodes in mask "valid"; the others are in mask "train".
+      env: a functional environment to use instead of building `env_name` (the options above then come from it).
+      env_options: further options of `make_functional_env`.
+      progress_fn: called with (episodes done, episodes wanted).
+
+    Returns:
+      total_episodes, total_steps, mean_episode_length, mean_reward (mean sum of rewards of an episode), success_rate,
+      output_path, file_size_mb; also attempts, attempt_success_rate and paths (the files of this process).
+
+    Raises:
+      ValueError: a bad option, or files of another run in the way.
+      OSError: the folder cannot be written or is full; nothing is left under the final name.
+    """
+    import jax
+
+    check_options(n_episodes, policy_type, max_steps, num_envs, valid_fraction)
+    num_shards = jax.process_count() if shards is None else shards
+    plan = plan_shards(output_path, n_episodes, num_shards)
+    own = [shard for shard in plan if shard.index % jax.process_count() == jax.process_index()]
+    if env is None:
+        env = _build_env(env_name, domain_randomization, max_steps, dt, cameras, env_options or {})
+    settings = {
+        "env_name": env_name,
+        "env_kwargs": json_values(env.config),
+        "n_episodes": n_episodes,
+        "policy_type": policy_type,
+        "policy_name": policy_name,
+        "seed": seed,
+        "only_success": only_success,
+        "noise": None if noise is None else dataclasses.asdict(noise),
+        "with_next_obs": with_next_obs,
+        "valid_fraction": valid_fraction,
+    }
+    missing = [shard for shard in own if not _is_finished(shard, settings)]
+    if missing:
+        from simscaleai_jax.datagen.run import Run
+
+        run = Run(env, env_name, settings, policy, noise, num_envs or min(DEFAULT_NUM_ENVS, n_episodes), progress_fn)
+        run.make(missing, split_masks(n_episodes, seed, valid_fraction))
+    return dataset_summary([shard.path for shard in own], output_path)
+
+
+def dataset_summary(paths: Sequence[Path], output_path: str | Path) -> dict[str, Any]:
+    """The documented statistics, from the attributes of complete files."""
+    attributes = [DemonstrationFile(path).attributes for path in paths]
+    episodes, steps, attempts, successes = (
+        sum(int(a[name]) for a in attributes) for name in ("num_episodes", "total", "attempts", "successes")
+    )
+    return {
+        "total_episodes": episodes,
+        "total_steps": steps,
+        "mean_episode_length": steps / episodes,
+        "mean_reward": sum(a["mean_return"] * a["num_episodes"] for a in attributes) / episodes,
+        "success_rate": successes / episodes,
+        "output_path": str(output_path),
+        "file_size_mb": sum(path.stat().st_size for path in paths) / 2**20,
+        "attempts": attempts,
+        "attempt_success_rate": successes / attempts,
+        "paths": [str(path) for path in paths],
+    }
+
+
+def check_options(n_episodes: int, policy_type: str, max_steps: int, num_envs: int | None, valid_fraction: float) -> None:
+    """Raises a ValueError for an option out of range, before anything is built."""
+    from simscaleai_jax.core.errors import unknown_name
+
+    if policy_type not in POLICY_TYPES:
+        raise unknown_name("policy_type", policy_type, POLICY_TYPES)
+    for name, value in (("n_episodes", n_episodes), ("max_steps", max_steps), ("num_envs", num_envs)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if not 0.0 <= valid_fraction < 1.0:
+        raise ValueError(f"valid_fraction must lie in [0, 1), got {valid_fraction}.")
+
+
+def file_attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of group `data` that robomimic and our readers look for."""
+    env_args = {"env_name": settings["env_name"], "type": GYM_TYPE, "env_kwargs": settings["env_kwargs"]}
+    return {
+        "env_args": json.dumps(env_args),
+        "seed": settings["seed"],
+        "policy_type": settings["policy_type"],
+        "domain_randomization": bool(settings["env_kwargs"].get("domain_randomization", False)),
+    }
+
+
+def json_values(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain values, the way they look after a JSON round trip."""
+    return json.loads(json.dumps(to_dict(config)))
+
+
+def instruction(settings: Mapping[str, Any], episode: int) -> str:
+    """The instruction of one episode of a run."""
+    return draw_instruction(settings["env_name"], settings["seed"], episode)
+
+
+def _build_env(
+    env_name: str, domain_randomization: bool, max_steps: int, dt: float | None, cameras: Sequence[Any], options: Mapping
+) -> Any:
+    from simscaleai_jax.sim.factory import make_functional_env
+
+    chosen = {} if dt is None else {"dt": dt}
+    chosen |= {"domain_randomization": domain_randomization, "max_episode_steps": max_steps, "cameras": list(cameras)}
+    return make_functional_env(env_name, **{**chosen, **options})
+
+
+def _is_finished(shard: Shard, settings: Mapping[str, Any]) -> bool:
+    """Whether the shard is there and whole; refuses to overwrite a file of another run."""
+    if not shard.path.exists():
+        return False
+    advice = "Choose another output path, or delete it first."
+    try:
+        attributes = DemonstrationFile(shard.path).attributes
+    except ValueError as error:
+        raise ValueError(f"{shard.path} exists and is not a data set of this run ({error}). {advice}") from error
+    stored = attributes.get("settings", {})
+    check_same_settings(str(shard.path), stored, settings, advice)
+    return True

@@ -1,0 +1,46 @@
+"""Who acts: uniform random actions, the task's scripted expert, or any pure `policy(obs, key) -> action`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.datagen.rollout import RolloutPolicy
+
+POLICY_TYPES = ("random", "scripted", "policy")
+
+
+def make_policy(policy_type: str, env_name: str, env: Any, policy: Callable[..., Any] | None = None) -> RolloutPolicy:
+    """Builds the acting side of a rollout.
+
+    Args:
+      policy_type: "random", "scripted", or "policy" (then `policy(obs, key) -> action`, unbatched and pure).
+      env: the functional environment it will act in.
+
+    Raises:
+      ValueError: an unknown type, a task without a scripted expert, or a policy missing or left over.
+    """
+    if policy_type not in POLICY_TYPES:
+        raise unknown_name("policy_type", policy_type, POLICY_TYPES)
+    if (policy is None) == (policy_type == "policy"):
+        raise ValueError(f"policy_type 'policy' and a policy belong together, got {policy_type!r} and {policy!r}.")
+    if policy_type == "random":
+        return _random(env.action_size)
+    if policy is not None:
+        return RolloutPolicy(lambda state, carry, key: (policy(state.obs, key), carry))
+    return _scripted(env_name, env)
+
+
+def _random(action_size: int) -> RolloutPolicy:
+    def act(state: Any, carry: Any, key: Any) -> tuple[Any, Any]:
+        return jax.random.uniform(key, (action_size,), jnp.float32, -1.0, 1.0), carry
+
+    return RolloutPolicy(act)
+
+
+def _scripted(env_name: str, env: Any) -> RolloutPolicy:
+    from simscaleai_jax.datagen.experts import make_expert
+
+    return make_expert(env_name, env)

@@ -1,0 +1,87 @@
+"""Makes the missing shards of a run: device rollout, host collection, background writing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from simscaleai_jax.core.compile_cache import enable
+from simscaleai_jax.core.sharding import batch_sharding, make_mesh, replicated
+from simscaleai_jax.datagen.background import BackgroundWriter
+from simscaleai_jax.datagen.collect import play_episodes
+from simscaleai_jax.datagen.generator import (
+    CHUNK_STEPS,
+    MAX_PART_EPISODES,
+    PART_BYTES,
+    ProgressFn,
+    file_attributes,
+    instruction,
+)
+from simscaleai_jax.datagen.policies import make_policy
+from simscaleai_jax.datagen.rollout import Slots, empty_slots, make_chunk_fn
+from simscaleai_jax.datagen.shards import Shard
+from simscaleai_jax.datagen.writer import ShardWriter
+
+
+class Run:
+    """One compiled rollout and the shards that it fills one after the other."""
+
+    def __init__(
+        self,
+        env: Any,
+        env_name: str,
+        settings: Mapping[str, Any],
+        policy: Any,
+        noise: Any,
+        num_envs: int,
+        progress_fn: ProgressFn | None,
+    ) -> None:
+        enable()
+        self.env, self.settings, self.num_envs = env, settings, num_envs
+        self.policy = make_policy(settings["policy_type"], env_name, env, policy)
+        self.progress_fn = progress_fn
+        self.chunk_fn = make_chunk_fn(
+            env,
+            self.policy,
+            settings["seed"],
+            chunk_steps=CHUNK_STEPS,
+            only_success=settings["only_success"],
+            noise=noise,
+            with_next_obs=settings["with_next_obs"],
+        )
+
+    def make(self, shards: Sequence[Shard], masks: Mapping[str, Sequence[int]]) -> None:
+        """Writes the shards; what earlier runs have finished of them is kept."""
+        wanted = sum(shard.count for shard in shards)
+        done = 0
+        for shard in shards:
+            writer = ShardWriter(shard, self.settings, file_attributes(self.settings), masks, self._part_episodes())
+            numbers = writer.missing()
+            done += shard.count - len(numbers)
+            with BackgroundWriter(writer, 4 * writer.part_episodes) as background:
+                for number, episode in play_episodes(self.chunk_fn, self._slots(), numbers):
+                    episode.language = instruction(self.settings, number)
+                    background.put(number, episode)
+                    done += 1
+                    if self.progress_fn is not None:
+                        self.progress_fn(done, wanted)
+            writer.finish()
+
+    def _slots(self) -> Slots:
+        """Idle slots, split over this process's devices where they divide evenly."""
+        slots = empty_slots(self.env, self.policy, self.num_envs)
+        devices = jax.local_devices()
+        if len(devices) == 1 or self.num_envs % len(devices):
+            return slots
+        mesh = make_mesh(devices)
+        split = jax.tree.map(lambda leaf: jax.device_put(leaf, batch_sharding(mesh)), slots.replace(cursor=None))
+        return split.replace(cursor=jax.device_put(slots.cursor, replicated(mesh)))
+
+    def _part_episodes(self) -> int:
+        """As many episodes as fit into a part in memory; a function of the settings only, as resuming needs."""
+        shapes = [(spec.shape, spec.dtype) for spec in self.env.observation_spec.values()]
+        step_bytes = sum(int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize for shape, dtype in shapes)
+        episode_bytes = step_bytes * self.env.max_episode_steps
+        return int(np.clip(PART_BYTES // max(episode_bytes, 1), 1, MAX_PART_EPISODES))
+

@@ -1,0 +1,84 @@
+"""Epoch-wise shuffling without a stored permutation.
+
+Sample number i of a run is found by arithmetic alone: epoch i // n, and within it a keyed bijection of 0..n-1. So a
+loader's whole state is one integer, any batch can be computed at any time, on the host or inside jit, and resuming is
+exact by construction. The bijection is a four-round Feistel network over the next even power of two; indices that fall
+outside are sent through again until they land inside (cycle walking), which keeps it a bijection.
+
+The same code runs on NumPy and on JAX arrays: pass the module as `xp`.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+ROUNDS = 4
+MAX_SAMPLES = 1 << 30
+_GOLDEN = 0x9E3779B9
+
+
+def shuffled_index(position: Any, num_samples: int, epoch: Any, seed: int, xp: ModuleType = np) -> Any:
+    """Maps positions 0..n-1 of an epoch one-to-one onto samples 0..n-1.
+
+    Args:
+      position: integer array, each in [0, num_samples).
+      num_samples: n, static.
+      epoch: integer array that broadcasts with `position`.
+      seed: static.
+      xp: numpy or jax.numpy.
+
+    Returns:
+      uint32 array of sample indices.
+    """
+    check_size(num_samples)
+    half_bits = max((num_samples - 1).bit_length() + 1, 2) // 2
+    key = _mix(xp.asarray(epoch).astype(xp.uint32) ^ xp.uint32(_mix_int(seed & 0xFFFFFFFF)), xp)
+    value = _feistel(xp.asarray(position).astype(xp.uint32), half_bits, key, xp)
+    if xp is np:
+        while (outside := value >= num_samples).any():
+            value = np.where(outside, _feistel(value, half_bits, key, np), value)
+        return value
+    import jax
+
+    def walk(current: Any) -> Any:
+        return xp.where(current >= num_samples, _feistel(current, half_bits, key, xp), current)
+
+    return jax.lax.while_loop(lambda current: (current >= num_samples).any(), walk, value)
+
+
+def batch_indices(step: Any, batch_size: int, num_samples: int, seed: int, shuffle: bool, xp: ModuleType = np) -> Any:
+    """Sample indices (batch_size,) of batch number `step`; the rest of an epoch that fills no batch is left out.
+
+    Args:
+      step: integer scalar, how many batches came before.
+    """
+    per_epoch = num_samples // batch_size
+    epoch, inside = step // per_epoch, step % per_epoch
+    position = inside * batch_size + xp.arange(batch_size, dtype=xp.int32)
+    return shuffled_index(position, num_samples, epoch, seed, xp) if shuffle else position.astype(xp.uint32)
+
+
+def check_size(num_samples: int) -> None:
+    """Raises a ValueError for an empty data set or one whose index does not fit."""
+    if not 1 <= num_samples <= MAX_SAMPLES:
+        raise ValueError(f"A data set must hold 1 to {MAX_SAMPLES} samples, got {num_samples}.")
+
+
+def _feistel(value: Any, half_bits: int, key: Any, xp: ModuleType) -> Any:
+    mask, shift = xp.uint32((1 << half_bits) - 1), xp.uint32(half_bits)
+    left, right = value >> shift, value & mask
+    for i in range(ROUNDS):
+        left, right = right, left ^ (_mix(right + key + xp.uint32((i + 1) * _GOLDEN & 0xFFFFFFFF), xp) & mask)
+    return (left << shift) | right
+
+
+def _mix(value: Any, xp: ModuleType) -> Any:
+    """A 32-bit finalizer (two multiply-xorshift rounds); wraps around on purpose."""
+    value = (value ^ (value >> xp.uint32(16))) * xp.uint32(0x7FEB352D)
+    value = (value ^ (value >> xp.uint32(15))) * xp.uint32(0x846CA68B)
+    return value ^ (value >> xp.uint32(16))
+
+
+def _mix_int(value: int) -> int:
+    return int(_mix(np.array([value], np.uint32), np)[0])
