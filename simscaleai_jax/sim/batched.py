@@ -6,14 +6,13 @@ which device they are on, and no start is ever played twice. Slots are computed 
 environment is about to take one that it has used.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.functional import EnvState, FunctionalEnv
+from simscaleai_jax.sim.trees import select
 
 
 @struct.dataclass
@@ -86,7 +85,7 @@ class BatchedEnv:
         after = jax.vmap(self.functional.step_state)(_without_images(state.env, state.pool), action)
         done = after.terminated | after.truncated
         pool, pool_episode = self._refill(state, done)
-        env = jax.tree.map(lambda new, old: _select(done, new, old), pool, after)
+        env = select(done, pool, after)
         return BatchState(
             env=jax.vmap(self.functional.add_images)(env),
             pool=pool,
@@ -125,13 +124,6 @@ def episode_key(key: PRNGKeyArray, env_id: Int[Array, ""], episode: Int[Array, "
 
 def _age_key(key: PRNGKeyArray, env_id: Int[Array, ""]) -> PRNGKeyArray:
     return episode_key(key, env_id, jnp.int32(-1))
-
-
-def _select(mask: Bool[Array, "B"], new: Array, old: Array) -> Array:
-    if jax.dtypes.issubdtype(new.dtype, jax.dtypes.prng_key):
-        return jax.vmap(lambda m, n, o: jax.random.wrap_key_data(
-            jnp.where(m, jax.random.key_data(n), jax.random.key_data(o))))(mask, new, old)
-    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
 
 
 def _without_images(env: EnvState, like: EnvState) -> EnvState:

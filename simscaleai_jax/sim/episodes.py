@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from simscaleai_jax.sim.functional import EnvState, FunctionalEnv
+from simscaleai_jax.sim.trees import select
 
 # (EnvState, carry, key) -> (action [A], carry), unbatched
 PolicyFn = Callable[[EnvState, Any, PRNGKeyArray], tuple[Array, Any]]
@@ -47,7 +48,7 @@ def rollout(
         action, next_carry = policy_fn(state, carry, jax.random.fold_in(key, t))
         after = env.step(state, action)
         ended = state.terminated | state.truncated
-        after, next_carry = _keep(ended, (state, carry), (after, next_carry))
+        after, next_carry = select(ended, (state, carry), (after, next_carry))
         return after, next_carry, record_fn(state, action, after), ~ended
 
     def step(loop, t):
@@ -57,13 +58,3 @@ def rollout(
 
     (state, _), (records, valid) = jax.lax.scan(step, (state, carry), jnp.arange(num_steps))
     return state, records, valid
-
-
-def _keep(condition: Array, old: Any, new: Any) -> Any:
-    """Leafwise old where `condition`, else new; PRNG keys never change within an episode and are left as they are."""
-
-    def pick(before, after):
-        is_key = jax.dtypes.issubdtype(after.dtype, jax.dtypes.prng_key)
-        return before if is_key else jnp.where(condition, before, after)
-
-    return jax.tree.map(pick, old, new)

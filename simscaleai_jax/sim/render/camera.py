@@ -48,7 +48,7 @@ def look_at(
     if np.linalg.norm(right) < 1e-9:
         raise ValueError(f"cannot look from {tuple(pos)} at {tuple(target)}: nothing to see or parallel to up")
     right, backward = right / np.linalg.norm(right), backward / np.linalg.norm(backward)
-    return make_camera(pos, np.stack([right, np.cross(backward, right), backward], axis=1), fovy)
+    return make_camera(np.asarray(pos, float), np.stack([right, np.cross(backward, right), backward], axis=1), fovy)
 
 
 def camera_pose(

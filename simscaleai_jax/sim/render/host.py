@@ -14,6 +14,7 @@ from simscaleai_jax.sim.render.camera import Camera, camera_pose, check_fovy, ch
 from simscaleai_jax.sim.render.raycast import render
 from simscaleai_jax.sim.render.scene import RenderScene, geom_poses, make_scene
 
+NO_OVERRIDES = "renderer='mujoco' draws the model as it is: set {} on the model instead"
 SUPERSAMPLE = 2  # rays per pixel and side in pictures for people
 
 
@@ -88,19 +89,24 @@ class RayRenderer:
 
 
 class OpenGLRenderer:
-    """mujoco.Renderer with a chosen field of view per picture; one OpenGL context per picture size."""
+    """mujoco.Renderer with a chosen field of view per picture; one OpenGL context per picture size.
+
+    `images` shows what the ray-caster shows; `picture` also shows sites.
+    """
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self._no_sites = mujoco.MjvOption()
+        self._no_sites.sitegroup[:] = 0
 
     def images(
         self, data, camera, width, height, fovy=None, *, depth=False, segmentation=False, overrides=None
     ) -> dict[str, np.ndarray]:
         if overrides:
-            raise ValueError(f"renderer='mujoco' draws the model as it is: set {sorted(overrides)} on it")
+            raise ValueError(NO_OVERRIDES.format(sorted(overrides)))
         renderer = self._renderer(width, height)
-        self._aim(renderer, data, camera, fovy)
+        self._aim(renderer, data, camera, fovy, self._no_sites)
         images = {"rgb": renderer.render()}
         if depth:
             renderer.enable_depth_rendering()
@@ -116,14 +122,18 @@ class OpenGLRenderer:
     def picture(self, data, camera, width, height, fovy=None, overrides=None) -> np.ndarray:
         if isinstance(camera, Camera):
             raise ValueError("renderer='mujoco' draws named cameras only, got a Camera pose")
-        return self.images(data, camera, width, height, fovy, overrides=overrides)["rgb"]
+        if overrides:
+            raise ValueError(NO_OVERRIDES.format(sorted(overrides)))
+        renderer = self._renderer(width, height)
+        self._aim(renderer, data, camera, fovy, mujoco.MjvOption())
+        return renderer.render()
 
     def close(self) -> None:
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
 
-    def _aim(self, renderer: mujoco.Renderer, data: mujoco.MjData, camera: str, fovy: float | None) -> None:
+    def _aim(self, renderer: mujoco.Renderer, data: mujoco.MjData, camera: str, fovy: float | None, option) -> None:
         names = [self.model.camera(i).name for i in range(self.model.ncam)]
         if camera not in names:
             raise unknown_name("camera", camera, (name for name in names if name))
@@ -132,7 +142,7 @@ class OpenGLRenderer:
         check_fovy(saved if fovy is None else fovy)
         try:
             self.model.cam_fovy[index] = saved if fovy is None else fovy
-            renderer.update_scene(data, camera)
+            renderer.update_scene(data, camera, option)
         finally:
             self.model.cam_fovy[index] = saved
 

@@ -58,8 +58,8 @@ class RenderScene:
     checkers: dict[int, Checker]  # by id of a plane
     lights: Lights
     sky: Sky
-    near: float  # m, clip distances as mujoco.Renderer has them
-    far: float
+    near: float  # m, clip distances
+    far: float  # also the depth where nothing is hit
     fog: tuple[float, float]  # m, where endless planes begin to fade and where they are gone
     camera_names: tuple[str, ...]
     camera_body: np.ndarray  # [C]
@@ -119,7 +119,7 @@ def make_scene(model: mujoco.MjModel, groups: Sequence[int] = DEFAULT_GROUPS, me
         lights=read_lights(model, data),
         sky=read_sky(model),
         near=float(model.vis.map.znear * model.stat.extent),
-        far=float(model.vis.map.zfar * model.stat.extent),
+        far=_far_depth(model),
         fog=(float(model.vis.map.fogstart * model.stat.extent), float(model.vis.map.fogend * model.stat.extent)),
         camera_names=tuple(model.camera(i).name for i in range(model.ncam)),
         camera_body=np.array(model.cam_bodyid),
@@ -194,6 +194,14 @@ def _welded_to_world(model: mujoco.MjModel) -> np.ndarray:
         is_free = model.body_jntnum[body] > 0 or model.body_mocapid[body] >= 0
         welded[body] = welded[model.body_parentid[body]] and not is_free
     return welded
+
+
+def _far_depth(model: mujoco.MjModel) -> float:
+    """The depth that mujoco.Renderer reports where nothing is hit: the far clip distance after its float32 projection."""
+    near, far = (np.float32(x * model.stat.extent) for x in (model.vis.map.znear, model.vis.map.zfar))
+    scale = np.float32(0.5) * (far + near) / (far - near) - np.float32(0.5)
+    offset = far * near / (far - near)
+    return float(np.float32(offset / np.float64(scale)))
 
 
 def _is_plain_camera(model: mujoco.MjModel) -> np.ndarray:

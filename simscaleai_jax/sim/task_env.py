@@ -1,0 +1,230 @@
+"""`TaskEnv`: a task on host physics behind the documented hooks; `ReachEnv` and `PickPlaceEnv` are such classes."""
+
+import types
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from gymnasium import spaces
+
+from simscaleai_jax.sim.base_env import BaseRobotEnv
+from simscaleai_jax.sim.cameras import image_key
+from simscaleai_jax.sim.config import SimConfig
+from simscaleai_jax.sim.registry import build_config, find_task
+from simscaleai_jax.sim.robot import find_robot
+from simscaleai_jax.sim.snapshot import make_snapshot
+
+HOOKS = (
+    "_build_observation_space",
+    "_build_action_space",
+    "_get_obs",
+    "_get_reward",
+    "_is_terminated",
+    "_reset_task",
+    "_apply_action",
+    "_get_info",
+    "_apply_domain_randomization",
+)
+# MuJoCo fields a snapshot is made of; copied to the task in one float32 vector, because one argument is cheaper than ten.
+FIELDS = ("qpos", "qvel", "ctrl", "xpos", "xquat", "xmat", "site_xpos", "site_xmat", "xanchor", "xaxis", "sensordata")
+
+
+class TaskEnv(BaseRobotEnv):
+    """A registered task on MuJoCo. Observations are float32, images uint8 (H, W, 3).
+
+    The task's pure functions run jitted on a copy of MuJoCo's data; the hooks read what they returned.
+    """
+
+    ramp_control = True
+    task_name: ClassVar[str]
+
+    def __init__(self, config: SimConfig | None = None, render_mode: str | None = None) -> None:
+        entry = find_task(self.task_name)
+        config = build_config(config, entry.config_cls, {})
+        config.xml_path = config.xml_path or entry.xml_path
+        self._entry = entry
+        self._task: Any = None
+        self._viewed: Any = None
+        self.task_state: Any = None
+        super().__init__(config, render_mode)
+
+    def functional_env(self) -> Any:
+        """The same task and config on MJX; None when a subclass has overridden a documented hook."""
+        from simscaleai_jax.sim.factory import make_functional_env
+
+        standard = type(self).__mro__[[cls.__module__.startswith("simscaleai_jax.") for cls in type(self).__mro__].index(True)]
+        if any(getattr(type(self), hook) is not getattr(standard, hook) for hook in HOOKS):
+            return None
+        return make_functional_env(self.task_name, self.config)
+
+    @property
+    def task(self) -> Any:
+        """The task, built when first needed."""
+        if self._task is None:
+            robot = find_robot(self.model, self._entry.has_object)
+            self._task = self._entry.make_task(robot, self.config.task)
+            self._compile()
+        return self._task
+
+    def _build_observation_space(self) -> spaces.Space:
+        bounds = self.task.observation_bounds()
+        boxes: dict[str, spaces.Space] = {
+            key: spaces.Box(np.asarray(low, np.float32), np.asarray(high, np.float32), dtype=np.float32)
+            for key, (low, high) in bounds.items()
+        }
+        for index, camera in enumerate(self.config.cameras):
+            boxes[image_key(index, camera)] = spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+        return spaces.Dict(boxes)
+
+    def _build_action_space(self) -> spaces.Space:
+        return spaces.Box(-1.0, 1.0, (self.task.action_size,), np.float32)
+
+    def _reset_task(self, rng: np.random.Generator) -> None:
+        """Draw a start and a goal and put them into MuJoCo's data."""
+        key = self._episode_key if self._episode_key is not None else jax.random.key(int(rng.integers(2**32)))
+        self.overrides, start, self.task_state = self._sample(key)
+        self._apply_overrides()
+        self.data.qpos[:], self.data.ctrl[:] = np.asarray(start.qpos), np.asarray(start.ctrl)
+        self.data.mocap_pos[:], self.data.mocap_quat[:] = np.asarray(start.mocap_pos), np.asarray(start.mocap_quat)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode; `options={"key": key}` plays the functional environment's episode of that PRNG key."""
+        self._episode_key = (options or {}).get("key")
+        return super().reset(seed=seed, options=options)
+
+    def _apply_action(self, action: np.ndarray) -> None:
+        self.data.ctrl[:] = np.asarray(self._control(self._read_data(), self.task_state, action))
+
+    def _get_obs(self) -> dict[str, np.ndarray]:
+        obs = {key: self._values[where].reshape(shape) for key, (where, shape) in self._layout["obs"].items()}
+        for index, camera in enumerate(self.config.cameras):
+            obs[image_key(index, camera)] = self.render_camera(camera.name)["rgb"]
+        return obs
+
+    def _get_reward(self) -> float:
+        return float(sum(self.reward_terms.values()))
+
+    def _is_terminated(self) -> bool:
+        return bool(self._scalar("terminated"))
+
+    def _get_info(self) -> dict[str, Any]:
+        info = {key: self._kinds[key](self._values[where][0]) for key, (where, _) in self._layout["info"].items()}
+        return {"step": self.step_count, **info}
+
+    @property
+    def reward_terms(self) -> dict[str, float]:
+        """Weighted reward terms of the last step."""
+        return {key: float(self._values[where][0]) for key, (where, _) in self._layout["terms"].items()}
+
+    def _after_reset(self) -> None:
+        self._evaluate(np.zeros(self.task.action_size, np.float32), self._observe_reset)
+
+    def _after_step(self, action: np.ndarray) -> None:
+        self._evaluate(action, self._observe_step)
+
+    def _evaluate(self, action: np.ndarray, observe: Any) -> None:
+        left = np.int32(self.config.max_episode_steps - self.step_count)
+        self.task_state, values = observe(self._read_data(), self.task_state, action, left)
+        self._values = np.array(values)
+        if not np.isfinite(self._values).all():
+            self._values = np.zeros_like(self._values)
+            self._values[self._layout["terminated"]["terminated"][0]] = 1.0
+
+    def _scalar(self, name: str) -> float:
+        where, _ = self._layout[name][name]
+        return self._values[where][0]
+
+    def _read_data(self) -> np.ndarray:
+        if self._viewed is not self.data:  # MuJoCo's arrays stay where they are for the life of a data object
+            self._viewed = self.data
+            self._views = [getattr(self.data, field).reshape(-1) for field in FIELDS]
+        return np.concatenate(self._views, dtype=np.float32, casting="same_kind")
+
+    def _apply_overrides(self) -> None:
+        """Put this episode's randomized fields into the model; the nominal ones are kept aside."""
+        if not self.overrides:
+            return
+        from simscaleai_jax.sim.randomization import apply_to_host
+
+        apply_to_host(self.model, self._nominal, self.overrides)
+
+    def _compile(self) -> None:
+        """Wrap the task's functions for host data; compilation itself waits for the first call."""
+        task, robot = self._task, self._task.robot
+        shapes = {field: np.shape(getattr(self.data, field)) for field in FIELDS}
+
+        def snapshot_of(vector):
+            fields, offset = {}, 0
+            for field, shape in shapes.items():
+                size = int(np.prod(shape))
+                fields[field] = vector[offset : offset + size].reshape(shape)
+                offset += size
+            return make_snapshot(robot, types.SimpleNamespace(**fields))
+
+        def observe(snapshot, task_state, action, left):
+            return {
+                "obs": task.observe(snapshot, task_state),
+                "terms": task.reward_terms(snapshot, task_state, action, left),
+                "terminated": {"terminated": task.terminated(snapshot, task_state)},
+                "info": task.info(snapshot, task_state),
+            }
+
+        def observe_reset(vector, task_state, action, left):
+            return task_state, _pack(observe(snapshot_of(vector), task_state, action, left))
+
+        def observe_step(vector, task_state, action, left):
+            snapshot = snapshot_of(vector)
+            task_state = task.update(snapshot, task_state, action)
+            return task_state, _pack(observe(snapshot, task_state, action, left))
+
+        self._episode_key = None
+        self._sample = jax.jit(self._draw)
+        self._control = jax.jit(lambda vector, state, action: task.control(snapshot_of(vector), state, action))
+        self._observe_reset, self._observe_step = jax.jit(observe_reset), jax.jit(observe_step)
+        self._layout, self._kinds = _unpacking(
+            lambda vector, key, action, left: observe(snapshot_of(vector), self._draw(key)[2], action, left),
+            self._read_data(), jax.random.key(0), np.zeros(task.action_size, np.float32), np.int32(0),
+        )
+
+    def _draw(self, key: Any) -> Any:
+        """Overrides, start and task state of an episode, exactly as the functional environment draws them."""
+        key_model, key_task = jax.random.split(key)
+        overrides = {}
+        if self.config.domain_randomization:
+            from simscaleai_jax.sim.randomization import draw
+
+            overrides = draw(key_model, self.config.randomization, self.model)
+        return overrides, *self._task.sample(key_task, overrides)
+
+
+def _pack(tree: dict[str, dict[str, Any]]) -> jax.Array:
+    """All values in one float32 vector, in the order of `_unpacking` (pytrees sort their keys)."""
+    return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(tree)])
+
+
+def _unpacking(function: Any, *args: Any) -> tuple[dict[str, dict[str, tuple[slice, tuple]]], dict[str, type]]:
+    """Where each value of `_pack(function(*args))` lies, and the Python type of each scalar."""
+    layout: dict[str, dict[str, tuple[slice, tuple]]] = {}
+    kinds: dict[str, type] = {}
+    offset = 0
+    for name, group in jax.eval_shape(function, *args).items():
+        layout[name] = {}
+        for key, leaf in group.items():
+            size = int(np.prod(leaf.shape))
+            layout[name][key] = (slice(offset, offset + size), leaf.shape)
+            kinds[key] = bool if leaf.dtype == np.bool_ else float
+            offset += size
+    return layout, kinds
+
+
+def task_env_class(name: str) -> type[TaskEnv]:
+    """The adapter class of a task: the documented one of a built-in task, else one made for it."""
+    if name == "reach":
+        from simscaleai_jax.sim.envs.reach_env import ReachEnv
+
+        return ReachEnv
+    return type("TaskEnv_" + name, (TaskEnv,), {"task_name": name})
