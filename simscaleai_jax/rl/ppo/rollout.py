@@ -115,7 +115,7 @@ def env_noise(key: Array, env_ids: Array, action_size: int) -> Float[Array, "B A
 
 
 def next_values(learner: Learner, state: PPOState, rollout: Rollout) -> Float[Array, "T B"]:
-    """V of the observations that the steps led to; images, which final observations lack, are those of the step before."""
+    """V of the observations that the steps led to; their images, which they lack, are those of the step before."""
     images = {name: x for name, x in rollout.inputs.items() if name == "image"}
     inputs = normalized(rollout.next_inputs | images, state.normalizer, learner.config)
     return learner.network(state.params)(inputs)[1]

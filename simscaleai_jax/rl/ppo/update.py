@@ -1,7 +1,7 @@
 """Learning from a rollout: the clipped surrogate loss and its minibatch steps.
 
-Schulman et al. 2017, https://arxiv.org/abs/1707.06347. Each minibatch step makes exactly one all-reduce: gradients and the
-numbers to report travel in one vector.
+Schulman et al. 2017, https://arxiv.org/abs/1707.06347. Each minibatch step makes exactly one all-reduce: gradients and
+the numbers to report travel in one vector.
 """
 
 from typing import Any

@@ -1,0 +1,201 @@
+"""`PPOAgent`: the documented shell around the pure functions."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from simscaleai_jax.core import compile_cache, sharding
+from simscaleai_jax.rl.ppo import envs, plain, storage
+from simscaleai_jax.rl.ppo.config import PPOConfig, make_layout
+from simscaleai_jax.rl.ppo.networks import ActorCritic
+from simscaleai_jax.rl.ppo.rollout import network_inputs, normalized
+from simscaleai_jax.rl.ppo.state import PPOState, init_training_state, make_learner
+from simscaleai_jax.rl.ppo.train import make_dispatch, make_init
+from simscaleai_jax.rl.progress import TrainingLog
+
+TRANSITIONS_PER_DISPATCH = 16_384
+
+# (agent, numbers of one update) -> anything; False ends training after the dispatch in progress
+Callback = Callable[["PPOAgent", dict[str, float]], Any]
+
+
+class PPOAgent:
+    """Trains and runs a policy.
+
+    `state` (PPOState) is all that changes; `learner` is the static half.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        config: PPOConfig | None = None,
+        device: str = "cpu",
+        *,
+        critic_obs_dim: int | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        """Builds the networks; `PPOAgent.for_env` takes the sizes from an environment.
+
+        Args:
+          obs_dim: length of the actor's state vector.
+          action_dim: length of an action.
+          config: settings; None for the defaults.
+          device: "cpu", "gpu", "tpu" or "auto".
+          critic_obs_dim: length of the critic's own vector, with `config.critic_keys`.
+          image_shape: (H, W, C) of obs["image"], with `config.encoder`.
+        Raises:
+          ValueError: unknown device, or an encoder or critic keys without their sizes.
+        """
+        self.config = PPOConfig() if config is None else config
+        self.device = device
+        for option, given in (("encoder", image_shape), ("critic_keys", critic_obs_dim)):
+            wants = getattr(self.config, option) not in ("none", ())
+            if wants != (given is not None):
+                raise ValueError(
+                    f"PPOConfig.{option} and its size go together; PPOAgent.for_env(env, config) finds it."
+                )
+        self.mesh = sharding.make_mesh(sharding.pick_devices(device, self.config.num_devices))
+        self.model_kwargs = {
+            "obs_dim": obs_dim,
+            "action_dim": action_dim,
+            "hidden_dim": self.config.hidden_dim,
+            "n_layers": self.config.n_layers,
+            "critic_obs_dim": critic_obs_dim,
+            "image_shape": image_shape,
+            "log_std_init": self.config.log_std_init,
+            "log_std_min": self.config.log_std_min,
+            "log_std_max": self.config.log_std_max,
+        }
+        self.learner, params = make_learner(self.config, self.model_kwargs)
+        self.state: PPOState = sharding.put_replicated(init_training_state(self.learner, params), self.mesh)
+        self.observation_spec: dict[str, Any] = {}
+        self.env_record: dict[str, Any] = {}
+        self._saved_env: dict[str, np.ndarray] | None = None
+        self._env_source: Any = None
+        self._predict: Callable | None = None
+        self._predictions = 0
+
+    @classmethod
+    def for_env(cls, env: Any, config: PPOConfig | None = None, device: str = "auto") -> "PPOAgent":
+        """An agent whose networks fit `env` (batched, functional, vector or plain)."""
+        config = PPOConfig() if config is None else config
+        return cls(**envs.model_kwargs_for(env, config), config=config, device=device)
+
+    @property
+    def network(self) -> ActorCritic:
+        """The network with the current weights (its inputs are normalised observations)."""
+        return self.learner.network(self.state.params)
+
+    @property
+    def total_steps(self) -> int:
+        """Transitions seen so far."""
+        return int(self.state.update) * self.config.n_steps
+
+    def train(
+        self, env: Any, callbacks: Sequence[Callback] = (), progress: bool = True, total_timesteps: int | None = None
+    ) -> dict[str, list[float]]:
+        """Trains until `total_timesteps` transitions have been seen in all; a loaded agent continues where it stopped.
+
+        Args:
+          env: a batched or functional environment, one of our adapters or vector environments (jitted), or any
+            gymnasium environment or vector environment (a Python loop).
+          callbacks: called as callback(agent, numbers) after every update; a False ends training.
+          progress: draw a progress bar (a printed line every `log_every` updates where there is no terminal).
+          total_timesteps: replaces the config's.
+        Returns:
+          One number per update: episode_reward, episode_length, success_rate (means over the episodes that ended in the
+          latest update in which one did), policy_loss, value_loss, entropy, approx_kl, clip_fraction, steps_per_second,
+          total_steps and those in `METRICS`.
+        Raises:
+          ValueError: the environment does not fit the networks, or sizes that do not divide.
+        """
+        compile_cache.enable()
+        if total_timesteps is not None:
+            self._change_config(total_timesteps=total_timesteps)
+        self._check_sizes(env)
+        batched = envs.find_batched_env(env, needs_images=self.config.encoder != "none")
+        self.observation_spec, self.env_record = envs.spec_record(envs.observation_spec(env)), envs.env_record(env)
+        with TrainingLog(self.config, self.total_steps, progress) as log:
+            if batched is None:
+                plain.train_plain(self, env, log, callbacks)
+            else:
+                self._train_jitted(batched, env, log, callbacks)
+        return log.history
+
+    def predict(self, obs: Any, deterministic: bool = True) -> np.ndarray:
+        """Acts on one observation or a batch of them (dict of arrays, or the state itself): (A,) or (B, A) float32."""
+        if self._predict is None:
+            self._predict = jax.jit(lambda state, obs, key, greedy: _act(self.learner, state, obs, key, greedy))
+        key = jax.random.fold_in(jax.random.key(self.config.seed), self._predictions)
+        self._predictions += 0 if deterministic else 1
+        acting = storage.acting_state(self.state)
+        return np.asarray(self._predict(acting, obs, key, deterministic))
+
+    def policy(self, deterministic: bool = True) -> Callable[[Any, jax.Array], jax.Array]:
+        """The policy as it is now, as a pure, vmappable function policy(obs, key) -> action."""
+        acting = jax.tree.map(np.array, storage.acting_state(self.state))
+        return lambda obs, key: _act(self.learner, acting, obs, key, deterministic)
+
+    def save(self, path: str) -> None:
+        """Writes a checkpoint directory from which training resumes exactly and `load_policy` rebuilds the policy."""
+        storage.save_agent(self, path)
+
+    def load(self, path: str) -> None:
+        """Reads a checkpoint of `save` into this agent.
+
+        Raises:
+          FileNotFoundError, ValueError: no whole PPO checkpoint there, or one of other networks.
+        """
+        self._saved_env = storage.load_agent(self, path)
+        self._env_source = None
+
+    def _train_jitted(self, env: Any, source: Any, log: TrainingLog, callbacks: Sequence[Callback]) -> None:
+        layout = make_layout(self.config, self.mesh.size)
+        remaining = self.config.num_updates - int(self.state.update)
+        if remaining <= 0:
+            return
+        self._start_envs(env, layout, source)
+        most = self.config.updates_per_dispatch or max(1, TRANSITIONS_PER_DISPATCH // self.config.n_steps)
+        most = min(most, self.config.num_updates)
+        with log.compiling():
+            dispatch = make_dispatch(self.learner, env, layout, self.mesh, most).lower(self.state, 1).compile()
+        is_going_on = True
+        while remaining and is_going_on:
+            count = min(most, remaining)
+            log.start_timer()
+            self.state, metrics = dispatch(self.state, np.int32(count))
+            is_going_on = log.record({name: np.asarray(row)[:count] for name, row in metrics.items()}, self, callbacks)
+            remaining -= count
+
+    def _start_envs(self, env: Any, layout: Any, source: Any) -> None:
+        """Goes on with the environments of the call before or of the loaded checkpoint; otherwise starts fresh ones."""
+        if source is self._env_source and self._saved_env is None:
+            return
+        self._env_source = source
+        bare = self.state.replace(discounted_return=np.zeros(0, np.float32), env=())
+        started = make_init(self.learner, env, layout, self.mesh)(bare)
+        self.state = storage.with_saved_envs(started, self._saved_env)
+        self._saved_env = None
+
+    def _check_sizes(self, env: Any) -> None:
+        wanted = envs.model_kwargs_for(env, self.config)
+        for name, size in wanted.items():
+            have = self.model_kwargs[name]
+            if have is not None and size is not None and (tuple(have) if isinstance(have, tuple) else have) != size:
+                raise ValueError(f"This agent has {name}={have}; the environment needs {size}. See PPOAgent.for_env.")
+
+    def _change_config(self, **changes: Any) -> None:
+        self.config = dataclasses.replace(self.config, **changes)
+        self.learner = self.learner.replace(config=self.config)
+
+
+def _act(learner: Any, state: Any, obs: Any, key: jax.Array, deterministic: Any) -> jax.Array:
+    inputs = normalized(network_inputs(obs, learner.config), state["normalizer"], learner.config)
+    distribution, _ = learner.network(state["params"])(inputs)
+    if isinstance(deterministic, bool):
+        return distribution.mean if deterministic else distribution.sample(key)
+    return jax.numpy.where(deterministic, distribution.mean, distribution.sample(key))

@@ -1,0 +1,124 @@
+"""What `PPOAgent.train` makes of the environment that it is given."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from simscaleai_jax.core.observations import state_size
+from simscaleai_jax.rl.ppo.config import PPOConfig
+
+
+def find_batched_env(env: Any, needs_images: bool = False) -> Any:
+    """The batched environment behind `env`, or None where a Python loop must step it.
+
+    Taken as they are: batched environments (`init`, `step`). Functional environments are batched. A vector environment
+    gives the batch it wraps, an adapter whose documented hooks are not overridden its `functional_env()`; both only
+    where the images they render are wanted or can be left out.
+    """
+    if callable(getattr(env, "init", None)) and hasattr(env, "observation_spec"):
+        return _without_unused_images(env, needs_images)
+    if hasattr(env, "batched"):
+        return _without_unused_images(env.batched, needs_images)
+    functional = env if hasattr(env, "observation_spec") else _functional(env)
+    if functional is None:
+        return None
+    from simscaleai_jax.sim.batched import BatchedEnv
+
+    return _without_unused_images(BatchedEnv(functional), needs_images)
+
+
+def _functional(env: Any) -> Any:
+    base = getattr(env, "unwrapped", env)
+    if base is not env and not _is_transparent(env):
+        return None  # a wrapper may change what the agent sees; only a Python loop respects that
+    return base.functional_env() if hasattr(base, "functional_env") else None
+
+
+def _is_transparent(env: Any) -> bool:
+    """Whether every wrapper is one that gymnasium.make adds by itself and that changes no number."""
+    while hasattr(env, "env"):
+        if type(env).__name__ not in ("OrderEnforcing", "PassiveEnvChecker"):
+            return False
+        env = env.env
+    return True
+
+
+def _without_unused_images(env: Any, needs_images: bool) -> Any:
+    functional = getattr(env, "functional", None)
+    if needs_images or functional is None or not functional.config.cameras:
+        return env
+    from simscaleai_jax.sim.batched import BatchedEnv
+    from simscaleai_jax.sim.functional import FunctionalEnv
+
+    config = dataclasses.replace(functional.config, cameras=[])
+    return BatchedEnv(FunctionalEnv(config, functional.task, functional.physics))
+
+
+def observation_spec(env: Any) -> dict[str, Any]:
+    """Unbatched shape and dtype of every observation key; a plain array observation is called "state"."""
+    if hasattr(env, "observation_spec"):
+        return dict(env.observation_spec)
+    space = getattr(env, "single_observation_space", None) or env.observation_space
+    spaces = getattr(space, "spaces", None)
+    named = dict(spaces) if spaces is not None else {"state": space}
+    for key, box in named.items():
+        if getattr(box, "shape", None) is None or getattr(box, "dtype", None) is None or hasattr(box, "n"):
+            raise ValueError(f"PPO needs array observations; {key!r} is {box}.")
+    return named
+
+
+def action_size(env: Any) -> int:
+    """Length of one action.
+
+    Raises:
+      ValueError: actions are not one vector of numbers.
+    """
+    if hasattr(env, "action_size"):
+        return env.action_size
+    space = getattr(env, "single_action_space", None) or env.action_space
+    if getattr(space, "shape", None) is None or len(space.shape) != 1 or hasattr(space, "n"):
+        raise ValueError(f"PPO needs a Box action space with one axis; got {space}.")
+    return int(space.shape[0])
+
+
+def model_kwargs_for(env: Any, config: PPOConfig) -> dict[str, Any]:
+    """Sizes of the network that fits an environment: obs_dim, action_dim, critic_obs_dim, image_shape.
+
+    Raises:
+      ValueError: an actor or critic key, or the image, that the environment does not give.
+    """
+    from simscaleai_jax.core.errors import check_names
+
+    spec = observation_spec(env)
+    check_names("observation key", [*config.actor_keys, *config.critic_keys], spec)
+    if config.encoder != "none" and "image" not in spec:
+        raise ValueError(f"encoder {config.encoder!r} needs obs['image']; the environment gives {', '.join(spec)}.")
+    actor = {key: spec[key] for key in config.actor_keys} or spec
+    critic = {key: spec[key] for key in config.critic_keys}
+    return {
+        "obs_dim": state_size(actor),
+        "action_dim": action_size(env),
+        "critic_obs_dim": state_size(critic) if critic else None,
+        "image_shape": tuple(spec["image"].shape) if config.encoder != "none" else None,
+    }
+
+
+def spec_record(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec as JSON values for a manifest."""
+    return {key: {"shape": list(box.shape), "dtype": str(np.dtype(box.dtype))} for key, box in spec.items()}
+
+
+def env_record(env: Any) -> dict[str, Any]:
+    """Name and settings of one of our environments for a manifest: {"name", "config"}; empty for foreign ones."""
+    env = getattr(env, "unwrapped", env)
+    config = getattr(env, "config", None)
+    for inner in ("batched", "functional"):
+        env = getattr(env, inner, env)
+        config = getattr(env, "config", config)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return {}
+    name = getattr(env, "task_name", None) or getattr(getattr(env, "task", None), "name", None)
+    changed = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    keep = ("dt", "control_dt", "max_episode_steps", "domain_randomization", "xml_path")
+    return {"name": name, "config": {key: changed[key] for key in keep if key in changed}}

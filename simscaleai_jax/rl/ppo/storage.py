@@ -1,0 +1,119 @@
+"""PPO's checkpoints: what an agent saves, and the policy that is rebuilt from it without flags."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from simscaleai_jax.core import checkpoint, flat_tree
+from simscaleai_jax.core.checkpoint import Manifest
+from simscaleai_jax.core.config import from_dict, to_dict
+from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.state import PPOState
+
+if TYPE_CHECKING:
+    from simscaleai_jax.rl.ppo.agent import PPOAgent
+
+KIND, MODEL_NAME = "ppo", "actor_critic"
+ENV_PREFIXES = ("env/", "discounted_return")
+
+
+def make_manifest(agent: "PPOAgent") -> Manifest:
+    """What an agent's checkpoint says about itself."""
+    size = agent.model_kwargs["action_dim"]
+    return Manifest(
+        kind=KIND,
+        model_name=MODEL_NAME,
+        model_kwargs=agent.model_kwargs,
+        observation_spec=agent.observation_spec,
+        action_spec={"shape": [size], "dtype": "float32", "low": -1.0, "high": 1.0},
+        statistics={name: f"normalizer/{name}" for name in agent.state.normalizer},
+        env=agent.env_record,
+        step=int(agent.state.update),
+        config=to_dict(agent.config),
+        extra={"total_steps": agent.total_steps},
+    )
+
+
+def save_agent(agent: "PPOAgent", path: str | Path) -> Path:
+    """Writes the agent's whole state; raises like `checkpoint.save`."""
+    return checkpoint.save(path, agent.state, make_manifest(agent))
+
+
+def load_agent(agent: "PPOAgent", path: str | Path) -> dict[str, np.ndarray] | None:
+    """Puts a checkpoint's state into `agent`; returns its environments as flat arrays, or None where it has none."""
+    manifest = read_ppo_manifest(path)
+    for name, value in agent.model_kwargs.items():
+        stored = manifest.model_kwargs.get(name)
+        if (tuple(stored) if isinstance(stored, list) else stored) != value:
+            raise ValueError(f"Checkpoint {path} was made with {name}={stored}; this agent has {name}={value}.")
+    arrays = flat_arrays(path)
+    environments = {name: array for name, array in arrays.items() if name.startswith(ENV_PREFIXES)}
+    bare = agent.state.replace(env=(), discounted_return=None)
+    rest = {name: array for name, array in arrays.items() if name not in environments}
+    agent.state = flat_tree.restore(rest, bare, str(path)).replace(discounted_return=np.zeros(0, np.float32))
+    agent.observation_spec, agent.env_record = manifest.observation_spec, manifest.env
+    return environments or None
+
+
+def with_saved_envs(started: PPOState, saved: dict[str, np.ndarray] | None) -> PPOState:
+    """`started` with its environments as they were saved; with a warning fresh ones where those do not fit."""
+    if not saved or set(saved) == {"discounted_return"}:
+        return started
+    target = {"env": started.env, "discounted_return": started.discounted_return}
+    try:
+        restored = flat_tree.restore(saved, target)
+    except ValueError as error:
+        logging.getLogger(__name__).warning("Environments start anew; those of the checkpoint do not fit: %s", error)
+        return started
+    return started.replace(**restored)
+
+
+def acting_state(state: PPOState) -> dict[str, Any]:
+    """The part of the state that acting needs."""
+    return {"params": state.params, "normalizer": state.normalizer}
+
+
+def load_policy(path: str | Path, deterministic: bool = True) -> Callable[[Any, jax.Array], jax.Array]:
+    """Rebuilds the policy of a PPO checkpoint: a pure function policy(obs, key) -> action, vmappable.
+
+    Raises:
+      FileNotFoundError, ValueError: no whole PPO checkpoint at `path`.
+    """
+    from simscaleai_jax.rl.ppo.agent import PPOAgent
+
+    manifest = read_ppo_manifest(path)
+    agent = agent_from_manifest(manifest, PPOAgent)
+    agent.load(str(path))
+    return agent.policy(deterministic)
+
+
+def agent_from_manifest(manifest: Manifest, agent_cls: type["PPOAgent"], device: str = "cpu") -> "PPOAgent":
+    """A fresh agent with the sizes and settings that a checkpoint was made with."""
+    kwargs, image = manifest.model_kwargs, manifest.model_kwargs.get("image_shape")
+    config = from_dict(PPOConfig, manifest.config | {"num_devices": None})
+    return agent_cls(
+        kwargs["obs_dim"],
+        kwargs["action_dim"],
+        config,
+        device,
+        critic_obs_dim=kwargs.get("critic_obs_dim"),
+        image_shape=None if image is None else tuple(image),
+    )
+
+
+def read_ppo_manifest(path: str | Path) -> Manifest:
+    """The manifest of a PPO checkpoint; a ValueError when it is one of another kind."""
+    manifest = checkpoint.read_manifest(path)
+    if manifest.kind != KIND:
+        raise ValueError(f"Checkpoint {path} holds a {manifest.kind!r} ({manifest.model_name}), not a {KIND!r} agent.")
+    return manifest
+
+
+def flat_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The checkpoint's arrays under their flat names."""
+    tree, _ = checkpoint.load(path)
+    return flat_tree.host_arrays(tree)

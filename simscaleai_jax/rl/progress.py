@@ -1,0 +1,101 @@
+"""What training shows while it runs, and the numbers it returns."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from simscaleai_jax.rl.ppo.config import PPOConfig
+
+
+class TrainingLog:
+    """Collects one row of numbers per update, and draws a progress bar with the time that is left."""
+
+    def __init__(self, config: PPOConfig, done_steps: int, progress: bool) -> None:
+        self.history: dict[str, list[float]] = {}
+        self._config, self._steps = config, done_steps
+        self._since_line = 0
+        console = Console()
+        self._console = console if progress else Console(quiet=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(),
+            console=self._console, disable=not (progress and console.is_terminal),
+        )  # fmt: skip
+        self._task = self._bar.add_task("PPO", total=config.num_updates * config.n_steps, completed=done_steps)
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Says that the program is being compiled, which takes seconds without a warm cache."""
+        self._bar.update(self._task, description="PPO: compiling")
+        yield
+        self._bar.update(self._task, description="PPO")
+        self.start_timer()
+
+    def start_timer(self) -> None:
+        """Starts timing the updates that the next `record` reports."""
+        self._started = time.perf_counter()
+
+    def record(self, metrics: Mapping[str, np.ndarray], agent: Any, callbacks: Sequence[Any]) -> bool:
+        """Adds the rows of some updates (name -> one number each); returns False when a callback ends training."""
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        count = len(next(iter(metrics.values())))
+        is_going_on = True
+        for i in range(count):
+            row = {name: float(values[i]) for name, values in metrics.items()}
+            self._steps += self._config.n_steps
+            row |= {"steps_per_second": count * self._config.n_steps / seconds, "total_steps": float(self._steps)}
+            for name, number in row.items():
+                self.history.setdefault(name, []).append(number)
+            answers = [callback(agent, row) for callback in callbacks]
+            is_going_on &= not any(answer is False for answer in answers)
+            self._show(row)
+        return is_going_on
+
+    def _show(self, row: dict[str, float]) -> None:
+        text = f"success {row['success_rate']:.2f}  reward {row['episode_reward']:.1f}"
+        self._bar.update(self._task, completed=self._steps, description=f"PPO  {text}")
+        self._since_line += 1
+        if self._bar.disable and self._since_line >= self._config.log_every:
+            self._since_line = 0
+            speed = f"{row['steps_per_second']:,.0f} steps/s"
+            self._console.print(
+                f"{self._steps:>12,} steps  {text}  kl {row['approx_kl']:.4f}  {speed}", highlight=False
+            )
+
+
+class MetricsFile:
+    """A callback that appends every update's numbers to a JSON-lines file; numbers that are not finite become null."""
+
+    def __init__(self, path: str | Path, append: bool = False) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not append:
+            self.path.write_text("")
+
+    def __call__(self, agent: Any, row: Mapping[str, float]) -> None:
+        finite = {name: number if math.isfinite(number) else None for name, number in row.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(finite) + "\n")
+
+
+def read_metrics(path: str | Path) -> dict[str, list[float]]:
+    """Reads a file of `MetricsFile`: name -> one number per update, NaN for null."""
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line]
+    names = rows[0] if rows else {}
+    return {name: [math.nan if row[name] is None else row[name] for row in rows] for name in names}
