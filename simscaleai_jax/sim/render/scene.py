@@ -197,7 +197,7 @@ def _welded_to_world(model: mujoco.MjModel) -> np.ndarray:
 
 
 def _far_depth(model: mujoco.MjModel) -> float:
-    """The depth that mujoco.Renderer reports where nothing is hit: the far clip distance after its float32 projection."""
+    """What mujoco.Renderer reports where nothing is hit: the far clip distance after its float32 projection."""
     near, far = (np.float32(x * model.stat.extent) for x in (model.vis.map.znear, model.vis.map.zfar))
     scale = np.float32(0.5) * (far + near) / (far - near) - np.float32(0.5)
     offset = far * near / (far - near)
