@@ -1,5 +1,6 @@
 """Builds a complete demonstration file from groups that lie in other files: a shard from its parts, a data set from shards."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,23 +60,23 @@ def _write(
     masks: Mapping[str, Iterable[int]],
     link: bool,
 ) -> None:
-    with h5py.File(path, "w", libver="latest") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(h5py.File(path, "w", libver="latest"))
         data = file.create_group("data", track_order=True)
+        found: dict[int, h5py.Group] = {}
         for source in sources:
-            _take_demos(source, data, set(numbers), link)
-        missing = [number for number in numbers if demo_name(number) not in data]
+            found |= _link_demos(source, data, set(numbers), stack) if link else _copy_demos(source, data, set(numbers))
+        missing = [number for number in numbers if number not in found]
         if missing:
             raise ValueError(f"{demo_name(missing[0])} is missing ({len(missing)} of {len(numbers)}).")
-        demos = [data[demo_name(number)] for number in numbers]
+        demos = [found[number] for number in numbers]
         successes = [number for number, demo in zip(numbers, demos, strict=True) if demo.attrs["success"]]
         wanted = set(numbers)
         cut = {name: [demo_name(n) for n in sorted(set(chosen) & wanted)] for name, chosen in masks.items()}
         write_masks(file, cut | {"success": [demo_name(n) for n in successes]})
-        keys = ["actions", *(f"obs/{key}" for key in demos[0]["obs"])]
-        columns = _ColumnReader(data, numbers)
-        write_statistics(file, compute_statistics(columns, keys))
-        for name, value in attributes.items():
-            data.attrs[name] = value
+        columns = _ColumnReader(demos)
+        write_statistics(file, compute_statistics(columns, ["actions", *(f"obs/{key}" for key in demos[0]["obs"])]))
+        data.attrs.update(attributes)
         data.attrs["total"] = sum(int(demo.attrs["num_samples"]) for demo in demos)
         data.attrs["format_version"] = FORMAT_VERSION
         data.attrs["mean_return"] = float(np.mean([rewards.sum(dtype=np.float64) for rewards in columns("rewards")]))
@@ -86,17 +87,32 @@ def _write(
         data.attrs["complete"] = True
 
 
-def _take_demos(source: Path, data: h5py.Group, wanted: set[int], link: bool) -> None:
+def _copy_demos(source: Path, data: h5py.Group, wanted: set[int]) -> dict[int, h5py.Group]:
+    """Copies demos as they are stored; returns the copies."""
+    copies = {}
     with h5py.File(source, "r") as file:
-        holder = file["data"] if "data" in file else file
-        for name in sorted(holder, key=lambda demo: int(demo.removeprefix("demo_"))):
-            if int(name.removeprefix("demo_")) not in wanted:
-                continue
-            if link:
-                target = os.path.relpath(source, Path(data.file.filename).parent)
-                data[name] = h5py.ExternalLink(target, f"{holder.name.rstrip('/')}/{name}")
-            else:
-                holder.copy(holder[name], data, name)
+        for number, demo in _demos(file, wanted):
+            data.file.copy(demo, data, demo_name(number))
+            copies[number] = data[demo_name(number)]
+    return copies
+
+
+def _link_demos(source: Path, data: h5py.Group, wanted: set[int], stack: contextlib.ExitStack) -> dict[int, h5py.Group]:
+    """Links demos by a path relative to the new file; returns the originals, because HDF5 opens a link for writing where
+    its own file is being written."""
+    file = stack.enter_context(h5py.File(source, "r"))
+    target = os.path.relpath(source, Path(data.file.filename).parent)
+    originals = dict(_demos(file, wanted))
+    for number, demo in originals.items():
+        data[demo_name(number)] = h5py.ExternalLink(target, demo.name)
+    return originals
+
+
+def _demos(file: h5py.File, wanted: set[int]) -> Iterator[tuple[int, h5py.Group]]:
+    holder = file["data"] if "data" in file else file
+    for number in sorted(int(name.removeprefix("demo_")) for name in holder):
+        if number in wanted:
+            yield number, holder[demo_name(number)]
 
 
 class _ColumnReader:
@@ -106,9 +122,8 @@ class _ColumnReader:
     `group[name][:]`.
     """
 
-    def __init__(self, data: h5py.Group, numbers: Sequence[int]) -> None:
-        self.data = data
-        self.numbers = numbers
+    def __init__(self, demos: Sequence[h5py.Group]) -> None:
+        self.demos = demos
         self.key = ""
         self.kept: list[np.ndarray] = []
 
@@ -118,9 +133,8 @@ class _ColumnReader:
             return
         self.key, self.kept = "", []
         size = 0
-        for number in self.numbers:
-            path = f"{demo_name(number)}/{key}"
-            for rows in self._image_rows(path) if is_image_key(key.removeprefix("obs/")) else [self._whole(path)]:
+        for demo in self.demos:
+            for rows in _image_rows(demo[key]) if is_image_key(key.removeprefix("obs/")) else [_whole(demo, key)]:
                 size += rows.nbytes
                 if size <= CACHED_BYTES:
                     self.kept.append(rows)
@@ -128,13 +142,14 @@ class _ColumnReader:
         if size <= CACHED_BYTES:
             self.key = key
 
-    def _whole(self, path: str) -> np.ndarray:
-        dataset = h5py.h5d.open(self.data.id, path.encode())
-        rows = np.empty(dataset.shape, dataset.dtype)
-        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, rows)
-        return rows
 
-    def _image_rows(self, path: str) -> Iterator[np.ndarray]:
-        dataset = self.data[path]
-        for start in range(0, len(dataset), IMAGE_ROWS):
-            yield dataset[start : start + IMAGE_ROWS]
+def _whole(demo: h5py.Group, key: str) -> np.ndarray:
+    dataset = h5py.h5d.open(demo.id, key.encode())
+    rows = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, rows)
+    return rows
+
+
+def _image_rows(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+    for start in range(0, len(dataset), IMAGE_ROWS):
+        yield dataset[start : start + IMAGE_ROWS]

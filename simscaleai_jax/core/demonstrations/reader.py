@@ -39,7 +39,7 @@ class DemonstrationFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file: h5py.File | None = None
-        self._map: np.ndarray | None = None
+        self._maps: dict[str, np.ndarray] = {}
         self._pid = -1
         file = self.file
         self.layout, self.names = _find_episodes(file, self.path)
@@ -59,7 +59,7 @@ class DemonstrationFile:
     def file(self) -> h5py.File:
         """The open handle of this process."""
         if self._file is None or self._pid != os.getpid():
-            self._file, self._map, self._pid = _open(self.path), None, os.getpid()
+            self._file, self._maps, self._pid = _open(self.path), {}, os.getpid()
         return self._file
 
     @property
@@ -96,9 +96,10 @@ class DemonstrationFile:
         offset = dataset.id.get_offset()
         if offset is None or not dataset.dtype.isnative:
             return None
-        if self._map is None:
-            self._map = np.memmap(self.path, np.uint8, mode="r")
-        return np.ndarray(dataset.shape, dataset.dtype, buffer=self._map, offset=offset)
+        holder = dataset.file.filename  # another file where the episode is a link
+        if holder not in self._maps:
+            self._maps[holder] = np.memmap(holder, np.uint8, mode="r")
+        return np.ndarray(dataset.shape, dataset.dtype, buffer=self._maps[holder], offset=offset)
 
     def read(self, index: int, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start, stop) of one episode's data set, copied."""
@@ -152,7 +153,7 @@ class DemonstrationFile:
         return masks
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_map": None, "_pid": -1}
+        return self.__dict__ | {"_file": None, "_maps": {}, "_pid": -1}
 
 
 def _open(path: Path) -> h5py.File:

@@ -69,15 +69,17 @@ def _feistel(value: Any, half_bits: int, key: Any, xp: ModuleType) -> Any:
     mask, shift = xp.uint32((1 << half_bits) - 1), xp.uint32(half_bits)
     left, right = value >> shift, value & mask
     for i in range(ROUNDS):
-        left, right = right, left ^ (_mix(right + key + xp.uint32((i + 1) * _GOLDEN & 0xFFFFFFFF), xp) & mask)
+        round_key = key ^ xp.uint32((i + 1) * _GOLDEN & 0xFFFFFFFF)
+        left, right = right, left ^ (_mix(right ^ round_key, xp) & mask)
     return (left << shift) | right
 
 
 def _mix(value: Any, xp: ModuleType) -> Any:
-    """A 32-bit finalizer (two multiply-xorshift rounds); wraps around on purpose."""
-    value = (value ^ (value >> xp.uint32(16))) * xp.uint32(0x7FEB352D)
-    value = (value ^ (value >> xp.uint32(15))) * xp.uint32(0x846CA68B)
-    return value ^ (value >> xp.uint32(16))
+    """A 32-bit finalizer (two multiply-xorshift rounds)."""
+    with np.errstate(over="ignore"):  # it wraps around on purpose; NumPy warns of that on scalars
+        value = (value ^ (value >> xp.uint32(16))) * xp.uint32(0x7FEB352D)
+        value = (value ^ (value >> xp.uint32(15))) * xp.uint32(0x846CA68B)
+        return value ^ (value >> xp.uint32(16))
 
 
 def _mix_int(value: int) -> int:

@@ -81,6 +81,10 @@ class StreamLoader:
         batches = grain.MapDataset.range(first_step, last).map(self._source).to_iter_dataset(options)
         if not self.num_workers:
             return batches
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which only absl's own app.run parses
+            flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers=self.num_workers, per_worker_buffer_size=PREFETCH_BATCHES)
         return batches.mp_prefetch(workers)
 

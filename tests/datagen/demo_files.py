@@ -1,0 +1,85 @@
+"""Small demonstration files with known content, written by hand in each layout, or by our writer."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from simscaleai_jax.core.demonstrations import Episode, split_masks
+from simscaleai_jax.datagen.generator import file_attributes
+from simscaleai_jax.datagen.shards import plan_shards
+from simscaleai_jax.datagen.writer import ShardWriter
+
+STATE_SHAPES = {"ee_pos": 3, "joint_pos": 7, "target_pos": 3}
+LENGTHS = (5, 3, 8, 4)
+
+
+def make_episode(number: int, length: int = 5, image: int = 0) -> Episode:
+    """Random content that depends on the number only; success on even numbers."""
+    rng = np.random.default_rng(number)
+    obs = {key: rng.normal(size=(length, size)).astype(np.float32) for key, size in STATE_SHAPES.items()}
+    if image:
+        obs["image"] = rng.integers(0, 256, (length, image, image, 3), dtype=np.uint8)
+    return Episode(
+        obs=obs,
+        actions=rng.uniform(-1, 1, (length, 4)).astype(np.float32),
+        rewards=rng.normal(size=length).astype(np.float32),
+        success=number % 2 == 0,
+        terminated=number % 2 == 0,
+        language=f"instruction {number % 3}",
+        states=rng.normal(size=(length, 16)).astype(np.float32),
+    )
+
+
+def make_settings(num_episodes: int, seed: int = 0) -> dict:
+    """Settings of a run as generate_dataset records them."""
+    return {
+        "env_name": "toy",
+        "env_kwargs": {"control_dt": 0.05, "domain_randomization": False},
+        "n_episodes": num_episodes,
+        "policy_type": "random",
+        "seed": seed,
+        "valid_fraction": 0.25,
+    }
+
+
+def write_file(path: Path, lengths: tuple[int, ...] = LENGTHS, image: int = 0) -> list[Episode]:
+    """A complete file of ours; returns its episodes."""
+    episodes = [make_episode(number, length, image) for number, length in enumerate(lengths)]
+    settings = make_settings(len(lengths))
+    shard = plan_shards(path, len(lengths))[0]
+    writer = ShardWriter(shard, settings, file_attributes(settings), split_masks(len(lengths), 0, 0.25), part_episodes=2)
+    for number in reversed(range(len(lengths))):
+        writer.add(number, episodes[number])
+    writer.finish()
+    return episodes
+
+
+def write_robomimic(path: Path, episodes: list[Episode]) -> None:
+    """A file as robomimic's own tools write it: float64 actions, gzip, no attributes of ours, a gap in the numbering."""
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["total"] = sum(len(episode.actions) for episode in episodes)
+        data.attrs["env_args"] = '{"env_name": "Lift", "type": 1, "env_kwargs": {}}'
+        for number, episode in enumerate(episodes):
+            demo = data.create_group(f"demo_{number * 2}")
+            demo.attrs["num_samples"] = len(episode.actions)
+            demo.create_dataset("actions", data=episode.actions.astype(np.float64))
+            demo.create_dataset("rewards", data=episode.rewards)
+            for key, value in episode.obs.items():
+                demo.create_dataset(f"obs/{key}", data=value, compression="gzip")
+        file["mask/train"] = np.array(["demo_0", "demo_4"], dtype="S")
+
+
+def write_older(path: Path, episodes: list[Episode], announced: int | None = None) -> None:
+    """The older layout: one group per episode, attributes at the root."""
+    with h5py.File(path, "w") as file:
+        file.attrs["env_name"] = "reach"
+        file.attrs["n_episodes"] = announced or len(episodes)
+        file.attrs["policy_type"] = "scripted"
+        for number, episode in enumerate(episodes):
+            group = file.create_group(f"episode_{number:05d}")
+            group.create_dataset("actions", data=episode.actions.astype(np.float64), compression="gzip")
+            group.create_dataset("rewards", data=episode.rewards)
+            for key, value in episode.obs.items():
+                group.create_dataset(f"observations/{key}", data=value, compression="gzip")
