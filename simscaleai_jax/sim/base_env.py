@@ -184,7 +184,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         if self.ramp_control:
             ctrl = data.ctrl
             for target in before + self._ramp * (ctrl - before):
-                ctrl[:] = target
+                np.copyto(ctrl, target)
                 step(model, data)
         else:
             step(model, data, nstep=count)
@@ -201,7 +201,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
             raise ValueError(f"action must have shape {space.shape}, got {given.shape}")
         if np.isnan(given).any():
             raise ValueError(f"action must not hold NaN, got {given}")
-        return np.clip(given, space.low, space.high)
+        return np.minimum(np.maximum(given, space.low), space.high)
 
     def _find_camera(self, name: str | None) -> CameraConfig:
         if name is None:

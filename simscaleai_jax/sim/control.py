@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
 
 ACTION_SIZE = 4  # x, y, z, gripper
@@ -63,10 +63,10 @@ def cartesian_control(robot: Robot, snapshot: Snapshot, action: Float[Array, "4"
     """
     action = jnp.clip(action, -1.0, 1.0)
     step = ik_step(snapshot.ee_jac, snapshot.ee_mat, jnp.asarray(robot.home_ee_mat, action.dtype), STEP * action[:3])
-    goal = snapshot.ctrl[robot.arm_actuators] + step
+    goal = pick(snapshot.ctrl, robot.arm_actuators) + step
     goal = jnp.clip(goal, snapshot.joint_pos - MAX_LEAD, snapshot.joint_pos + MAX_LEAD)
     low, high = jnp.asarray(robot.joint_range.T, action.dtype)
     closed, opened = jnp.asarray(robot.gripper_range.T, action.dtype)
     fingers = closed + 0.5 * (action[3] + 1.0) * (opened - closed)
-    ctrl = snapshot.ctrl.at[robot.arm_actuators].set(jnp.clip(goal, low, high))
-    return ctrl.at[robot.gripper_actuators].set(fingers)
+    ctrl = place(snapshot.ctrl, robot.arm_actuators, jnp.clip(goal, low, high))
+    return place(ctrl, robot.gripper_actuators, fingers)

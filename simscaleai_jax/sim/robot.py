@@ -1,6 +1,7 @@
 """Names and ids: finds the arm, gripper, objects and sensors of any suitable MJCF once, and says everything missing at once."""
 
 import dataclasses
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -13,6 +14,7 @@ PADS = ("left", "right")
 class Robot:
     """Where a task's parts are inside MuJoCo's arrays. N objects, U actuators."""
 
+    model: mujoco.MjModel  # for questions asked while a task is built; its functions never read it
     joints: np.ndarray  # (7,) joint ids along the chain from the base to `ee_site`
     joint_qpos: np.ndarray  # (7,)
     joint_dof: np.ndarray  # (7,)
@@ -29,6 +31,8 @@ class Robot:
     object_body: np.ndarray  # (N,)
     object_qpos: np.ndarray  # (N, 7)
     object_dof: np.ndarray  # (N, 6)
+    object_geom: np.ndarray  # (N,) the first geom of each object
+    object_half_size: np.ndarray  # (N, 3) m, half the box around that geom in its own frame
     touch_sensor: np.ndarray  # (N, 2, 4) addresses into sensordata
     home_qpos: np.ndarray  # (nq,)
     home_ctrl: np.ndarray  # (U,)
@@ -36,6 +40,26 @@ class Robot:
     home_ee_mat: np.ndarray  # (3, 3)
     mocap_pos: np.ndarray  # (M, 3) m
     mocap_quat: np.ndarray  # (M, 4)
+
+
+def pick(values: Any, index: np.ndarray) -> Any:
+    """`values[index]` along the first axis; a run of neighbours is a slice, much cheaper under jit than a gather."""
+    if not _is_run(index):
+        return values[index]
+    start = int(index.flat[0]) if index.size else 0
+    return values[start : start + index.size].reshape(index.shape + values.shape[1:])
+
+
+def place(values: Any, index: np.ndarray, new: Any) -> Any:
+    """JAX `values` with `values[index]` replaced by `new`."""
+    if not _is_run(index):
+        return values.at[index].set(new)
+    start = int(index.flat[0]) if index.size else 0
+    return values.at[start : start + index.size].set(new)
+
+
+def _is_run(index: np.ndarray) -> bool:
+    return bool(np.all(np.diff(index.ravel()) == 1))
 
 
 def load_model(path: str, dt: float) -> mujoco.MjModel:
@@ -135,7 +159,9 @@ def _build(model, site, joints, actuators, gripper, fingers, target, objects, se
         data.ctrl[actuators] = data.qpos[model.jnt_qposadr[joints]]
     table = _id(model, mujoco.mjtObj.mjOBJ_BODY, "table")
     free = [model.body_jntadr[body] for body in objects]
+    geoms = model.body_geomadr[objects]
     return Robot(
+        model=model,
         joints=np.array(joints),
         joint_qpos=model.jnt_qposadr[joints],
         joint_dof=model.jnt_dofadr[joints],
@@ -152,6 +178,8 @@ def _build(model, site, joints, actuators, gripper, fingers, target, objects, se
         object_body=np.array(objects, int),
         object_qpos=np.array([model.jnt_qposadr[j] + np.arange(7) for j in free], int).reshape(-1, 7),
         object_dof=np.array([model.jnt_dofadr[j] + np.arange(6) for j in free], int).reshape(-1, 6),
+        object_geom=geoms,
+        object_half_size=model.geom_aabb[geoms, 3:].copy(),
         touch_sensor=sensors,
         home_qpos=data.qpos.copy(),
         home_ctrl=data.ctrl.copy(),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.robot import Robot, pick
 
 
 @struct.dataclass
@@ -32,19 +32,19 @@ def make_snapshot(robot: Robot, data: Any) -> Snapshot:
     `data` needs qpos, qvel, ctrl, xpos, xquat, xmat, site_xpos, site_xmat, xanchor, xaxis and sensordata; unbatched.
     """
     ee_pos = data.site_xpos[robot.ee_site]
-    axis = data.xaxis[robot.joints]
-    lever = ee_pos - data.xanchor[robot.joints]
+    axis = pick(data.xaxis, robot.joints)
+    lever = ee_pos - pick(data.xanchor, robot.joints)
     ee_jac = jnp.concatenate([jnp.cross(axis, lever).T, axis.T])
     return Snapshot(
-        joint_pos=data.qpos[robot.joint_qpos],
-        joint_vel=data.qvel[robot.joint_dof],
+        joint_pos=pick(data.qpos, robot.joint_qpos),
+        joint_vel=pick(data.qvel, robot.joint_dof),
         ctrl=data.ctrl,
         ee_pos=ee_pos,
         ee_mat=data.site_xmat[robot.ee_site].reshape(3, 3),
         ee_jac=ee_jac,
-        gripper=jnp.mean(data.qpos[robot.finger_qpos], keepdims=True),
-        object_pos=data.xpos[robot.object_body],
-        object_quat=data.xquat[robot.object_body],
+        gripper=jnp.mean(pick(data.qpos, robot.finger_qpos), keepdims=True),
+        object_pos=pick(data.xpos, robot.object_body),
+        object_quat=pick(data.xquat, robot.object_body),
         object_vel=_object_velocity(robot, data),
         touch=_touch(robot, data.sensordata),
     )
@@ -52,13 +52,13 @@ def make_snapshot(robot: Robot, data: Any) -> Snapshot:
 
 def _object_velocity(robot: Robot, data: Any) -> Float[Array, "N 6"]:
     """A free joint's velocity: linear part in the world frame, angular part in the body's."""
-    velocity = data.qvel[robot.object_dof]
-    rotation = data.xmat[robot.object_body].reshape(-1, 3, 3)
+    velocity = pick(data.qvel, robot.object_dof)
+    rotation = pick(data.xmat, robot.object_body).reshape(-1, 3, 3)
     angular = jnp.einsum("nij,nj->ni", rotation, velocity[:, 3:])
     return jnp.concatenate([velocity[:, :3], angular], axis=1)
 
 
 def _touch(robot: Robot, sensordata: Float[Array, "S"]) -> Float[Array, "N 2"]:
     """Sensor rows are (found, fx, fy, fz); a pad that touches nothing reads zero."""
-    reading = sensordata[robot.touch_sensor]  # (N, 2, 4)
-    return jnp.where(reading[..., 0] > 0.0, jnp.linalg.norm(reading[..., 1:] + 0.0, axis=-1), 0.0)
+    reading = pick(sensordata, robot.touch_sensor)  # (N, 2, 4)
+    return jnp.where(reading[..., 0] > 0.0, jnp.linalg.norm(reading[..., 1:], axis=-1), 0.0)

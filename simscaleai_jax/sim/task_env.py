@@ -97,10 +97,10 @@ class TaskEnv(BaseRobotEnv):
         return super().reset(seed=seed, options=options)
 
     def _apply_action(self, action: np.ndarray) -> None:
-        self.data.ctrl[:] = np.asarray(self._control(self._read_data(), self.task_state, action))
+        self.data.ctrl[:] = np.asarray(self._control(self._read_data(action), self.task_state))
 
     def _get_obs(self) -> dict[str, np.ndarray]:
-        obs = {key: self._values[where].reshape(shape) for key, (where, shape) in self._layout["obs"].items()}
+        obs = {key: self._values[where] for key, (where, _) in self._layout["obs"].items()}
         for index, camera in enumerate(self.config.cameras):
             obs[image_key(index, camera)] = self.render_camera(camera.name)["rgb"]
         return obs
@@ -127,8 +127,7 @@ class TaskEnv(BaseRobotEnv):
         self._evaluate(action, self._observe_step)
 
     def _evaluate(self, action: np.ndarray, observe: Any) -> None:
-        left = np.int32(self.config.max_episode_steps - self.step_count)
-        self.task_state, values = observe(self._read_data(), self.task_state, action, left)
+        self.task_state, values = observe(self._read_data(action), self.task_state)
         self._values = np.array(values)
         if not np.isfinite(self._values).all():
             self._values = np.zeros_like(self._values)
@@ -138,11 +137,13 @@ class TaskEnv(BaseRobotEnv):
         where, _ = self._layout[name][name]
         return self._values[where][0]
 
-    def _read_data(self) -> np.ndarray:
+    def _read_data(self, action: np.ndarray) -> np.ndarray:
+        """MuJoCo's data, the steps left and the action in one vector."""
         if self._viewed is not self.data:  # MuJoCo's arrays stay where they are for the life of a data object
             self._viewed = self.data
             self._views = [getattr(self.data, field).reshape(-1) for field in FIELDS]
-        return np.concatenate(self._views, dtype=np.float32, casting="same_kind")
+        left = (self.config.max_episode_steps - self.step_count,)
+        return np.concatenate((*self._views, left, action), dtype=np.float32, casting="same_kind")
 
     def _apply_overrides(self) -> None:
         """Put this episode's randomized fields into the model; the nominal ones are kept aside."""
@@ -157,15 +158,16 @@ class TaskEnv(BaseRobotEnv):
         task, robot = self._task, self._task.robot
         shapes = {field: np.shape(getattr(self.data, field)) for field in FIELDS}
 
-        def snapshot_of(vector):
+        def unpack(vector):
             fields, offset = {}, 0
             for field, shape in shapes.items():
                 size = int(np.prod(shape))
                 fields[field] = vector[offset : offset + size].reshape(shape)
                 offset += size
-            return make_snapshot(robot, types.SimpleNamespace(**fields))
+            left, action = vector[offset], vector[offset + 1 :]
+            return make_snapshot(robot, types.SimpleNamespace(**fields)), left.astype(jnp.int32), action
 
-        def observe(snapshot, task_state, action, left):
+        def observe(snapshot, task_state, left, action):
             return {
                 "obs": task.observe(snapshot, task_state),
                 "terms": task.reward_terms(snapshot, task_state, action, left),
@@ -173,22 +175,28 @@ class TaskEnv(BaseRobotEnv):
                 "info": task.info(snapshot, task_state),
             }
 
-        def observe_reset(vector, task_state, action, left):
-            return task_state, _pack(observe(snapshot_of(vector), task_state, action, left))
+        def control(vector, task_state):
+            snapshot, _, action = unpack(vector)
+            return task.control(snapshot, task_state, action)
 
-        def observe_step(vector, task_state, action, left):
-            snapshot = snapshot_of(vector)
+        def observe_reset(vector, task_state):
+            snapshot, *rest = unpack(vector)
+            return task_state, _pack(observe(snapshot, task_state, *rest))
+
+        def observe_step(vector, task_state):
+            snapshot, left, action = unpack(vector)
             task_state = task.update(snapshot, task_state, action)
-            return task_state, _pack(observe(snapshot, task_state, action, left))
+            return task_state, _pack(observe(snapshot, task_state, left, action))
+
+        def shapes_of(vector, key):
+            snapshot, *rest = unpack(vector)
+            return observe(snapshot, self._draw(key)[2], *rest)
 
         self._episode_key = None
-        self._sample = jax.jit(self._draw)
-        self._control = jax.jit(lambda vector, state, action: task.control(snapshot_of(vector), state, action))
+        self._sample, self._control = jax.jit(self._draw), jax.jit(control)
         self._observe_reset, self._observe_step = jax.jit(observe_reset), jax.jit(observe_step)
-        self._layout, self._kinds = _unpacking(
-            lambda vector, key, action, left: observe(snapshot_of(vector), self._draw(key)[2], action, left),
-            self._read_data(), jax.random.key(0), np.zeros(task.action_size, np.float32), np.int32(0),
-        )
+        vector = self._read_data(np.zeros(task.action_size, np.float32))
+        self._layout, self._kinds = _unpacking(shapes_of, vector, jax.random.key(0))
 
     def _draw(self, key: Any) -> Any:
         """Overrides, start and task state of an episode, exactly as the functional environment draws them."""

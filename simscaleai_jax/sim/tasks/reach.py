@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
-from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
 from simscaleai_jax.sim.task import Bounds, Start
 
@@ -71,11 +71,11 @@ class ReachTask:
         robot, config = self.robot, self.config
         key_joints, key_target = jax.random.split(key)
         noise = jax.random.uniform(key_joints, (7,), minval=-config.joint_noise, maxval=config.joint_noise)
-        joints = jnp.clip(robot.home_qpos[robot.joint_qpos] + noise, *robot.joint_range.T)
+        joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T)
         target = self._sample_target(key_target)
         start = Start(
-            qpos=jnp.asarray(robot.home_qpos, jnp.float32).at[robot.joint_qpos].set(joints),
-            ctrl=jnp.asarray(robot.home_ctrl, jnp.float32).at[robot.arm_actuators].set(joints),
+            qpos=place(jnp.asarray(robot.home_qpos, jnp.float32), robot.joint_qpos, joints),
+            ctrl=place(jnp.asarray(robot.home_ctrl, jnp.float32), robot.arm_actuators, joints),
             mocap_pos=jnp.asarray(robot.mocap_pos, jnp.float32).at[robot.target_mocap].set(target),
             mocap_quat=jnp.asarray(robot.mocap_quat, jnp.float32),
         )
