@@ -118,7 +118,8 @@ class PPOAgent:
             self._change_config(total_timesteps=total_timesteps)
         self._check_sizes(env)
         batched = envs.find_batched_env(env, needs_images=self.config.encoder != "none")
-        self.observation_spec, self.env_record = envs.spec_record(envs.observation_spec(env)), envs.env_record(env)
+        self.observation_spec = envs.spec_record(envs.observation_spec(env))
+        self.env_record = envs.env_record(env, self.env_record.get("name"))
         with TrainingLog(self.config, self.total_steps, progress) as log:
             if batched is None:
                 plain.train_plain(self, env, log, callbacks)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from simscaleai_jax.core.config import to_dict
 from simscaleai_jax.core.observations import state_size
 from simscaleai_jax.rl.ppo.config import PPOConfig
 
@@ -109,16 +110,22 @@ def spec_record(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: {"shape": list(box.shape), "dtype": str(np.dtype(box.dtype))} for key, box in spec.items()}
 
 
-def env_record(env: Any) -> dict[str, Any]:
-    """Name and settings of one of our environments for a manifest: {"name", "config"}; empty for foreign ones."""
+def env_record(env: Any, name: str | None = None) -> dict[str, Any]:
+    """Name and settings of one of our environments for a manifest: {"name", "config"}; empty for foreign ones.
+
+    The config holds the fields that differ from their defaults, so that `make_env(name, **config)` rebuilds it.
+    """
     env = getattr(env, "unwrapped", env)
-    config = getattr(env, "config", None)
+    name = getattr(env, "task_name", None) or name
     for inner in ("batched", "functional"):
         env = getattr(env, inner, env)
-        config = getattr(env, "config", config)
+    config = getattr(env, "config", None)
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        return {}
-    name = getattr(env, "task_name", None) or getattr(getattr(env, "task", None), "name", None)
-    changed = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    keep = ("dt", "control_dt", "max_episode_steps", "domain_randomization", "xml_path")
-    return {"name": name, "config": {key: changed[key] for key in keep if key in changed}}
+        return {} if name is None else {"name": name, "config": {}}
+    values, defaults = to_dict(config), to_dict(type(config)())
+    changed = {key: value for key, value in values.items() if value != defaults[key]}
+    for part in ("task", "randomization"):
+        own = getattr(config, part, None)
+        if own is None or own == type(own)():
+            changed.pop(part, None)
+    return {"name": name, "config": changed}

@@ -1,0 +1,43 @@
+"""The learning curve of a run as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+PANELS = (
+    ("success_rate", "success rate"),
+    ("episode_reward", "episode reward"),
+    ("episode_length", "episode length [steps]"),
+    ("value_loss", "value loss"),
+    ("approx_kl", "KL divergence"),
+    ("action_std", "action standard deviation"),
+)
+
+
+def plot_learning_curve(history: Mapping[str, Sequence[float]], path: str | Path, title: str = "PPO") -> Path:
+    """Draws what `PPOAgent.train` returns against environment steps into a PNG (or any suffix matplotlib knows).
+
+    Raises:
+      ValueError: the history is empty.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = np.asarray(history.get("total_steps", ()))
+    if not steps.size:
+        raise ValueError("The history is empty: no update was made.")
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (name, label) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+        axis.plot(steps, history[name], linewidth=1.5)
+        axis.set(title=label, xlabel="environment steps")
+        axis.grid(alpha=0.3)
+        if name == "success_rate":
+            axis.set_ylim(-0.02, 1.02)
+    speed = np.median(history["steps_per_second"])
+    figure.suptitle(f"{title}: {steps[-1]:,.0f} steps, {speed:,.0f} steps/s")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,195 @@
+"""Evaluation over whole, fresh episodes: one per slot in one jitted call for our environments, else a plain loop."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simscaleai_jax.core import compile_cache
+
+EVAL_KEY = 3  # folded into the seed's key: no training stream (0, 1, 2) starts with it
+FRAMES_PER_SECOND = 20
+
+
+@dataclasses.dataclass
+class EvalConfig:
+    """Settings of an evaluation.
+
+    Attributes:
+      n_episodes: episodes; every one counts once.
+      max_steps: steps after which an episode is cut, if its own time limit does not come first.
+      deterministic: passed on to a `predict_fn` that takes it.
+      render: call env.render() at every step (plain loop only).
+      save_videos: write the first `max_videos` episodes to `video_dir`.
+      video_dir: where.
+      max_videos: how many.
+      seed: of the episodes.
+    """
+
+    n_episodes: int = 20
+    max_steps: int = 200
+    deterministic: bool = True
+    render: bool = False
+    save_videos: bool = False
+    video_dir: str = "eval_videos"
+    max_videos: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_episodes", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"EvalConfig.{name} must be at least 1; got {getattr(self, name)}.")
+
+
+def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = None) -> dict[str, float]:
+    """Plays whole episodes and summarizes them.
+
+    Args:
+      env: any gymnasium environment; with a pure policy also a functional, batched or vector environment of ours.
+      predict_fn: `predict_fn(obs) -> action` for a plain loop, or a pure `policy(obs, key) -> action` (two required
+        arguments), with which episodes of our own environments run batched on MJX.
+      config: settings; None for the defaults.
+    Returns:
+      success_rate (of episodes whose last step was a success), mean_reward, std_reward, mean_length, min_reward,
+      max_reward, of undiscounted episode returns.
+    Raises:
+      ValueError: a batched environment with a `predict_fn` that takes no key.
+    """
+    config = EvalConfig() if config is None else config
+    compile_cache.enable()
+    is_pure = takes_key(predict_fn)
+    functional = _functional_env(env) if is_pure else None
+    if functional is not None:
+        return _summary(*_batched_episodes(functional, predict_fn, config))
+    if not hasattr(env, "action_space"):
+        raise ValueError("This environment is evaluated in a batch, which needs a pure policy(obs, key) -> action.")
+    return _summary(*_plain_episodes(env, _plain_predict(predict_fn, is_pure, config), config))
+
+
+def takes_key(predict_fn: Callable) -> bool:
+    """Whether a policy is a pure policy(obs, key): two arguments without defaults."""
+    try:
+        parameters = inspect.signature(predict_fn).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.default is inspect.Parameter.empty and p.kind in positional for p in parameters) == 2
+
+
+def _functional_env(env: Any) -> Any:
+    """The functional environment behind ours, or None."""
+    from simscaleai_jax.rl.ppo.envs import find_batched_env
+
+    batched = find_batched_env(env, needs_images=True)
+    return getattr(batched, "functional", None)
+
+
+def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns, lengths and successes (N,) of one episode per key."""
+    from simscaleai_jax.sim.episodes import rollout
+
+    steps = min(config.max_steps, env.max_episode_steps)
+    videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
+
+    def play(keys: jax.Array) -> tuple:
+        def act(state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+            return policy(state.obs, key), carry
+
+        def keep(before: Any, action: jax.Array, after: Any) -> tuple:
+            return after.reward, (after.physics if videos else None)
+
+        last, (rewards, physics), valid = rollout(env, act, (), keys, steps, keep)
+        filmed = jax.tree.map(lambda leaf: leaf[:, :videos], physics)
+        return (rewards * valid).sum(0), valid.sum(0), last.info["success"], filmed
+
+    key = jax.random.fold_in(jax.random.key(config.seed), EVAL_KEY)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
+    returns, lengths, successes, filmed = jax.jit(play)(keys)
+    if videos:
+        _film(env, filmed, np.asarray(lengths), config)
+    return np.asarray(returns), np.asarray(lengths), np.asarray(successes)
+
+
+def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> None:
+    """Writes a video of each recorded episode (leaves [T, videos, ...]) with the ray-caster."""
+    from simscaleai_jax.sim.cameras import make_camera_fn
+    from simscaleai_jax.sim.config import CameraConfig
+    from simscaleai_jax.sim.video import write_video
+
+    model = env.physics.host_model
+    names = [model.camera(i).name for i in range(model.ncam)]
+    name = "front_cam" if "front_cam" in names else names[0]
+    camera_fn = make_camera_fn(model, [CameraConfig(name, 320, 240, float(model.camera(name).fovy[0]))])
+    frame_fn = jax.jit(lambda state: camera_fn(env.physics.kinematics(state), {})["image"])
+    for video in range(jax.tree.leaves(filmed)[0].shape[1]):
+        states = [jax.tree.map(lambda leaf, t=t, v=video: leaf[t, v], filmed) for t in range(int(lengths[video]))]
+        frames = [np.asarray(frame_fn(state)) for state in states]
+        write_video(Path(config.video_dir) / f"episode_{video:03d}.mp4", frames, FRAMES_PER_SECOND)
+
+
+def _plain_predict(predict_fn: Callable, is_pure: bool, config: EvalConfig) -> Callable[[Any], np.ndarray]:
+    """One face for predict_fn(obs), predict_fn(obs, deterministic=...) and policy(obs, key)."""
+    if is_pure:
+        acts = jax.jit(predict_fn)
+        key, count = jax.random.key(config.seed), iter(range(2**31))
+        return lambda obs: np.asarray(acts(obs, jax.random.fold_in(key, next(count))))
+    try:
+        has_switch = "deterministic" in inspect.signature(predict_fn).parameters
+    except (TypeError, ValueError):
+        has_switch = False
+    return lambda obs: predict_fn(obs, deterministic=config.deterministic) if has_switch else predict_fn(obs)
+
+
+def _plain_episodes(env: Any, predict: Callable, config: EvalConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    played = [_plain_episode(env, predict, config, number) for number in range(config.n_episodes)]
+    returns, lengths, successes = (np.array(column) for column in zip(*played, strict=True))
+    return returns, lengths, successes
+
+
+def _plain_episode(env: Any, predict: Callable, config: EvalConfig, number: int) -> tuple[float, int, bool]:
+    obs, info = env.reset(seed=config.seed + number)
+    total, steps, is_over = 0.0, 0, False
+    frames: list[np.ndarray] = []
+    is_filmed = config.save_videos and number < config.max_videos
+    while not is_over and steps < config.max_steps:
+        obs, reward, terminated, truncated, info = env.step(predict(obs))
+        total, steps, is_over = total + float(reward), steps + 1, terminated or truncated
+        if is_filmed:
+            frames.append(_frame(env))
+        if config.render:
+            env.render()
+    if is_filmed:
+        from simscaleai_jax.sim.video import write_video
+
+        write_video(Path(config.video_dir) / f"episode_{number:03d}.mp4", frames, FRAMES_PER_SECOND)
+    return total, steps, _success(info)
+
+
+def _frame(env: Any) -> np.ndarray:
+    """What the environment looks like now: its rgb_array, or the picture of its first camera."""
+    if getattr(env, "render_mode", None) == "rgb_array":
+        return np.asarray(env.render())
+    base = getattr(env, "unwrapped", env)
+    if not hasattr(base, "render_camera"):
+        raise ValueError("save_videos needs an environment made with render_mode='rgb_array'.")
+    return base.render_camera()["rgb"]
+
+
+def _success(info: Mapping[str, Any]) -> bool:
+    return bool(info.get("success", info.get("is_success", False)))
+
+
+def _summary(returns: np.ndarray, lengths: np.ndarray, successes: np.ndarray) -> dict[str, float]:
+    return {
+        "success_rate": float(np.mean(successes)),
+        "mean_reward": float(np.mean(returns)),
+        "std_reward": float(np.std(returns)),
+        "mean_length": float(np.mean(lengths)),
+        "min_reward": float(np.min(returns)),
+        "max_reward": float(np.max(returns)),
+    }

@@ -1,0 +1,73 @@
+"""`simscale`: finds the command and hands over; nothing heavy is imported before that.
+
+A new command is a module with `main(argv: list[str]) -> None` and a line in `COMMANDS`.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from simscaleai_jax import __version__
+from simscaleai_jax.core.errors import unknown_name
+
+# name -> (module, what it does, an example)
+COMMANDS = {
+    "rl": (
+        "simscaleai_jax.tools.commands.rl",
+        "Train a policy with PPO",
+        "simscale rl --config configs/ppo_reach.yaml",
+    ),
+    "eval": (
+        "simscaleai_jax.tools.commands.eval",
+        "Play fresh episodes with a checkpoint, on MJX and on host physics",
+        "simscale eval checkpoints/ppo_reach --n-episodes 100",
+    ),
+    "list-envs": ("simscaleai_jax.tools.commands.list_envs", "List environments", "simscale list-envs"),
+    "list-models": ("simscaleai_jax.tools.commands.list_models", "List models", "simscale list-models"),
+}
+
+# Told to the user as one line; anything else is a defect and shows its traceback.
+USER_ERRORS = (ValueError, FileNotFoundError, ImportError, PermissionError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 (it failed) or 2 (called wrongly)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _print_help()
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"simscale {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"simscale: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        importlib.import_module(COMMANDS[name][0]).main(rest)
+    except USER_ERRORS as error:
+        print(f"simscale {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"simscale {name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _print_help() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"[bold]simscale {__version__}[/bold]: train robots in thousands of simulations at once\n")
+    table = Table("command", "what it does", "for example", box=None, header_style="bold", pad_edge=False)
+    for name, (_, purpose, example) in COMMANDS.items():
+        table.add_row(name, purpose, f"[dim]{example}[/dim]")
+    console.print(table)
+    console.print(
+        "\n[bold]simscale COMMAND --help[/bold] explains a command's options; [bold]--version[/bold] the version."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""`simscale list-envs`: environments by name."""
+
+import dataclasses
+
+from simscaleai_jax.tools.arguments import parse, print_table
+
+
+@dataclasses.dataclass(frozen=True)
+class ListEnvsOptions:
+    """`simscale list-envs` has no options."""
+
+
+def main(argv: list[str]) -> None:
+    """Prints every environment with what it observes."""
+    from simscaleai_jax.sim.factory import list_envs, make_env
+
+    parse(ListEnvsOptions, argv, "list-envs", "List the environments that `make_env` and every command know.")
+    rows = []
+    for name in list_envs():
+        env = make_env(name, cameras=[])
+        spaces = ", ".join(f"{key} {box.shape}" for key, box in env.observation_space.spaces.items())
+        rows.append((name, spaces, str(env.action_space.shape)))
+        env.close()
+    print_table("Environments", ("name", "observations", "action"), rows)

@@ -1,0 +1,147 @@
+"""`simscale rl`: train a policy with PPO."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.tools.arguments import given, parse, print_table
+
+DESCRIPTION = """Train a policy with PPO, thousands of environments at once.
+
+The run's folder (--save-path) gets checkpoints, metrics.jsonl and learning_curve.png; `simscale eval` takes it as it
+is. Every option may stand in a YAML file given with --config; options on the command line win over it.
+
+Examples:
+  simscale rl                                                     a short run on reach
+  simscale rl --config configs/ppo_reach.yaml --seed 1            a published run with another seed
+  simscale rl --config configs/ppo_reach.yaml --resume --total-steps 1000000    go on with it for longer
+  simscale rl --env-name reach --env.dt 0.005 --num-envs 1024 --n-steps 16384"""
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOOptions(PPOConfig):
+    __doc__ = PPOConfig.__doc__
+
+    total_timesteps: Annotated[int, tyro.conf.arg(name="total-steps")] = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvOptions:
+    """Settings of the environment; left out, the environment's own defaults hold.
+
+    Attributes:
+      dt: seconds per physics step.
+      control_dt: seconds per control step.
+      max_episode_steps: time limit in control steps.
+      domain_randomization: draw a new model for every episode.
+      impl: "auto", "jax" or "warp".
+      image_size: side in pixels of the camera image that --encoder cnn sees.
+    """
+
+    dt: float | None = None
+    control_dt: float | None = None
+    max_episode_steps: int | None = None
+    domain_randomization: bool | None = None
+    impl: str | None = None
+    image_size: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class RLOptions:
+    """Options of `simscale rl`.
+
+    Attributes:
+      env_name: environment to learn (see simscale list-envs).
+      save_path: folder of the run; default checkpoints/ppo_ENV.
+      config: YAML file with any of these options.
+      device: "auto", "cpu", "gpu" or "tpu".
+      resume: go on with the newest checkpoint in the run's folder.
+      num_checkpoints: checkpoints spread over the run; the newest three and the best are kept.
+      env: settings of the environment.
+      ppo: settings of PPO.
+    """
+
+    env_name: str = "reach"
+    save_path: str | None = None
+    config: str | None = None
+    device: str = "auto"
+    resume: bool = False
+    num_checkpoints: int = 10
+    env: EnvOptions = EnvOptions()
+    ppo: Annotated[PPOOptions, tyro.conf.arg(name="")] = PPOOptions()
+
+
+def main(argv: list[str]) -> None:
+    """Parses the options, trains, prints where everything is."""
+    train(parse(RLOptions, argv, "rl", DESCRIPTION))
+
+
+def train(options: RLOptions) -> dict[str, list[float]]:
+    """Trains and writes the run's folder; returns the history of this call."""
+    from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+    from simscaleai_jax.rl.agents.ppo import PPOAgent
+    from simscaleai_jax.rl.curves import plot_learning_curve
+    from simscaleai_jax.rl.progress import MetricsFile, read_metrics
+
+    env = make_training_env(options)
+    config = PPOConfig(**{field.name: getattr(options.ppo, field.name) for field in dataclasses.fields(PPOConfig)})
+    agent = PPOAgent.for_env(env, config, options.device)
+    agent.env_record = {"name": options.env_name}
+    folder = Path(options.save_path or f"checkpoints/ppo_{options.env_name}")
+    with CheckpointSeries(folder) as series:
+        if options.resume:
+            _resume(agent, series)
+        metrics = MetricsFile(folder / "metrics.jsonl", append=options.resume)
+        history = agent.train(env, callbacks=[metrics, _saver(series, config, options.num_checkpoints)])
+    if not history:
+        print(f"Nothing to do: the run in {folder} has its {config.total_timesteps:,} steps (see --total-steps).")
+        return history
+    curve = plot_learning_curve(read_metrics(metrics.path), folder / "learning_curve.png", f"PPO on {options.env_name}")
+    rows = [(name, history[name][-1]) for name in ("success_rate", "episode_reward", "episode_length", "approx_kl")]
+    rows += [("steps in all", agent.total_steps), ("steps per second", round(history["steps_per_second"][-1]))]
+    rows += [("checkpoint", folder), ("learning curve", curve), ("metrics", metrics.path)]
+    print_table(f"PPO on {options.env_name}", ("result", "value"), rows)
+    return history
+
+
+def make_training_env(options: RLOptions) -> Any:
+    """The batched environment that the options describe; with an image encoder it has one camera."""
+    from simscaleai_jax.sim.config import CameraConfig
+    from simscaleai_jax.sim.factory import make_batched_env
+
+    settings = given(dataclasses.asdict(options.env))
+    side = settings.pop("image_size")
+    cameras = [CameraConfig(width=side, height=side)] if options.ppo.encoder != "none" else []
+    return make_batched_env(options.env_name, cameras=cameras, **settings)
+
+
+def _resume(agent: Any, series: Any) -> None:
+    latest = series.latest()
+    if latest is None:
+        raise FileNotFoundError(f"--resume: {series.folder} holds no complete checkpoint.")
+    agent.load(str(latest))
+
+
+def _saver(series: Any, config: PPOConfig, count: int) -> Callable[[Any, dict[str, float]], None]:
+    """A callback that saves `count` checkpoints over the run, the last one at its end."""
+    import math
+
+    from simscaleai_jax.rl.ppo.storage import make_manifest
+
+    due = {math.ceil(config.num_updates * (i + 1) / max(count, 1)) * config.n_steps for i in range(max(count, 1))}
+    passed: set[int] = set()
+
+    def save(agent: Any, row: dict[str, float]) -> None:
+        passed.update(steps for steps in due if steps <= row["total_steps"])
+        is_current = int(row["total_steps"]) == agent.total_steps  # the state is that of the end of the dispatch
+        if passed and is_current:
+            passed.clear()
+            due.difference_update([steps for steps in due if steps <= agent.total_steps])
+            metric = row["success_rate"] if math.isfinite(row["success_rate"]) else None
+            series.save(agent.total_steps, agent.state, make_manifest(agent), metric)
+
+    return save
