@@ -1,0 +1,137 @@
+"""The two file formats of torch weights. torch itself is needed for .pt only.
+
+`.safetensors`: float32 tensors, string metadata model_name, model_kwargs (JSON), step, format_version, statistics (JSON).
+`.pt`: a plain dict {"model_state_dict", "model_name", "model_kwargs", "step"}, loadable with weights_only=True; with
+"statistics" where the model has normalisation statistics.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT_VERSION = 1
+SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchRecord:
+    """What a file of torch weights holds.
+
+    Attributes:
+      state_dict: torch name -> float32 array in torch's layout.
+      model_name: "bc", "vla", "actor_critic", or a head's name; "" where the file does not say.
+      model_kwargs: constructor arguments.
+      step: training steps done.
+      statistics: name -> list of numbers, {} without any.
+    """
+
+    state_dict: dict[str, np.ndarray]
+    model_name: str
+    model_kwargs: dict[str, Any]
+    step: int = 0
+    statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def file_format(path: str | Path, given: str | None = None) -> str:
+    """ "safetensors" or "pt", as given or by the suffix; a ValueError names the choices."""
+    chosen = given or SUFFIXES.get(Path(path).suffix, "")
+    if chosen not in ("safetensors", "pt"):
+        raise ValueError(f"Unknown format {given or Path(path).suffix!r} of {path}. Available: safetensors, pt.")
+    return chosen
+
+
+def write(path: str | Path, record: TorchRecord, format: str | None = None) -> Path:
+    """Writes a record and returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if file_format(path, format) == "safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(record.state_dict, path, metadata=_metadata(record))
+        return path
+    torch = import_torch_module("write .pt files")
+    content: dict[str, Any] = {
+        "model_state_dict": {name: torch.from_numpy(value.copy()) for name, value in record.state_dict.items()},
+        "model_name": record.model_name,
+        "model_kwargs": record.model_kwargs,
+        "step": record.step,
+    }
+    torch.save(content | ({"statistics": record.statistics} if record.statistics else {}), path)
+    return path
+
+
+def read(path: str | Path) -> TorchRecord:
+    """Reads a record.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a file of weights, or one of a later format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Torch weights {str(path)!r} do not exist.")
+    return _read_safetensors(path) if file_format(path) == "safetensors" else _read_pt(path)
+
+
+def import_torch_module(purpose: str) -> Any:
+    """torch, or an ImportError that names the extra to install."""
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            f"torch is needed to {purpose}: pip install 'simscaleai-jax[torch]' (.safetensors needs no torch)."
+        ) from None
+    return torch
+
+
+def _metadata(record: TorchRecord) -> dict[str, str]:
+    metadata = {
+        "format": "pt",
+        "format_version": str(FORMAT_VERSION),
+        "model_name": record.model_name,
+        "model_kwargs": json.dumps(record.model_kwargs),
+        "step": str(record.step),
+    }
+    return metadata | ({"statistics": json.dumps(record.statistics)} if record.statistics else {})
+
+
+def _read_safetensors(path: Path) -> TorchRecord:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}.") from None
+    if int(metadata.get("format_version", FORMAT_VERSION)) > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has weights format {metadata['format_version']}; this version reads {FORMAT_VERSION}."
+        )
+    return TorchRecord(
+        state_dict=tensors,
+        model_name=metadata.get("model_name", ""),
+        model_kwargs=json.loads(metadata.get("model_kwargs", "{}")),
+        step=int(metadata.get("step", 0)),
+        statistics=json.loads(metadata.get("statistics", "{}")),
+    )
+
+
+def _read_pt(path: Path) -> TorchRecord:
+    torch = import_torch_module("read .pt files")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; wanted a dict with 'model_state_dict'.")
+    state_dict = content.get("model_state_dict", content)
+    if not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        raise ValueError(f"{path} has no 'model_state_dict'; its keys are {sorted(map(str, content))}.")
+    return TorchRecord(
+        state_dict={name: value.float().numpy() for name, value in state_dict.items()},
+        model_name=content.get("model_name", "") if state_dict is not content else "",
+        model_kwargs=dict(content.get("model_kwargs", {})) if state_dict is not content else {},
+        step=int(content.get("step", 0)) if state_dict is not content else 0,
+        statistics=dict(content.get("statistics", {})) if state_dict is not content else {},
+    )

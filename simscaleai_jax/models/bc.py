@@ -1,0 +1,164 @@
+"""Behaviour cloning: a state encoder, an optional image encoder, and a perceptron to one action."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from simscaleai_jax.models.dropout import dropout_seeds
+from simscaleai_jax.models.inputs import model_image, model_state
+from simscaleai_jax.models.layers import MLP, compute_dtype, fan_in_uniform, linear, make_rngs
+from simscaleai_jax.models.losses import error_fn, masked_mean, target_actions, valid_steps
+from simscaleai_jax.models.registry import register_model
+
+STATE_HIDDEN_LAYERS = 2
+POOLED = 4  # the image encoder pools to 4x4
+CONVOLUTIONS = ((32, 8, 4, 2), (64, 4, 2, 1), (64, 3, 1, 1))  # channels, kernel, stride, padding
+
+
+@register_model("bc")
+class BehaviorCloning(nnx.Module):
+    """Predicts one action from the state and, with `use_image`, one camera image.
+
+    State (B, state_dim) is encoded by three linear layers; `n_layers` hidden layers follow. Actions are not squashed.
+    """
+
+    def __init__(
+        self,
+        state_dim: int = 20,
+        action_dim: int = 4,
+        hidden_dim: int = 256,
+        n_layers: int = 3,
+        use_image: bool = False,
+        image_channels: int = 3,
+        image_size: int = 128,
+        image_embed_dim: int = 128,
+        dropout: float = 0.1,
+        loss_type: str = "mse",
+        *,
+        dtype: str = "float32",
+        rngs: nnx.Rngs | None = None,
+    ) -> None:
+        error_fn(loss_type)
+        rngs = make_rngs(rngs)
+        self.state_dim = state_dim
+        self.action_dim = action_dim
+        self.hidden_dim = hidden_dim
+        self.n_layers = n_layers
+        self.use_image = use_image
+        self.image_channels = image_channels
+        self.image_size = image_size
+        self.image_embed_dim = image_embed_dim
+        self.dropout = dropout
+        self.loss_type = loss_type
+        self.dtype = dtype
+        self.deterministic = False
+        shared: dict[str, Any] = {"activation": jax.nn.relu, "dropout": dropout, "dtype": dtype, "rngs": rngs}
+        self.state_encoder = MLP(state_dim, hidden_dim, hidden_dim, STATE_HIDDEN_LAYERS, **shared)
+        if use_image:
+            self.image_encoder = ImageEncoder(image_channels, image_size, image_embed_dim, dtype=dtype, rngs=rngs)
+        width = hidden_dim + (image_embed_dim if use_image else 0)
+        self.action_head = MLP(width, hidden_dim, action_dim, n_layers, **shared)
+
+    def forward(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
+        """Predicts and, when the batch holds actions, scores.
+
+        Args:
+          batch: "observations" (see `models.inputs`), optional "actions" (B, A), "is_pad" or "mask" (B,). State-only
+            models also take windows: states (B, T, S), actions (B, T, A), masks (B, T).
+          key: in training mode, turns dropout on.
+        Returns:
+          {"predicted_actions" (B, A)} and with actions {"loss", "action_mse", "action_mae"}.
+        Raises:
+          ValueError: an input is missing or has the wrong shape.
+        """
+        observations = batch["observations"]
+        seeds = None if self.deterministic else dropout_seeds(key, STATE_HIDDEN_LAYERS + self.n_layers)
+        first, second = (None, None) if seeds is None else (seeds[:STATE_HIDDEN_LAYERS], seeds[STATE_HIDDEN_LAYERS:])
+        state = model_state(observations, self.state_dim)
+        if self.use_image:
+            image = model_image(observations, self.image_channels, self.image_size)
+            state = state[:, 0] if state.ndim == 3 else state
+            parts = [self.state_encoder(state, first), self.image_encoder(image)]
+            features = jnp.concatenate(parts, axis=-1)
+        else:
+            features = self.state_encoder(state, first)
+        actions = self.action_head(features, second).astype(jnp.float32)
+        return {"predicted_actions": actions, **self._scores(batch, actions)}
+
+    def __call__(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
+        """Same as `forward`."""
+        return self.forward(batch, key=key)
+
+    def predict(self, obs: Mapping[str, Any]) -> Float[Array, "*B A"]:
+        """Actions (B, A) for observations (B, ...), without dropout."""
+        return self.forward({"observations": obs})["predicted_actions"]
+
+    def prepare_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What jit can take: the batch without its instructions, which this model does not read."""
+        return {name: value for name, value in batch.items() if name != "language"}
+
+    def _scores(self, batch: Mapping[str, Any], actions: Array) -> dict[str, Array]:
+        if "actions" not in batch:
+            return {}
+        error = actions - target_actions(batch, actions.shape)
+        valid = valid_steps(batch, actions.shape)
+        return {
+            "loss": masked_mean(error_fn(self.loss_type)(error), valid),
+            "action_mse": masked_mean(jnp.square(error), valid),
+            "action_mae": masked_mean(jnp.abs(error), valid),
+        }
+
+
+class ImageEncoder(nnx.Module):
+    """Three convolutions, a 4x4 average pool and a linear layer, ReLU after each."""
+
+    def __init__(self, channels: int, size: int, embed_dim: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        self.dtype = dtype
+        convolutions = []
+        for out, kernel, stride, pad in CONVOLUTIONS:
+            size = (size + 2 * pad - kernel) // stride + 1
+            init = fan_in_uniform(channels * kernel * kernel)
+            layer = nnx.Conv(
+                channels,
+                out,
+                (kernel, kernel),
+                strides=stride,
+                padding=pad,
+                dtype=compute_dtype(dtype),
+                kernel_init=init,
+                bias_init=init,
+                rngs=rngs,
+            )
+            convolutions.append(layer)
+            channels = out
+        if size < 1:
+            raise ValueError("image_size is too small for the image encoder; wanted at least 8.")
+        self.convolutions = nnx.List(convolutions)
+        self.out = linear(POOLED * POOLED * channels, embed_dim, dtype=dtype, rngs=rngs)
+
+    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B E"]:
+        """(B, H, W, C) in [0, 1] to (B, embed_dim)."""
+        hidden = image.astype(compute_dtype(self.dtype))
+        for layer in self.convolutions:
+            hidden = jax.nn.relu(layer(hidden))
+        pooled = adaptive_average_pool(hidden, POOLED)
+        return jax.nn.relu(self.out(pooled.reshape(pooled.shape[0], -1)))
+
+
+def adaptive_average_pool(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B P P C"]:
+    """Averages over `size` x `size` windows that cover the image; window i spans floor(i n / size) to ceil((i+1) n / size)."""
+    rows, columns = (jnp.asarray(_pool_matrix(n, size), x.dtype) for n in x.shape[1:3])
+    return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns)
+
+
+def _pool_matrix(length: int, size: int) -> np.ndarray:
+    weights = np.zeros((size, length), np.float32)
+    for i in range(size):
+        start, stop = i * length // size, -(-(i + 1) * length // size)
+        weights[i, start:stop] = 1.0 / (stop - start)
+    return weights

@@ -1,0 +1,86 @@
+"""Characters to token ids, and a small transformer over them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from simscaleai_jax.models.layers import LANGUAGE_MLP_RATIO, compute_dtype, layer_norm, make_rngs
+from simscaleai_jax.models.transformer import TransformerEncoder
+
+SYMBOLS = " abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
+TOKEN_IDS = {symbol: i + 1 for i, symbol in enumerate(SYMBOLS)}
+PAD = 0
+
+
+def tokenize(texts: list[str], max_len: int) -> np.ndarray:
+    """Lower-cased characters as ids 1..43, unknown ones and padding 0: (B, max_len) int32."""
+    tokens = np.full((len(texts), max_len), PAD, np.int32)
+    for row, text in zip(tokens, texts, strict=True):
+        ids = [TOKEN_IDS.get(symbol, PAD) for symbol in text.lower()[:max_len]]
+        row[: len(ids)] = ids
+    return tokens
+
+
+class SimpleLanguageEncoder(nnx.Module):
+    """Character embeddings plus positions, `num_layers` transformer layers, a norm."""
+
+    def __init__(
+        self,
+        vocab_size: int = 1000,
+        max_len: int = 64,
+        embed_dim: int = 256,
+        num_heads: int = 4,
+        num_layers: int = 2,
+        dropout: float = 0.1,
+        *,
+        dtype: str = "float32",
+        scan_layers: bool = False,
+        remat: bool = False,
+        attention: str = "auto",
+        rngs: nnx.Rngs | None = None,
+    ) -> None:
+        if vocab_size <= len(SYMBOLS):
+            raise ValueError(f"vocab_size is {vocab_size}; the tokenizer has ids up to {len(SYMBOLS)}.")
+        rngs = make_rngs(rngs)
+        self.vocab_size = vocab_size
+        self.max_len = max_len
+        self.embed_dim = embed_dim
+        self.dtype = dtype
+        self.deterministic = False
+        self.token_embed = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, embed_dim)))
+        self.pos_embed = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, max_len, embed_dim)))
+        self.encoder = TransformerEncoder(
+            embed_dim,
+            num_heads,
+            num_layers,
+            LANGUAGE_MLP_RATIO * embed_dim,
+            dropout=dropout,
+            dtype=dtype,
+            scan_layers=scan_layers,
+            remat=remat,
+            attention=attention,
+            rngs=rngs,
+        )
+        self.norm = layer_norm(embed_dim, rngs=rngs)
+
+    def tokenize(self, texts: list[str], device: Any = None) -> np.ndarray:
+        """(B, max_len) int32 on the host; `device` is accepted for compatibility and not used."""
+        return tokenize(texts, self.max_len)
+
+    def forward(self, token_ids: Int[Array | np.ndarray, "B L"], *, key: Array | None = None) -> Float[Array, "B L D"]:
+        """(B, L) ids, L <= max_len, to (B, L, embed_dim)."""
+        token_ids = jnp.asarray(token_ids, jnp.int32)
+        if token_ids.ndim != 2 or token_ids.shape[1] > self.max_len:
+            raise ValueError(f"'language' has shape {token_ids.shape}; wanted (B, L) ids with L up to {self.max_len}.")
+        length = token_ids.shape[1]
+        hidden = self.token_embed[...][token_ids] + self.pos_embed[...][:, :length]
+        hidden = self.encoder(hidden.astype(compute_dtype(self.dtype)), key=None if self.deterministic else key)
+        return self.norm(hidden).astype(compute_dtype(self.dtype))
+
+    def __call__(self, token_ids: Int[Array | np.ndarray, "B L"], *, key: Array | None = None) -> Float[Array, "B L D"]:
+        """Same as `forward`."""
+        return self.forward(token_ids, key=key)

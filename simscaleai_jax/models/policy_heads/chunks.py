@@ -1,0 +1,19 @@
+"""Shapes of action chunks and the key of heads that draw noise."""
+
+import jax
+from jaxtyping import Array, Float
+
+
+def chunk_shape(batch: int, horizon: int, action_dim: int) -> tuple[int, ...]:
+    """(B, A) for a horizon of one, else (B, h, A)."""
+    return (batch, action_dim) if horizon == 1 else (batch, horizon, action_dim)
+
+
+def flatten_chunk(actions: Float[Array, "B ..."]) -> Float[Array, "B N"]:
+    """(B, A) or (B, h, A) to (B, A) or (B, h*A)."""
+    return actions.reshape(actions.shape[0], -1)
+
+
+def draw_key(key: Array | None) -> Array:
+    """`key`, or the documented default key 0."""
+    return jax.random.key(0) if key is None else key

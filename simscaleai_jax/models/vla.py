@@ -1,0 +1,244 @@
+"""Vision-language-action model: image, instruction and state become tokens, a transformer fuses them, a head acts.
+
+Tokens: [class token and patches; characters; state]. The head reads the fused class token.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.models.dropout import dropout, dropout_seeds
+from simscaleai_jax.models.inputs import is_text, leading_size, model_image, model_state, prepare_language
+from simscaleai_jax.models.language import SimpleLanguageEncoder
+from simscaleai_jax.models.layers import gelu, linear, make_rngs
+from simscaleai_jax.models.losses import masked_mean, target_actions, valid_steps
+from simscaleai_jax.models.policy_heads import DiffusionActionHead, FlowActionHead
+from simscaleai_jax.models.policy_heads.chunks import chunk_shape
+from simscaleai_jax.models.registry import register_model
+from simscaleai_jax.models.transformer import TransformerEncoder
+from simscaleai_jax.models.vision import PatchEmbedding, VisionEncoder
+
+__all__ = ["PatchEmbedding", "SimpleLanguageEncoder", "VisionEncoder", "VisionLanguageAction"]
+
+HEAD_TYPES = ("mlp", "diffusion", "flow")
+
+
+@register_model("vla")
+class VisionLanguageAction(nnx.Module):
+    """Predicts one action (B, A), or with `action_horizon` h > 1 a chunk (B, h, A), in [-1, 1].
+
+    Beyond the documented arguments: `head_layers`, `num_diffusion_steps`, `num_inference_steps` and `schedule` shape the
+    diffusion and flow heads; `dtype` is the computing dtype; `scan_layers`, `remat` and `attention` ("auto", "xla",
+    "cudnn") choose how the transformers run, not what they compute.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        embed_dim: int = 256,
+        num_heads: int = 4,
+        num_layers: int = 4,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+        use_language: bool = True,
+        vocab_size: int = 1000,
+        max_text_len: int = 64,
+        lang_num_layers: int = 2,
+        action_dim: int = 4,
+        action_head_type: str = "mlp",
+        action_horizon: int = 1,
+        state_dim: int = 0,
+        *,
+        head_layers: int = 4,
+        num_diffusion_steps: int = 100,
+        num_inference_steps: int = 10,
+        schedule: str = "cosine",
+        dtype: str = "float32",
+        scan_layers: bool = False,
+        remat: bool = False,
+        attention: str = "auto",
+        rngs: nnx.Rngs | None = None,
+    ) -> None:
+        if action_head_type not in HEAD_TYPES:
+            raise unknown_name("action_head_type", action_head_type, HEAD_TYPES)
+        rngs = make_rngs(rngs)
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.in_channels = in_channels
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.num_layers = num_layers
+        self.mlp_ratio = mlp_ratio
+        self.dropout = dropout
+        self.use_language = use_language
+        self.vocab_size = vocab_size
+        self.max_text_len = max_text_len
+        self.lang_num_layers = lang_num_layers
+        self.action_dim = action_dim
+        self.action_head_type = action_head_type
+        self.action_horizon = action_horizon
+        self.state_dim = state_dim
+        self.head_layers = head_layers
+        self.num_diffusion_steps = num_diffusion_steps
+        self.num_inference_steps = num_inference_steps
+        self.schedule = schedule
+        self.dtype = dtype
+        self.scan_layers = scan_layers
+        self.remat = remat
+        self.attention = attention
+        self.deterministic = False
+        self._build_encoders(rngs)
+        self.action_head = self._make_head(rngs)
+
+    def _build_encoders(self, rngs: nnx.Rngs) -> None:
+        shared: dict[str, Any] = {
+            "dropout": self.dropout,
+            "dtype": self.dtype,
+            "scan_layers": self.scan_layers,
+            "remat": self.remat,
+            "attention": self.attention,
+            "rngs": rngs,
+        }
+        dim, heads = self.embed_dim, self.num_heads
+        self.vision_encoder = VisionEncoder(
+            self.image_size, self.patch_size, self.in_channels, dim, heads, self.num_layers, self.mlp_ratio, **shared
+        )
+        if self.use_language:
+            self.language_encoder = SimpleLanguageEncoder(
+                self.vocab_size, self.max_text_len, dim, heads, self.lang_num_layers, **shared
+            )
+        if self.state_dim > 0:
+            self.state_proj = StateProjection(self.state_dim, dim, dtype=self.dtype, rngs=rngs)
+        self.fusion_transformer = TransformerEncoder(
+            dim, heads, max(self.num_layers // 2, 2), int(self.mlp_ratio * dim), **shared
+        )
+
+    def _make_head(self, rngs: nnx.Rngs) -> nnx.Module:
+        if self.action_head_type == "mlp":
+            size = self.action_dim * self.action_horizon
+            return TanhHead(self.embed_dim, size, self.dropout, dtype=self.dtype, rngs=rngs)
+        dims = (self.embed_dim, self.action_dim, self.embed_dim, self.head_layers)
+        shared: dict[str, Any] = {"action_horizon": self.action_horizon, "dtype": self.dtype, "rngs": rngs}
+        if self.action_head_type == "flow":
+            return FlowActionHead(*dims, self.num_inference_steps, **shared)
+        return DiffusionActionHead(
+            *dims, self.num_diffusion_steps, self.num_inference_steps, schedule=self.schedule, **shared
+        )
+
+    def forward(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
+        """Predicts and, when the batch holds actions, scores.
+
+        Args:
+          batch: "observations" (see `models.inputs`); "language", strings or (B, L) token ids, when the model uses
+            language; optional "actions" (B, A) or (B, h, A), "is_pad" or "mask" (B,) or (B, h).
+          key: noise of the diffusion and flow heads (None: key 0) and, in training mode, dropout.
+        Returns:
+          {"predicted_actions"} and with actions {"loss", "action_mse"}.
+        Raises:
+          ValueError: an input is missing or has the wrong shape.
+        """
+        batch = self.prepare_batch(batch)
+        key_tokens, key_head = (None, None) if key is None else jax.random.split(key)
+        features = self.features(batch, key=key_tokens)
+        shape = chunk_shape(features.shape[0], self.action_horizon, self.action_dim)
+        target = target_actions(batch, shape) if "actions" in batch else None
+        valid = valid_steps(batch, shape)
+        if self.action_head_type == "mlp":
+            out = {"predicted_actions": self.action_head(features, key=key_head).reshape(shape)}
+        else:
+            out = self.action_head(features, target, key=key_head, valid=valid)
+        if target is not None:
+            out["action_mse"] = masked_mean(jnp.square(out["predicted_actions"] - target), valid)
+            out.setdefault("loss", out["action_mse"])
+        return out
+
+    def __call__(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
+        """Same as `forward`."""
+        return self.forward(batch, key=key)
+
+    def features(self, batch: Mapping[str, Any], *, key: Array | None = None) -> Float[Array, "B D"]:
+        """The fused class token (B, embed_dim) of a prepared batch, which the action head reads."""
+        keys = [None] * 3 if key is None or self.deterministic else list(jax.random.split(key, 3))
+        observations = batch["observations"]
+        image = model_image(observations, self.in_channels, self.image_size)
+        tokens = [self.vision_encoder.encode(image, key=keys[0])]
+        if self.use_language:
+            tokens.append(self.language_encoder(batch["language"], key=keys[1]))
+        if self.state_dim > 0:
+            state = model_state(observations, self.state_dim)
+            state = state[:, 0] if state.ndim == 3 else state
+            tokens.append(self.state_proj(state)[:, None])
+        fused = self.fusion_transformer(jnp.concatenate(tokens, axis=1), key=keys[2], num_out=1)
+        return fused[:, 0]
+
+    def predict(self, obs: Mapping[str, Any], language: str | None = None, *, key: Array | None = None) -> Array:
+        """Actions for deployment, without dropout: (B, A) or (B, h, A).
+
+        One observation, with or without a leading axis of one, gives (A,) or (h, A).
+        """
+        observations = {name: jnp.asarray(value) for name, value in obs.items()}
+        if "image" in observations and observations["image"].ndim == 3:
+            observations = {name: value[None] for name, value in observations.items()}
+        batch: dict[str, Any] = {"observations": observations}
+        if language is not None:
+            batch["language"] = language
+        batch = self.prepare_batch(batch)
+        features = self.features(batch)
+        if self.action_head_type == "mlp":
+            actions = self.action_head(features)
+        else:
+            actions = self.action_head(features, key=key)["predicted_actions"]
+        actions = actions.reshape(chunk_shape(features.shape[0], self.action_horizon, self.action_dim))
+        return actions[0] if actions.shape[0] == 1 else actions
+
+    def prepare_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What jit can take: instructions become token ids (B, L); on the host, and a no-op on what it returned.
+
+        Raises:
+          ValueError: the model uses language and the batch has no "language".
+        """
+        if not self.use_language:
+            return {name: value for name, value in batch.items() if name != "language"}
+        if batch.get("language") is None:
+            raise ValueError(
+                f"The model needs batch['language'] (use_language=True), but the keys are {sorted(batch)}."
+            )
+        if not is_text(batch["language"]):
+            return dict(batch)
+        return prepare_language(batch, self.language_encoder.tokenize, leading_size(batch["observations"]))
+
+
+class StateProjection(nnx.Module):
+    """The state vector as one token: linear, GELU, linear."""
+
+    def __init__(self, state_dim: int, embed_dim: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        self.linear1 = linear(state_dim, embed_dim, dtype=dtype, std=0.02, rngs=rngs)
+        self.linear2 = linear(embed_dim, embed_dim, dtype=dtype, std=0.02, rngs=rngs)
+
+    def __call__(self, state: Float[Array, "B S"]) -> Float[Array, "B D"]:
+        """(B, state_dim) to (B, embed_dim)."""
+        return self.linear2(gelu(self.linear1(state)))
+
+
+class TanhHead(nnx.Module):
+    """linear, GELU, dropout, linear to half the width, GELU, linear, tanh."""
+
+    def __init__(self, embed_dim: int, action_size: int, dropout: float, *, dtype: str, rngs: nnx.Rngs) -> None:
+        self.dropout = dropout
+        self.deterministic = False
+        self.linear1 = linear(embed_dim, embed_dim, dtype=dtype, std=0.02, rngs=rngs)
+        self.linear2 = linear(embed_dim, embed_dim // 2, dtype=dtype, std=0.02, rngs=rngs)
+        self.linear3 = linear(embed_dim // 2, action_size, dtype=dtype, std=0.02, rngs=rngs)
+
+    def __call__(self, features: Float[Array, "B D"], *, key: Array | None = None) -> Float[Array, "B A"]:
+        """(B, embed_dim) to (B, action_size) float32 in [-1, 1]."""
+        seeds = None if self.deterministic else dropout_seeds(key, 1)
+        hidden = dropout(gelu(self.linear1(features)), self.dropout, None if seeds is None else seeds[0])
+        return jnp.tanh(self.linear3(gelu(self.linear2(hidden))).astype(jnp.float32))
