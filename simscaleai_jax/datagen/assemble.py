@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ def assemble(
         _write(path, sources, numbers, attributes, masks, link)
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
-    except RuntimeError as error:  # h5py's answer when it cannot flush while closing
+    except RuntimeError as error:  # h5py's answer when it cannot copy or flush; HDF5 tells the number in its text only
         path.unlink(missing_ok=True)
-        raise OSError(errno.EIO, f"HDF5 could not finish {path}: {error}") from error
+        told = re.search(r"errno = (\d+)", str(error))
+        raise OSError(int(told[1]) if told else errno.EIO, f"HDF5 could not finish {path.name}: {error}") from error
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -148,9 +148,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 def explain(error: OSError, path: Path) -> OSError:
     """The same error with what it means for the file being written."""
-    number = error.errno
-    if number is None:  # HDF5 tells the number in its text only
-        number = next((n for n in (*NO_ROOM, *FORBIDDEN) if f"errno = {n}," in str(error)), errno.EIO)
+    number = errno.EIO if error.errno is None else error.errno
     reason = os.strerror(number)
     if number in NO_ROOM:
         advice = "Nothing is left under that name; free some space and run the same command again: finished parts are kept."

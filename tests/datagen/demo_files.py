@@ -43,12 +43,17 @@ def make_settings(num_episodes: int, seed: int = 0) -> dict:
     }
 
 
+def make_writer(path: Path, num_episodes: int, shard: int = 0, num_shards: int = 1, seed: int = 0) -> ShardWriter:
+    """A writer of one shard, with two episodes per part."""
+    settings = make_settings(num_episodes, seed)
+    masks = split_masks(num_episodes, seed, 0.25)
+    return ShardWriter(plan_shards(path, num_episodes, num_shards)[shard], settings, file_attributes(settings), masks, 2)
+
+
 def write_file(path: Path, lengths: tuple[int, ...] = LENGTHS, image: int = 0) -> list[Episode]:
     """A complete file of ours; returns its episodes."""
     episodes = [make_episode(number, length, image) for number, length in enumerate(lengths)]
-    settings = make_settings(len(lengths))
-    shard = plan_shards(path, len(lengths))[0]
-    writer = ShardWriter(shard, settings, file_attributes(settings), split_masks(len(lengths), 0, 0.25), part_episodes=2)
+    writer = make_writer(path, len(lengths))
     for number in reversed(range(len(lengths))):
         writer.add(number, episodes[number])
     writer.finish()

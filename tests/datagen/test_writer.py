@@ -1,0 +1,236 @@
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import demo_files
+import h5py
+import numpy as np
+import pytest
+
+from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.datagen.background import BackgroundWriter
+from simscaleai_jax.datagen.merge import merge_files
+
+HERE = str(Path(__file__).parent)
+
+
+def content(path: Path) -> dict:
+    """Every attribute and every byte of a file, by path."""
+    found = {}
+
+    def visit(prefix: str, group: h5py.Group) -> None:
+        found[prefix] = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in group.attrs.items()}
+        for name in group:
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                visit(f"{prefix}/{name}", item)
+            else:
+                found[f"{prefix}/{name}"] = (item.dtype.str, item.shape, item[()].tobytes())
+
+    with h5py.File(path) as file:
+        visit("", file)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(path, episodes) of a complete file with images."""
+    path = tmp_path_factory.mktemp("layout") / "demos.h5"
+    return path, demo_files.write_file(path, image=6)
+
+
+class TestLayout:
+    """The robomimic layout with h5py alone: exact groups, dtypes and attributes."""
+
+    def test_groups_and_dtypes(self, made):
+        path, episodes = made
+        with h5py.File(path) as file:
+            assert sorted(file) == ["data", "mask", "stats"]
+            assert sorted(file["data"]) == ["demo_0", "demo_1", "demo_2", "demo_3"]
+            for number, episode in enumerate(episodes):
+                demo = file[f"data/demo_{number}"]
+                length = len(episode.actions)
+                assert sorted(demo) == ["actions", "dones", "obs", "rewards", "states"]
+                wanted = {
+                    "actions": ((length, 4), "<f4"),
+                    "rewards": ((length,), "<f4"),
+                    "dones": ((length,), "<i8"),
+                    "states": ((length, 16), "<f4"),
+                    "obs/ee_pos": ((length, 3), "<f4"),
+                    "obs/joint_pos": ((length, 7), "<f4"),
+                    "obs/image": ((length, 6, 6, 3), "|u1"),
+                }
+                assert {key: (demo[key].shape, demo[key].dtype.str) for key in wanted} == wanted
+                np.testing.assert_array_equal(demo["actions"], episode.actions)
+                np.testing.assert_array_equal(demo["obs/image"], episode.obs["image"])
+                np.testing.assert_array_equal(demo["dones"], [0] * (length - 1) + [1])
+                assert demo["obs/image"].chunks == (1, 6, 6, 3)
+                assert demo["obs/ee_pos"].chunks is None
+
+    def test_attributes(self, made):
+        path, episodes = made
+        with h5py.File(path) as file:
+            data = file["data"].attrs
+            assert data["total"] == sum(len(episode.actions) for episode in episodes)
+            assert data["env_args"] == (
+                '{"env_name": "toy", "type": 2, "env_kwargs": {"control_dt": 0.05, "domain_randomization": false}}'
+            )
+            assert (data["format_version"], data["seed"], data["policy_type"]) == (1, 0, "random")
+            assert data["complete"]
+            assert not data["domain_randomization"]
+            for number, episode in enumerate(episodes):
+                demo = file[f"data/demo_{number}"].attrs
+                assert demo["num_samples"] == len(episode.actions)
+                assert bool(demo["success"]) is episode.success
+                assert demo["language"] == episode.language
+
+    def test_masks_are_byte_strings_that_split_the_demos(self, made):
+        with h5py.File(made[0]) as file:
+            masks = {name: file[f"mask/{name}"][:] for name in ("train", "valid", "success")}
+        assert all(mask.dtype.kind == "S" for mask in masks.values())
+        assert sorted([*masks["train"], *masks["valid"]]) == [b"demo_0", b"demo_1", b"demo_2", b"demo_3"]
+        assert len(masks["valid"]) == 1
+        assert masks["success"].tolist() == [b"demo_0", b"demo_2"]
+
+
+class TestResume:
+    def test_only_missing_parts_are_made_again(self, tmp_path):
+        path = tmp_path / "d.h5"
+        writer = demo_files.make_writer(path, 5)
+        for number in (4, 1, 0, 2):  # parts (0, 1) and (4) are whole; 2 waits for 3 and is lost
+            writer.add(number, demo_files.make_episode(number))
+        assert not path.exists()
+        again = demo_files.make_writer(path, 5)
+        assert again.missing() == [2, 3]
+        with pytest.raises(ValueError, match=r"cannot be finished: demo_2 is missing \(2 in all\)"):
+            again.finish()
+        for number in (3, 2):
+            again.add(number, demo_files.make_episode(number))
+        assert again.finish() == path
+        assert sorted(tmp_path.iterdir()) == [path]
+        demo_files.write_file(tmp_path / "whole.h5", (5, 5, 5, 5, 5))
+        assert content(path) == content(tmp_path / "whole.h5")
+
+    def test_parts_of_another_run_are_refused(self, tmp_path):
+        demo_files.make_writer(tmp_path / "d.h5", 5)
+        with pytest.raises(ValueError, match=r"other settings: seed 0 \(now 1\)\. Repeat it .* or delete"):
+            demo_files.make_writer(tmp_path / "d.h5", 5, seed=1)
+
+    def test_wrong_numbers_and_shapes(self, tmp_path):
+        writer = demo_files.make_writer(tmp_path / "d.h5", 3)
+        writer.add(0, demo_files.make_episode(0))
+        with pytest.raises(ValueError, match="added twice"):
+            writer.add(0, demo_files.make_episode(0))
+        with pytest.raises(ValueError, match="Episode 3 is not in"):
+            writer.add(3, demo_files.make_episode(3))
+        crooked = demo_files.make_episode(2)
+        crooked.rewards = crooked.rewards[:-1]
+        with pytest.raises(ValueError, match="5 actions has arrays of other lengths: {'rewards': 4}"):
+            writer.add(2, crooked)
+
+
+class TestMerge:
+    def test_copy_and_links_equal_the_unsharded_file(self, tmp_path):
+        episodes = demo_files.write_file(tmp_path / "one.h5", (5, 3, 8, 4, 6))
+        shards = []
+        for index in range(3):
+            writer = demo_files.make_writer(tmp_path / "s.h5", 5, index, 3)
+            for number in writer.missing():
+                writer.add(number, episodes[number])
+            shards.append(writer.finish())
+        assert [path.name for path in shards] == [f"s-{index:05d}-of-00003.h5" for index in range(3)]
+        merge_files(shards[::-1], tmp_path / "copy.h5")
+        merge_files(shards, tmp_path / "sub" / "link.h5", link=True)
+        assert content(tmp_path / "one.h5") == content(tmp_path / "copy.h5") == content(tmp_path / "sub" / "link.h5")
+        linked = DemonstrationFile(tmp_path / "sub" / "link.h5")
+        np.testing.assert_array_equal(linked.array(4, "actions"), episodes[4].actions)
+        self.check_refusals(shards, tmp_path)
+
+    def check_refusals(self, shards, tmp_path):
+        with pytest.raises(ValueError, match="demo_1 is missing: the files hold 3 of 5"):
+            merge_files([shards[0], shards[2]], tmp_path / "x.h5")
+        with pytest.raises(ValueError, match="overlap: 2 episodes"):
+            merge_files([*shards, shards[2]], tmp_path / "x.h5")
+        with pytest.raises(ValueError, match="exists"):
+            merge_files(shards, tmp_path / "copy.h5")
+        other = demo_files.make_writer(tmp_path / "other.h5", 1, seed=7)
+        other.add(0, demo_files.make_episode(0))
+        with pytest.raises(ValueError, match=r"n_episodes 1 \(now 5\), seed 7 \(now 0\).*shards of one run"):
+            merge_files([shards[0], other.finish()], tmp_path / "x.h5")
+        assert not (tmp_path / "x.h5").exists()
+
+
+def run_with_file_limit(size: int, code: str) -> subprocess.CompletedProcess:
+    """Runs Python code in a process whose files may not grow beyond `size`: the kernel fails its writes as on a full disk."""
+    head = f"""
+import resource, signal, sys
+sys.path.insert(0, {HERE!r})
+import demo_files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+"""
+    command = [sys.executable, "-B", "-c", head + textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(("size", "stage"), [(8_000, "part"), (40_000, "assembled")])
+def test_no_room_is_a_clear_error_and_leaves_no_file(tmp_path, size, stage):
+    code = f"""
+        from pathlib import Path
+        import demo_files
+        writer = demo_files.make_writer(Path({str(tmp_path / "d.h5")!r}), 12)
+        try:
+            for number in writer.missing():
+                writer.add(number, demo_files.make_episode(number, 20))
+            writer.finish()
+        except OSError as error:
+            print("stage", "part" if writer.missing() else "assembled")
+            print(error)
+            sys.exit(3)
+        """
+    done = run_with_file_limit(size, code)
+    assert done.returncode == 3, done.stderr
+    assert f"stage {stage}" in done.stdout
+    assert "No room to write" in done.stdout
+    assert "free some space and run the same command again" in done.stdout
+    assert not (tmp_path / "d.h5").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("assembled.h5"))
+    resumed = demo_files.make_writer(tmp_path / "d.h5", 12)  # with room again, what was there is used
+    assert (len(resumed.missing()) == 0) is (stage == "assembled")
+    for number in resumed.missing():
+        resumed.add(number, demo_files.make_episode(number, 20))
+    resumed.finish()
+    assert len(DemonstrationFile(tmp_path / "d.h5").names) == 12
+
+
+def test_errors_of_the_writer_thread_reach_the_producer(tmp_path):
+    with pytest.raises(ValueError, match="added twice"), BackgroundWriter(demo_files.make_writer(tmp_path / "d.h5", 4), 1) as background:
+        for _ in range(50):
+            background.put(1, demo_files.make_episode(1))
+
+
+def test_unwritable_folder_is_a_clear_error(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    is_root = os.geteuid() == 0
+    if is_root:  # permissions do not bind root: act as another user, who owns nothing here
+        tmp_path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError, match=r"Cannot write .*d\.h5: Permission denied\. Choose a folder"):
+            demo_files.make_writer(locked / "d.h5", 2)
+    finally:
+        if is_root:
+            os.seteuid(0)
+    assert not list(locked.iterdir())
+
+
+def test_a_file_in_the_way_of_the_folder(tmp_path):
+    (tmp_path / "data").write_text("not a folder")
+    with pytest.raises(OSError, match="Cannot write"):
+        demo_files.make_writer(tmp_path / "data" / "d.h5", 2)
