@@ -91,6 +91,11 @@ def _task_config(config_cls: type | None, base: Any, values: Mapping[str, Any]) 
 
 
 def _builtin_tasks() -> dict[str, TaskEntry]:
+    from simscaleai_jax.sim.tasks.pick_place import PickPlaceTask
+    from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig
     from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachTask
 
-    return {"reach": TaskEntry(ReachTask, ReachConfig, asset("reach.xml"))}
+    return {
+        "pick_place": TaskEntry(PickPlaceTask, PickPlaceConfig, asset("pick_place.xml"), has_object=True),
+        "reach": TaskEntry(ReachTask, ReachConfig, asset("reach.xml")),
+    }

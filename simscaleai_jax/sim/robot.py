@@ -28,6 +28,7 @@ class Robot:
     target_mocap: int  # index into mocap_pos
     table_mocap: int  # index into mocap_pos, -1 without a table
     table_top: float  # m above the table body's origin
+    table_height: float  # m, world height of the table's top in the model as given
     object_body: np.ndarray  # (N,)
     object_qpos: np.ndarray  # (N, 7)
     object_dof: np.ndarray  # (N, 6)
@@ -175,6 +176,7 @@ def _build(model, site, joints, actuators, gripper, fingers, target, objects, se
         target_mocap=int(model.body_mocapid[target]),
         table_mocap=int(model.body_mocapid[table]) if table >= 0 else -1,
         table_top=_table_top(model, table),
+        table_height=_table_height(model, table, data, geoms),
         object_body=np.array(objects, int),
         object_qpos=np.array([model.jnt_qposadr[j] + np.arange(7) for j in free], int).reshape(-1, 7),
         object_dof=np.array([model.jnt_dofadr[j] + np.arange(6) for j in free], int).reshape(-1, 6),
@@ -194,6 +196,13 @@ def _joint_range(model: mujoco.MjModel, joints: list[int]) -> np.ndarray:
     """Joint limits; a joint without them may turn once either way."""
     limited = model.jnt_limited[joints].astype(bool)[:, None]
     return np.where(limited, model.jnt_range[joints], np.array([-np.pi, np.pi]))
+
+
+def _table_height(model: mujoco.MjModel, table: int, data: mujoco.MjData, geoms: np.ndarray) -> float:
+    """Top of the table; without one, where the lowest object rests, else 0."""
+    if table >= 0:
+        return float(data.xpos[table, 2]) + _table_top(model, table)
+    return float(np.min(data.geom_xpos[geoms, 2] - model.geom_aabb[geoms, 5], initial=np.inf)) if len(geoms) else 0.0
 
 
 def _table_top(model: mujoco.MjModel, table: int) -> float:

@@ -215,7 +215,7 @@ def _pack(tree: dict[str, dict[str, Any]]) -> jax.Array:
 
 
 def _unpacking(function: Any, *args: Any) -> tuple[dict[str, dict[str, tuple[slice, tuple]]], dict[str, type]]:
-    """Where each value of `_pack(function(*args))` lies, and the Python type of each scalar."""
+    """Where each value of `_pack(function(*args))` lies, and the Python type of each info key."""
     layout: dict[str, dict[str, tuple[slice, tuple]]] = {}
     kinds: dict[str, type] = {}
     offset = 0
@@ -224,7 +224,8 @@ def _unpacking(function: Any, *args: Any) -> tuple[dict[str, dict[str, tuple[sli
         for key, leaf in group.items():
             size = int(np.prod(leaf.shape))
             layout[name][key] = (slice(offset, offset + size), leaf.shape)
-            kinds[key] = bool if leaf.dtype == np.bool_ else float
+            if name == "info":
+                kinds[key] = bool if leaf.dtype == np.bool_ else float
             offset += size
     return layout, kinds
 
@@ -235,4 +236,8 @@ def task_env_class(name: str) -> type[TaskEnv]:
         from simscaleai_jax.sim.envs.reach_env import ReachEnv
 
         return ReachEnv
+    if name == "pick_place":
+        from simscaleai_jax.sim.envs.pick_place_env import PickPlaceEnv
+
+        return PickPlaceEnv
     return type("TaskEnv_" + name, (TaskEnv,), {"task_name": name})
