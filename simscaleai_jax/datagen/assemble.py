@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def assemble(
     sources: Sequence[Path],
     numbers: Sequence[int],
     attributes: Mapping[str, Any],
-    masks: Mapping[str, Iterable[int]],
+    masks: Mapping[str, np.ndarray],
     link: bool = False,
 ) -> None:
     """Writes a whole file at `path` and syncs it to the disk; the caller renames it.
@@ -59,7 +59,7 @@ def _write(
     sources: Sequence[Path],
     numbers: Sequence[int],
     attributes: Mapping[str, Any],
-    masks: Mapping[str, Iterable[int]],
+    masks: Mapping[str, np.ndarray],
     link: bool,
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -74,7 +74,7 @@ def _write(
         demos = [found[number] for number in numbers]
         successes = [number for number, demo in zip(numbers, demos, strict=True) if demo.attrs["success"]]
         wanted = set(numbers)
-        cut = {name: [demo_name(n) for n in sorted(set(chosen) & wanted)] for name, chosen in masks.items()}
+        cut = {name: [demo_name(n) for n in sorted(wanted.intersection(chosen.tolist()))] for name, chosen in masks.items()}
         write_masks(file, cut | {"success": [demo_name(n) for n in successes]})
         columns = _ColumnReader(demos)
         write_statistics(file, compute_statistics(columns, ["actions", *(f"obs/{key}" for key in demos[0]["obs"])]))

@@ -51,7 +51,7 @@ class Run:
             with_next_obs=settings["with_next_obs"],
         )
 
-    def make(self, shards: Sequence[Shard], masks: Mapping[str, Sequence[int]]) -> None:
+    def make(self, shards: Sequence[Shard], masks: Mapping[str, np.ndarray]) -> None:
         """Writes the shards; what earlier runs have finished of them is kept."""
         wanted = sum(shard.count for shard in shards)
         done = 0

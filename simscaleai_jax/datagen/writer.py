@@ -10,11 +10,12 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from simscaleai_jax.core.demonstrations.layout import Episode, demo_name, write_episode
 from simscaleai_jax.datagen.assemble import assemble
@@ -46,7 +47,7 @@ class ShardWriter:
         shard: Shard,
         settings: Mapping[str, Any],
         attributes: Mapping[str, Any],
-        masks: Mapping[str, Sequence[int]],
+        masks: Mapping[str, np.ndarray],
         part_episodes: int = PART_EPISODES,
     ) -> None:
         self.shard = shard

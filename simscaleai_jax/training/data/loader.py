@@ -5,12 +5,13 @@ and have `get_state()` / `set_state()` whose value is a small dict of integers.
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from simscaleai_jax.training.data.augment import ImageAugmentation
 from simscaleai_jax.training.data.sampling import check_size
 
 
+@runtime_checkable
 class Loader(Protocol):
     """What a trainer may rely on."""
 

@@ -1,0 +1,122 @@
+"""How demonstrations look as LeRobot v3.0 features: names, shapes, and the arrays of one episode.
+
+State keys are joined into `observation.state` in sorted order, the order in which the models read them; `names` keeps
+"key.index" for every component, so that an import restores the keys.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from simscaleai_jax.core.demonstrations import QUANTILES, DemonstrationFile
+from simscaleai_jax.core.observations import image_keys, state_keys
+
+INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+FLAGS = ("next.done", "next.success")
+Features = dict[str, dict[str, Any]]
+
+
+class LeRobotView:
+    """A demonstration file seen as LeRobot frames."""
+
+    def __init__(self, demos: DemonstrationFile, fps: int | None = None) -> None:
+        self.demos = demos
+        self.env_kwargs = _env_kwargs(demos)
+        self.fps = _frames_per_second(self.env_kwargs) if fps is None else fps
+        self.state_keys = state_keys(demos.obs_keys)
+        self.cameras = _camera_names(image_keys(demos.obs_keys), self.env_kwargs)
+        self.starts = np.concatenate([[0], np.cumsum(demos.lengths)])
+        texts = [demos.language(i) or "do the task" for i in range(len(demos.names))]
+        self.tasks = list(dict.fromkeys(texts))
+        self.task_index = [self.tasks.index(text) for text in texts]
+
+    @property
+    def features(self) -> Features:
+        """The `features` entry of meta/info.json."""
+        specs = self.demos.specs
+        names = [f"{key}.{i}" for key in self.state_keys for i in range(int(np.prod(specs[f"obs/{key}"][0], dtype=int)))]
+        features: Features = {"observation.state": {"dtype": "float32", "shape": [len(names)], "names": names}}
+        for key, camera in self.cameras.items():
+            shape = list(specs[f"obs/{key}"][0])
+            features[camera] = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+        action_size = specs["actions"][0][-1]
+        actions = [f"action.{i}" for i in range(action_size)]
+        features["action"] = {"dtype": "float32", "shape": [action_size], "names": actions}
+        features["next.reward"] = {"dtype": "float32", "shape": [1], "names": None}
+        features |= {name: {"dtype": "bool", "shape": [1], "names": None} for name in FLAGS}
+        features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+        return features | {name: {"dtype": "int64", "shape": [1], "names": None} for name in INDEX_FEATURES[1:]}
+
+    def column(self, episode: int, feature: str) -> np.ndarray:
+        """One feature of one episode: (T,) for shape [1], (T, n) for vectors, (T, H, W, C) uint8 for images."""
+        length = int(self.demos.lengths[episode])
+        if feature == "observation.state":
+            parts = [self.demos.read(episode, f"obs/{key}").reshape(length, -1) for key in self.state_keys]
+            return np.concatenate(parts, axis=1).astype(np.float32)
+        for key, camera in self.cameras.items():
+            if feature == camera:
+                return self.demos.read(episode, f"obs/{key}")
+        if feature == "action":
+            return self.demos.read(episode, "actions").astype(np.float32)
+        if feature == "next.reward":
+            has_rewards = "rewards" in self.demos.specs
+            return self.demos.read(episode, "rewards").astype(np.float32) if has_rewards else np.zeros(length, np.float32)
+        return self._counted(episode, feature, length)
+
+    def stream(self, feature: str) -> Iterator[np.ndarray]:
+        """One feature over all episodes, in rows of at least one axis more than (T,)."""
+        for episode in range(len(self.demos.names)):
+            column = self.column(episode, feature)
+            yield column if column.ndim > 1 else column[:, None]
+
+    def _counted(self, episode: int, feature: str, length: int) -> np.ndarray:
+        """Features that follow from the place of a frame."""
+        frames = np.arange(length)
+        if feature in FLAGS:
+            flag = feature == "next.done" or bool(self.demos.success(episode))
+            return (frames == length - 1) & flag
+        if feature == "timestamp":
+            return (frames / self.fps).astype(np.float32)
+        constant = {"episode_index": episode, "task_index": self.task_index[episode]}
+        if feature in constant:
+            return np.full(length, constant[feature], np.int64)
+        return frames + (self.starts[episode] if feature == "index" else 0)
+
+
+def episode_statistics(column: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of one episode's feature in LeRobot's shapes: (n,), images (C, 1, 1) scaled to [0, 1]; count is frames."""
+    count = np.array([len(column)], np.int64)
+    if column.ndim == 4:
+        rows = column.reshape(-1, column.shape[-1]) / 255.0
+        shaped = {name: value.reshape(-1, 1, 1) for name, value in _row_statistics(rows).items()}
+        return shaped | {"count": count}
+    return _row_statistics(column.reshape(len(column), -1).astype(np.float64)) | {"count": count}
+
+
+def _row_statistics(rows: np.ndarray) -> dict[str, np.ndarray]:
+    quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
+    moments = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
+    return moments | dict(zip(QUANTILES, quantiles, strict=True))
+
+
+def _env_kwargs(demos: DemonstrationFile) -> dict[str, Any]:
+    env_args = demos.attributes.get("env_args", {})
+    return env_args.get("env_kwargs", {}) if isinstance(env_args, dict) else {}
+
+
+def _frames_per_second(env_kwargs: dict[str, Any]) -> int:
+    rate = env_kwargs.get("control_freq") or (1.0 / env_kwargs["control_dt"] if "control_dt" in env_kwargs else None)
+    if rate is None:
+        raise ValueError("The file does not say its control rate; give it with fps.")
+    if abs(rate - round(rate)) > 1e-6:
+        raise ValueError(f"LeRobot wants whole frames per second, the file has {rate:g}; give a whole number with fps.")
+    return round(rate)
+
+
+def _camera_names(keys: list[str], env_kwargs: dict[str, Any]) -> dict[str, str]:
+    """Observation key -> feature name."""
+    cameras = env_kwargs.get("cameras") or []
+    first = cameras[0]["name"] if cameras else "image"
+    names = {key: first if key == "image" else key.removeprefix("image_") for key in keys}
+    return {key: f"observation.images.{name}" for key, name in names.items()}

@@ -1,0 +1,64 @@
+"""Writes a file for robomimic's own tools from any layout that we read.
+
+Our files are in robomimic's layout already. What differs, and what this adds: `next_obs`, which robomimic's loader reads by
+default, and HDF5's oldest file format, which every HDF5 library opens.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.core.demonstrations.layout import Episode, write_episode, write_masks
+from simscaleai_jax.datagen.writer import explain
+
+
+def export_robomimic(source: str | Path, output: str | Path) -> Path:
+    """Copies every episode, with `next_obs` (the last observation follows itself where the file has none).
+
+    Raises:
+      ValueError: the output exists. OSError: it cannot be written; nothing is left under its name.
+    """
+    output = Path(output)
+    if output.exists():
+        raise ValueError(f"{output} exists; delete it first or choose another name.")
+    demos = DemonstrationFile(source)
+    temporary = output.with_name(output.name + ".tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            data = file.create_group("data")
+            for index in range(len(demos.names)):
+                write_episode(data.create_group(f"demo_{index}"), _episode(demos, index))
+            default = {"env_name": str(demos.attributes.get("env_name", "unknown")), "type": 2, "env_kwargs": {}}
+            data.attrs["env_args"] = json.dumps(demos.attributes.get("env_args", default))
+            data.attrs["total"] = int(demos.lengths.sum())
+            write_masks(file, {name: [f"demo_{i}" for i in chosen] for name, chosen in demos.masks.items()})
+        os.replace(temporary, output)
+    except OSError as error:
+        raise explain(error, output) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return output
+
+
+def _episode(demos: DemonstrationFile, index: int) -> Episode:
+    obs = {key: demos.read(index, f"obs/{key}") for key in demos.obs_keys}
+    has_next = f"next_obs/{demos.obs_keys[0]}" in demos.specs
+    after = {
+        key: demos.read(index, f"next_obs/{key}") if has_next else np.concatenate([value[1:], value[-1:]])
+        for key, value in obs.items()
+    }
+    has = demos.specs
+    return Episode(
+        obs=obs,
+        actions=demos.read(index, "actions"),
+        rewards=demos.read(index, "rewards") if "rewards" in has else np.zeros(int(demos.lengths[index]), np.float32),
+        success=bool(demos.success(index)),
+        language=demos.language(index),
+        states=demos.read(index, "states") if "states" in has else None,
+        next_obs=after,
+    )

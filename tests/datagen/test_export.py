@@ -1,0 +1,221 @@
+import io
+import json
+
+import demo_files
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from simscaleai_jax.core.demonstrations import QUANTILES
+from simscaleai_jax.datagen import lerobot_export
+from simscaleai_jax.datagen.lerobot_export import export_lerobot
+from simscaleai_jax.datagen.lerobot_import import import_lerobot
+from simscaleai_jax.datagen.robomimic_export import export_robomimic
+from simscaleai_jax.training.data import TrajectoryDataset
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(folder, HDF5 path, episodes) of an export with images."""
+    base = tmp_path_factory.mktemp("lerobot")
+    episodes = demo_files.write_file(base / "demos.h5", image=6)
+    return export_lerobot(base / "demos.h5", base / "lerobot"), base / "demos.h5", episodes
+
+
+def frames(folder) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted((folder / "data").glob("*/*.parquet"))])
+
+
+def state_of(episode) -> np.ndarray:
+    return np.concatenate([episode.obs[key] for key in ("ee_pos", "joint_pos", "target_pos")], axis=1)
+
+
+class TestLeRobot:
+    def test_files_and_info(self, exported):
+        folder, _, episodes = exported
+        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        assert files == [
+            "data/chunk-000/file-000.parquet",
+            "meta/episodes/chunk-000/file-000.parquet",
+            "meta/info.json",
+            "meta/stats.json",
+            "meta/tasks.parquet",
+        ]
+        info = json.loads((folder / "meta/info.json").read_text())
+        features = info.pop("features")
+        assert info == {
+            "codebase_version": "v3.0",
+            "robot_type": "panda",
+            "total_episodes": 4,
+            "total_frames": 20,
+            "total_tasks": 3,
+            "chunks_size": 1000,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "fps": 20,
+            "splits": {"train": "0:4"},
+            "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+            "video_path": None,
+        }
+        assert {name: (feature["dtype"], feature["shape"]) for name, feature in features.items()} == {
+            "observation.state": ("float32", [13]),
+            "observation.images.image": ("image", [6, 6, 3]),
+            "action": ("float32", [4]),
+            "next.reward": ("float32", [1]),
+            "next.done": ("bool", [1]),
+            "next.success": ("bool", [1]),
+            "timestamp": ("float32", [1]),
+            "frame_index": ("int64", [1]),
+            "episode_index": ("int64", [1]),
+            "index": ("int64", [1]),
+            "task_index": ("int64", [1]),
+        }
+        assert features["observation.state"]["names"][:4] == ["ee_pos.0", "ee_pos.1", "ee_pos.2", "joint_pos.0"]
+
+    def test_schema_and_one_row_group_per_episode(self, exported):
+        file = pq.ParquetFile(exported[0] / "data/chunk-000/file-000.parquet")
+        types = {field.name: str(field.type) for field in file.schema_arrow}
+        assert types == {
+            "observation.state": "fixed_size_list<element: float>[13]",
+            "observation.images.image": "struct<bytes: binary, path: string>",
+            "action": "fixed_size_list<element: float>[4]",
+            "next.reward": "float",
+            "next.done": "bool",
+            "next.success": "bool",
+            "timestamp": "float",
+            "frame_index": "int64",
+            "episode_index": "int64",
+            "index": "int64",
+            "task_index": "int64",
+        }
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == list(demo_files.LENGTHS)
+
+    def test_index_columns_are_continuous(self, exported):
+        folder, _, episodes = exported
+        table = frames(folder).to_pydict()
+        assert table["index"] == list(range(20))
+        assert table["episode_index"] == [i for i, length in enumerate(demo_files.LENGTHS) for _ in range(length)]
+        assert table["frame_index"] == [t for length in demo_files.LENGTHS for t in range(length)]
+        np.testing.assert_allclose(table["timestamp"], np.array(table["frame_index"]) / 20, rtol=1e-6)
+        tasks = pd.read_parquet(folder / "meta/tasks.parquet")
+        assert tasks.index.name == "task"
+        spoken = [tasks.index[list(tasks.task_index).index(i)] for i in table["task_index"]]
+        assert spoken == [e.language for e, length in zip(episodes, demo_files.LENGTHS, strict=True) for _ in range(length)]
+
+    def test_values(self, exported):
+        folder, _, episodes = exported
+        table = frames(folder).to_pydict()
+        np.testing.assert_array_equal(np.array(table["observation.state"], np.float32), np.concatenate([state_of(e) for e in episodes]))
+        np.testing.assert_array_equal(np.array(table["action"], np.float32), np.concatenate([e.actions for e in episodes]))
+        np.testing.assert_array_equal(np.array(table["next.reward"], np.float32), np.concatenate([e.rewards for e in episodes]))
+        ends = np.cumsum(demo_files.LENGTHS) - 1
+        assert np.flatnonzero(table["next.done"]).tolist() == ends.tolist()
+        assert np.flatnonzero(table["next.success"]).tolist() == [ends[0], ends[2]]
+        pictures = [np.array(Image.open(io.BytesIO(cell["bytes"]))) for cell in table["observation.images.image"]]
+        np.testing.assert_array_equal(pictures, np.concatenate([e.obs["image"] for e in episodes]))
+
+    def test_episode_rows(self, exported):
+        folder, _, episodes = exported
+        rows = pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+        ends = np.cumsum(demo_files.LENGTHS)
+        for i, row in enumerate(rows):
+            assert (row["episode_index"], row["length"], row["tasks"]) == (i, demo_files.LENGTHS[i], [episodes[i].language])
+            assert (row["dataset_from_index"], row["dataset_to_index"]) == (ends[i] - demo_files.LENGTHS[i], ends[i])
+            assert (row["data/chunk_index"], row["data/file_index"]) == (0, 0)
+            assert (row["meta/episodes/chunk_index"], row["meta/episodes/file_index"]) == (0, 0)
+            np.testing.assert_allclose(row["stats/action/mean"], episodes[i].actions.astype(np.float64).mean(0), rtol=1e-12)
+            assert row["stats/action/count"] == [demo_files.LENGTHS[i]]
+            assert np.shape(row["stats/observation.images.image/max"]) == (3, 1, 1)
+
+    def test_stats_equal_recomputed_ones(self, exported):
+        folder, _, episodes = exported
+        stats = json.loads((folder / "meta/stats.json").read_text())
+        table = frames(folder)
+        info = json.loads((folder / "meta/info.json").read_text())
+        assert set(stats) == set(info["features"])
+        columns = {name: np.array(table[name].to_pylist(), np.float64).reshape(20, -1) for name in stats if "images" not in name}
+        columns["observation.images.image"] = np.concatenate([e.obs["image"] for e in episodes]).reshape(-1, 3) / 255.0
+        for name, rows in columns.items():
+            wanted = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
+            wanted |= {q: np.quantile(rows, share, axis=0) for q, share in QUANTILES.items()}
+            assert stats[name]["count"] == [20]
+            for kind, value in wanted.items():
+                np.testing.assert_allclose(np.ravel(stats[name][kind]), value, rtol=1e-9, atol=1e-12, err_msg=f"{name} {kind}")
+        assert np.shape(stats["observation.images.image"]["mean"]) == (3, 1, 1)
+
+    def test_files_are_split_by_size(self, exported, tmp_path, monkeypatch):
+        monkeypatch.setattr(lerobot_export, "DATA_FILE_MB", 0.001)
+        monkeypatch.setattr(lerobot_export, "CHUNKS_SIZE", 3)
+        folder = export_lerobot(exported[1], tmp_path / "split")
+        files = sorted(str(path.relative_to(folder / "data")) for path in (folder / "data").rglob("*.parquet"))
+        assert files == [f"chunk-000/file-00{i}.parquet" for i in range(3)] + ["chunk-001/file-000.parquet"]
+        assert frames(folder).equals(frames(exported[0]))
+        rows = pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+        assert [(row["data/chunk_index"], row["data/file_index"]) for row in rows] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+
+    def test_export_then_import_is_identity_on_states(self, exported, tmp_path):
+        folder, path, _ = exported
+        ours = TrajectoryDataset(path, obs_keys=["ee_pos", "joint_pos", "target_pos"], include_language=True)
+        back = TrajectoryDataset(import_lerobot(folder, tmp_path / "back.h5"), include_language=True)
+        assert back.obs_keys == ours.obs_keys
+        assert len(back) == len(ours)
+        for index in range(len(ours)):
+            one, two = ours[index], back[index]
+            assert one["language"] == two["language"]
+            np.testing.assert_array_equal(one["actions"], two["actions"])
+            for key in ours.obs_keys:
+                np.testing.assert_array_equal(one["observations"][key], two["observations"][key])
+        np.testing.assert_array_equal(ours.demos.masks["success"], back.demos.masks["success"])
+
+    def test_foreign_names_become_the_key_state(self, exported, tmp_path):
+        import shutil
+
+        folder = tmp_path / "foreign"
+        shutil.copytree(exported[0], folder)
+        info = json.loads((folder / "meta/info.json").read_text())
+        info["features"]["observation.state"]["names"] = ["state"]
+        (folder / "meta/info.json").write_text(json.dumps(info))
+        dataset = TrajectoryDataset(import_lerobot(folder, tmp_path / "back.h5"))
+        np.testing.assert_array_equal(dataset[0]["observations"]["state"], state_of(exported[2][0])[0])
+
+    def test_errors(self, exported, tmp_path):
+        folder, path, _ = exported
+        with pytest.raises(ValueError, match="exists"):
+            export_lerobot(path, folder)
+        demo_files.write_older(tmp_path / "older.h5", exported[2])
+        with pytest.raises(ValueError, match="does not say its control rate"):
+            export_lerobot(tmp_path / "older.h5", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        assert json.loads((export_lerobot(tmp_path / "older.h5", tmp_path / "out", fps=10) / "meta/info.json").read_text())["fps"] == 10
+        with pytest.raises(FileNotFoundError, match=r"no meta/info\.json"):
+            import_lerobot(tmp_path, tmp_path / "x.h5")
+        info = json.loads((folder / "meta/info.json").read_text())
+        for change, message in (({"codebase_version": "v2.1"}, "LeRobot v2.1 data set, wanted v3.0"), ({"features": {}}, "no feature 'action'")):
+            (tmp_path / "meta").mkdir(exist_ok=True)
+            (tmp_path / "meta/info.json").write_text(json.dumps(info | change))
+            with pytest.raises(ValueError, match=message):
+                import_lerobot(tmp_path, tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("write", [None, demo_files.write_older])
+def test_robomimic_export_adds_next_obs(exported, tmp_path, write):
+    _, source, episodes = exported
+    if write is not None:
+        source = tmp_path / "source.h5"
+        write(source, episodes)
+    with h5py.File(export_robomimic(source, tmp_path / "robomimic.h5")) as file:
+        assert file["data"].attrs["total"] == 20
+        assert json.loads(file["data"].attrs["env_args"])["type"] == 2
+        for number, episode in enumerate(episodes):
+            demo = file[f"data/demo_{number}"]
+            assert demo.attrs["num_samples"] == len(episode.actions)
+            np.testing.assert_array_equal(demo["actions"], episode.actions)
+            np.testing.assert_array_equal(demo["next_obs/ee_pos"][:-1], episode.obs["ee_pos"][1:])
+            np.testing.assert_array_equal(demo["next_obs/image"][-1], episode.obs["image"][-1])
+    assert len(TrajectoryDataset(tmp_path / "robomimic.h5")) == 20
+    with pytest.raises(ValueError, match="exists"):
+        export_robomimic(source, tmp_path / "robomimic.h5")
