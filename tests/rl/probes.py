@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+GAMMA = 0.5
+
 
 @struct.dataclass
 class ProbeState:
@@ -23,6 +25,7 @@ class ProbeState:
     episode_length: jax.Array
     key: jax.Array
     x: jax.Array
+    kind: jax.Array  # index among PROBES, used by ProbeSuite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Probe:
     advance: Callable
     max_episode_steps: int
     values: dict[float, float]
-    gamma: float = 0.9
+    gamma: float = GAMMA
     action_size: int = 1
 
     @property
@@ -49,7 +52,9 @@ class Probe:
         x = jax.vmap(self.start)(keys)
         zero, no = jnp.zeros(x.shape), jnp.zeros(x.shape, bool)
         obs, info = {"state": x[:, None]}, {"success": no, "nan": no}
-        return ProbeState(obs, zero, {"all": zero}, no, no, obs, info, zero, jnp.zeros(x.shape, jnp.int32), keys, x)
+        return ProbeState(
+            obs, zero, {"all": zero}, no, no, obs, info, zero, jnp.zeros(x.shape, jnp.int32), keys, x, no * 0
+        )
 
     def step(self, state, action):
         done_before = state.terminated | state.truncated
@@ -64,7 +69,7 @@ class Probe:
         info = {"success": reward > 0, "nan": jnp.zeros(x.shape, bool)}
         return ProbeState(
             {"state": after[:, None]}, reward, {"all": reward}, terminated, truncated, {"state": x[:, None]}, info,
-            total, length, keys, after,
+            total, length, keys, after, state.kind,
         )  # fmt: skip
 
 
@@ -83,12 +88,51 @@ def ends(x):
 PROBES = {
     "constant reward": Probe(zero, lambda x, a: jnp.ones(x.shape), ends, 10, {0.0: 1.0}),
     "reward of the observation": Probe(sign, lambda x, a: x, ends, 10, {1.0: 1.0, -1.0: -1.0}),
-    "delayed reward": Probe(zero, lambda x, a: x, lambda x: (x + 1, x >= 1), 10, {0.0: 0.9, 1.0: 1.0}),
+    "delayed reward": Probe(zero, lambda x, a: x, lambda x: (x + 1, x >= 1), 10, {0.0: GAMMA, 1.0: 1.0}),
     "reward of the action": Probe(zero, lambda x, a: jnp.where(a > 0, 1.0, -1.0), ends, 10, {0.0: 1.0}),
     "action for the observation": Probe(
         sign, lambda x, a: jnp.where(a * x > 0, 1.0, -1.0), ends, 10, {1.0: 1.0, -1.0: 1.0}
     ),
     "time limit": Probe(
-        zero, lambda x, a: jnp.ones(x.shape), lambda x: (x, jnp.zeros(x.shape, bool)), 3, {0.0: 2.0}, gamma=0.5
+        zero, lambda x, a: jnp.ones(x.shape), lambda x: (x, jnp.zeros(x.shape, bool)), 10, {0.0: 1 / (1 - GAMMA)}
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeSuite:
+    """All probes behind one compiled program: every environment plays the probe of its state's kind.
+
+    `init` makes environments of one kind, so that training may be vmapped over kinds as over seeds.
+    """
+
+    kind: jax.Array | int = 0
+    action_size: int = 1
+    max_episode_steps: int = 10
+
+    @property
+    def observation_spec(self) -> dict:
+        return {"state": jax.ShapeDtypeStruct((1,), jnp.float32)}
+
+    def init(self, key, env_ids):
+        kinds = jnp.full(env_ids.shape, self.kind)
+        states = [probe.init(key, env_ids) for probe in PROBES.values()]
+        return choose(kinds, states).replace(kind=kinds)
+
+    def step(self, state, action):
+        return choose(state.kind, [probe.step(state, action) for probe in PROBES.values()])
+
+
+def choose(kinds, states):
+    """The state of each environment's own kind."""
+
+    def pick(*leaves):
+        data = [jax.random.key_data(leaf) for leaf in leaves] if is_key(leaves[0]) else leaves
+        rows = jnp.stack(data)[kinds, jnp.arange(len(kinds))]
+        return jax.random.wrap_key_data(rows) if is_key(leaves[0]) else rows
+
+    return jax.tree.map(pick, *states)
+
+
+def is_key(leaf):
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

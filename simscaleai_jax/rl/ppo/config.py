@@ -140,7 +140,7 @@ def make_layout(config: PPOConfig, num_devices: int = 1) -> Layout:
     Raises:
       ValueError: a size that does not divide, with the nearest that do.
     """
-    num_envs = config.num_envs or max(1, config.n_steps // ROLLOUT_LENGTH)
+    num_envs = config.num_envs or _default_num_envs(config.n_steps)
     check_divisible(config.n_steps, num_envs, "n_steps", "environments (num_envs)")
     if config.num_minibatches is None:
         check_divisible(config.n_steps, min(config.batch_size, config.n_steps), "n_steps", "transitions (batch_size)")
@@ -155,6 +155,12 @@ def make_layout(config: PPOConfig, num_devices: int = 1) -> Layout:
             f"{num_devices} devices; make num_envs a multiple of {num_minibatches * math.lcm(num_devices, MAX_BLOCKS)}."
         )
     return Layout(num_envs, num_steps, num_minibatches, chunks, blocks)
+
+
+def _default_num_envs(n_steps: int) -> int:
+    """The most environments that divide `n_steps` into rollouts of at least 32 steps."""
+    most = max(1, n_steps // ROLLOUT_LENGTH)
+    return next(count for count in range(most, 0, -1) if n_steps % count == 0)
 
 
 def _blocks_and_chunks(num_envs: int, num_steps: int, num_minibatches: int, wanted: int | None) -> tuple[int, int]:

@@ -1,11 +1,16 @@
 """Running mean and variance of inputs: one snapshot per update, merged over devices with a single all-reduce."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
 CLIP = 10.0
+# A field of a state tree: the array that its docstring describes, or what stands for it (a sharding, a stack of seeds).
+Leaf = Any
+
 EPSILON = 1e-4  # added to the variance: inputs that hardly move are not blown up
 
 
@@ -19,9 +24,9 @@ class RunningStats:
       count: [] number of rows seen, as float32.
     """
 
-    mean: Float[Array, "D"]
-    var: Float[Array, "D"]
-    count: Float[Array, ""]
+    mean: Leaf
+    var: Leaf
+    count: Leaf
 
 
 def init_stats(size: int) -> RunningStats:

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from simscaleai_jax.core.observations import state_vector
 from simscaleai_jax.rl.ppo.config import PPOConfig
-from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
+from simscaleai_jax.rl.ppo.normalize import Leaf, RunningStats, normalize
 from simscaleai_jax.rl.ppo.state import ROLLOUT_KEY, Learner, PPOState
 
 
@@ -36,18 +36,18 @@ class Rollout:
       episode_length: its length so far.
     """
 
-    inputs: dict[str, Array]
-    next_inputs: dict[str, Array]
-    action: Float[Array, "T B A"]
-    log_prob: Float[Array, "T B"]
-    value: Float[Array, "T B"]
-    reward: Float[Array, "T B"]
-    terminated: Bool[Array, "T B"]
-    truncated: Bool[Array, "T B"]
-    success: Bool[Array, "T B"]
-    nan: Bool[Array, "T B"]
-    episode_return: Float[Array, "T B"]
-    episode_length: Array
+    inputs: Leaf
+    next_inputs: Leaf
+    action: Leaf
+    log_prob: Leaf
+    value: Leaf
+    reward: Leaf
+    terminated: Leaf
+    truncated: Leaf
+    success: Leaf
+    nan: Leaf
+    episode_return: Leaf
+    episode_length: Leaf
 
 
 def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:

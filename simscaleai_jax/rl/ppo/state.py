@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.core.sharding import BATCH, REPLICATED
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.networks import ActorCritic
-from simscaleai_jax.rl.ppo.normalize import RunningStats, init_stats
+from simscaleai_jax.rl.ppo.normalize import Leaf, init_stats
 
 ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the training key
 
@@ -31,9 +30,9 @@ class EpisodeStats:
       success: [] share whose last step was a success.
     """
 
-    reward: Float[Array, ""]
-    length: Float[Array, ""]
-    success: Float[Array, ""]
+    reward: Leaf
+    length: Leaf
+    success: Leaf
 
 
 @struct.dataclass
@@ -53,16 +52,16 @@ class PPOState:
       env: state of the environments; () where a Python loop steps them.
     """
 
-    params: Any
-    opt_state: Any
-    learning_rate: Float[Array, ""]
-    normalizer: dict[str, RunningStats]
-    reward_stats: RunningStats
-    episodes: EpisodeStats
-    key: PRNGKeyArray
-    update: Int[Array, ""]
-    discounted_return: Float[Array, "B"]
-    env: Any
+    params: Leaf
+    opt_state: Leaf
+    learning_rate: Leaf
+    normalizer: Leaf
+    reward_stats: Leaf
+    episodes: Leaf
+    key: Leaf
+    update: Leaf
+    discounted_return: Leaf
+    env: Leaf
 
 
 STATE_SPECS = PPOState(

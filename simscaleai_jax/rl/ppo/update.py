@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from simscaleai_jax.rl.ppo.config import Layout, PPOConfig
+from simscaleai_jax.rl.ppo.normalize import Leaf
 from simscaleai_jax.rl.ppo.rollout import normalized
 from simscaleai_jax.rl.ppo.state import Learner, PPOState
 
@@ -33,12 +34,12 @@ class Batch:
       returns: target of the value function.
     """
 
-    inputs: dict[str, Array]
-    action: Float[Array, "*batch A"]
-    log_prob: Float[Array, "*batch"]
-    value: Float[Array, "*batch"]
-    advantage: Float[Array, "*batch"]
-    returns: Float[Array, "*batch"]
+    inputs: Leaf
+    action: Leaf
+    log_prob: Leaf
+    value: Leaf
+    advantage: Leaf
+    returns: Leaf
 
 
 def ppo_loss(
@@ -83,7 +84,7 @@ def minibatch_step(
     params = optax.apply_updates(state.params, jax.tree.map(lambda update: scale * update, updates))
     bounds = learner.config.log_std_min, learner.config.log_std_max
     params = params | {"actor_log_std": jnp.clip(params["actor_log_std"], *bounds)}  # type: ignore[operator]
-    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": -scale}
+    metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": -scale}
     return state.replace(params=params, opt_state=opt_state, learning_rate=learning_rate), metrics
 
 

@@ -1,0 +1,87 @@
+"""PPO's settings, how they divide a rollout, and the published presets."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simscaleai_jax.core import from_dict
+from simscaleai_jax.rl.agents.ppo import PPOConfig
+from simscaleai_jax.rl.ppo.config import make_layout
+from simscaleai_jax.rl.ppo.update import as_units, minibatch_units
+from simscaleai_jax.tools.arguments import load_yaml
+from simscaleai_jax.tools.commands.rl import RLOptions
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("ppo_*.yaml"))
+
+
+def test_documented_defaults():
+    config = PPOConfig()
+    assert (config.hidden_dim, config.n_layers, config.clip_epsilon, config.gamma) == (256, 2, 0.2, 0.99)
+    assert (config.lr, config.n_steps, config.n_epochs, config.batch_size) == (3e-4, 2048, 10, 64)
+    layout = make_layout(config)
+    assert layout.num_envs * layout.num_steps == 2048
+    assert layout.num_minibatches == 2048 // 64
+    assert make_layout(PPOConfig(n_steps=100, batch_size=10)).num_envs == 2, "the default divides n_steps"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_epochs": 0}, r"n_epochs must be at least 1; got 0"),
+        ({"gamma": 1.5}, r"gamma must lie between 0 and 1; got 1.5"),
+        ({"lr": 0.0}, r"lr must be above 0"),
+        ({"log_std_init": 3.0}, r"log_std_min <= log_std_init"),
+    ],
+)
+def test_values_out_of_range_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        PPOConfig(**values)
+    with pytest.raises(ValueError, match=r"'n_stesp'. Did you mean 'n_steps'"):
+        from_dict(PPOConfig, {"n_stesp": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "devices", "message"),
+    [
+        ({"n_steps": 100, "num_envs": 64}, 1, r"n_steps of 100 .* nearest: 64 or 128"),
+        ({"n_steps": 100, "batch_size": 64, "num_envs": 10}, 1, r"n_steps of 100 .*batch_size.* nearest: 64 or 128"),
+        ({"num_envs": 4, "num_minibatches": 4}, 8, r"num_envs of 4 .* 8 devices; nearest: 8"),
+        ({"num_envs": 12, "n_steps": 96, "num_minibatches": 4}, 3, r"do not split over 3 devices"),
+        ({"num_envs": 6, "n_steps": 12, "num_minibatches": 2, "num_env_blocks": 4}, 1, r"over 4 blocks"),
+    ],
+)
+def test_sizes_that_do_not_divide_name_the_nearest(values, devices, message):
+    with pytest.raises(ValueError, match=message):
+        make_layout(PPOConfig(**values), devices)
+
+
+def test_a_single_environment_is_cut_in_time():
+    layout = make_layout(PPOConfig(num_envs=1, n_steps=64, batch_size=16))
+    assert (layout.num_steps, layout.num_minibatches, layout.num_chunks, layout.num_blocks) == (64, 4, 4, 1)
+    units = as_units({"t": jnp.arange(64)[:, None]}, 4)["t"]
+    assert units.tolist() == np.arange(64).reshape(4, 16).tolist()
+
+
+def test_minibatches_take_every_unit_once_and_do_not_depend_on_the_devices():
+    layout = make_layout(PPOConfig(num_envs=64, n_steps=512, num_minibatches=4))
+    assert layout.num_blocks == 8
+    key = jax.random.key(0)
+    whole = minibatch_units(key, layout, jnp.arange(8), 3)
+    assert whole.shape == (12, 16)
+    for epoch in whole.reshape(3, 64):
+        assert sorted(epoch.tolist()) == list(range(64))
+    assert whole[0].tolist() != whole[4].tolist(), "epochs differ"
+    halves = [minibatch_units(key, layout, jnp.arange(4) + 4 * part, 3) + 32 * part for part in range(2)]
+    together = np.sort(np.concatenate(halves, axis=1), axis=1)
+    assert np.array_equal(together, np.sort(whole, axis=1)), "the same units meet on two devices"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_published_presets_are_built(path):
+    options = load_yaml(path, RLOptions)
+    layout = make_layout(options.ppo)
+    assert layout.num_envs * layout.num_steps == options.ppo.n_steps
+    assert path.read_text().startswith("# "), "a preset says how to run it"

@@ -1,0 +1,97 @@
+"""Foreign gymnasium environments: the Python loop, in every autoreset mode, and plain evaluation."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
+from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy, takes_key
+from simscaleai_jax.rl.ppo.normalize import normalize
+
+from .conftest import SMALL
+
+KEYS = {"success_rate", "mean_reward", "std_reward", "mean_length", "min_reward", "max_reward"}
+
+
+class Line(gym.Env):
+    """Reward 1 for a positive action, else 0; three steps, ended by its time limit or by termination."""
+
+    observation_space = gym.spaces.Dict({"state": gym.spaces.Box(-1, 1, (2,), np.float32)})
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, is_terminal: bool = False):
+        self.is_terminal = is_terminal
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.count += 1
+        over = self.count == 3
+        reward = float(action[0] > 0)
+        return self._obs(), reward, over and self.is_terminal, over and not self.is_terminal, {"success": reward > 0}
+
+    def _obs(self):
+        return {"state": np.full(2, self.count / 3, np.float32)}
+
+
+def vector(mode):
+    return SyncVectorEnv([Line] * 4, autoreset_mode=mode)
+
+
+@pytest.mark.parametrize(
+    "make", [Line, lambda: vector(AutoresetMode.SAME_STEP), lambda: vector(AutoresetMode.NEXT_STEP)],
+    ids=["single", "same step", "next step"],
+)  # fmt: skip
+def test_the_loop_learns_on_foreign_environments(make):
+    config = PPOConfig(**SMALL | {"n_steps": 240, "total_timesteps": 240 * 12, "num_minibatches": 4, "n_epochs": 4})
+    env = make()
+    agent = PPOAgent.for_env(env, config, "cpu")
+    history = agent.train(env, progress=False)
+    assert history["episode_length"] == [3.0] * 12, "reset steps are no transitions"
+    assert history["episode_reward"][-1] > 2.5 > history["episode_reward"][0]
+    assert history["success_rate"][-1] > 0.8
+    last = normalize(agent.state.normalizer["state"], np.full(2, 2 / 3, np.float32))
+    assert float(agent.network(last)[1]) > 1.5, (
+        "bootstrapped over the time limit 1 / (1 - 0.5); cut there it would be 1"
+    )
+
+
+def test_what_the_loop_cannot_do_is_refused():
+    env = vector(AutoresetMode.NEXT_STEP)
+    with pytest.raises(ValueError, match=r"n_steps=250 is no multiple of the 4 environments; use 248"):
+        PPOAgent.for_env(env, PPOConfig(**SMALL | {"n_steps": 250}), "cpu").train(env)
+    disabled = vector(AutoresetMode.DISABLED)
+    agent = PPOAgent.for_env(disabled, PPOConfig(**SMALL), "cpu")
+    with pytest.raises(ValueError, match="resets itself"):
+        agent.train(disabled)
+    with pytest.raises(ValueError, match="Box action space"):
+        PPOAgent.for_env(gym.make("CartPole-v1"), PPOConfig(**SMALL), "cpu")
+
+
+def test_plain_evaluation_returns_the_documented_numbers():
+    result = evaluate_policy(Line(), lambda obs: np.ones(1, np.float32), EvalConfig(n_episodes=3))
+    assert set(result) == KEYS
+    assert (result["success_rate"], result["mean_reward"], result["mean_length"]) == (1.0, 3.0, 3.0)
+    cut = evaluate_policy(Line(True), lambda obs: -np.ones(1, np.float32), EvalConfig(n_episodes=2, max_steps=2))
+    assert (cut["success_rate"], cut["max_reward"], cut["mean_length"]) == (0.0, 0.0, 2.0)
+
+
+def test_predict_functions_are_told_apart():
+    seen = []
+
+    def predict(obs, deterministic=True):
+        seen.append(deterministic)
+        return np.ones(1, np.float32)
+
+    evaluate_policy(Line(), predict, EvalConfig(n_episodes=1, deterministic=False))
+    assert seen == [False] * 3
+    assert not takes_key(predict)
+    pure = evaluate_policy(Line(), lambda obs, key: obs["state"][:1] * 0 + 1, EvalConfig(n_episodes=1))
+    assert pure["mean_reward"] == 3.0
+    with pytest.raises(ValueError, match="n_episodes must be at least 1"):
+        EvalConfig(n_episodes=0)

@@ -1,0 +1,105 @@
+"""The `simscale` command: help, errors, and a run from training to evaluation."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+import simscaleai_jax
+from simscaleai_jax.core import apply_overrides, load_yaml
+from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.tools import cli
+from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.commands import rl
+
+SMALL = "--hidden-dim 16 --num-envs 8 --n-steps 64 --num-minibatches 2 --n-epochs 1 --total-steps 128 --env.dt 0.01"
+
+
+def test_help_and_version_are_instant_and_import_nothing_heavy():
+    code = "import sys; from simscaleai_jax.tools import cli; cli.main(['--help']); print('jax' in sys.modules)"
+    started = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 3.0
+    assert result.stdout.rstrip().endswith("False")
+    assert result.stderr == ""
+    for name in cli.COMMANDS:
+        assert name in result.stdout
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"simscale {simscaleai_jax.__version__}"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"simscale {name}" in capsys.readouterr().out
+
+
+def test_documented_options_keep_their_names(tmp_path):
+    argv = ["--env-name", "reach", "--total-steps", "5000", "--lr", "1e-3", "--save-path", "here"]
+    argv += ["--seed", "3", "--gamma", "0.9"]
+    options = parse(rl.RLOptions, argv, "rl", "")
+    assert (options.env_name, options.save_path) == ("reach", "here")
+    ppo = options.ppo
+    assert (ppo.total_timesteps, ppo.lr, ppo.seed, ppo.gamma) == (5000, 1e-3, 3, 0.9)
+    assert parse(rl.RLOptions, [], "rl", "").ppo.total_timesteps == 100_000
+    assert isinstance(ppo, PPOConfig)
+
+
+def test_options_win_over_the_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("ppo: {lr: 5e-4, gamma: 0.8}\nenv: {dt: 0.01}\n")
+    options = parse(rl.RLOptions, ["--config", str(path), "--lr", "2e-3"], "rl", "")
+    assert (options.ppo.lr, options.ppo.gamma, options.env.dt) == (2e-3, 0.8, 0.01)
+    assert apply_overrides(load_yaml(path, rl.RLOptions), {"ppo.lr": 1e-2}).ppo.lr == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["rll"], "Unknown command 'rll'. Available: eval, list-envs, list-models, rl"),
+        (["rl", "--env-name", "raech"], "Unknown env 'raech'. Available: "),
+        (["rl", "--config", "missing.yaml"], "Config file 'missing.yaml' does not exist"),
+        (["rl", "--n-steps", "100", "--num-envs", "64", "--save-path", "{tmp}/run"], "nearest: 64 or 128"),
+        (["rl", "--resume", "--save-path", "{tmp}/empty"], "holds no complete checkpoint"),
+        (["rl", "--device", "tpu", "--save-path", "{tmp}/run"], "No 'tpu' device"),
+        (["eval", "{tmp}/none"], "does not exist"),
+        (["eval", "{tmp}"], "holds no checkpoint"),
+    ],
+)
+def test_wrong_calls_end_in_one_clear_line(argv, message, tmp_path, capsys):
+    assert cli.main([word.format(tmp=tmp_path) for word in argv]) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("step_*")), "nothing half-written"
+
+
+def test_lists_name_what_there_is(capsys):
+    assert cli.main(["list-envs"]) == 0
+    assert cli.main(["list-models"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("reach", "bc", "vla"):
+        assert name in shown
+
+
+def test_a_run_from_training_to_evaluation(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.main(["rl", *SMALL.split(), "--save-path", str(run), "--env.max-episode-steps", "8"]) == 0
+    assert (run / "learning_curve.png").exists()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["total_steps"] for row in rows] == [64, 128]
+    results = tmp_path / "results.json"
+    argv = ["eval", str(run), "--n-episodes", "2", "--output", str(results), "--save-videos"]
+    assert cli.main([*argv, "--video-dir", str(tmp_path / "videos")]) == 0
+    shown = json.loads(results.read_text())
+    assert {name: result["dt"] for name, result in shown.items()} == {"MJX": 0.01, "host": 0.002}
+    assert shown["MJX"]["mean_length"] <= 8, "the environment's settings travel in the checkpoint"
+    assert (tmp_path / "videos" / "episode_001.mp4").stat().st_size > 500
+    assert "success_rate" in capsys.readouterr().out
