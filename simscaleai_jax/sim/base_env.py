@@ -36,7 +36,9 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'human' or 'rgb_array', got {render_mode!r}")
         if config.impl not in ("auto", "c"):
-            raise ValueError(f"a gymnasium adapter runs on host physics, impl 'c'; got {config.impl!r} (see make_vec_env)")
+            raise ValueError(
+                f"a gymnasium adapter runs on host physics, impl 'c'; got {config.impl!r} (see make_vec_env)"
+            )
         self.config = config.copy()
         self.render_mode = render_mode
         self.model = load_model(self.config.xml_path, self.config.dt)
@@ -137,12 +139,8 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         Raises:
           ValueError: unknown camera name (the message lists those there are).
         """
-        from simscaleai_jax.sim.cameras import HostCameras
-
         camera = self._find_camera(camera_name)
-        if self._cameras is None:
-            self._cameras = HostCameras(self.model, self.config.renderer)
-        return self._cameras.picture(self.data, camera, self.overrides, depth, segmentation)
+        return self._host_cameras().picture(self.data, camera, self.overrides, depth, segmentation)
 
     def render(self) -> np.ndarray | None:
         """Frame for `render_mode`: "rgb_array" returns uint8 (H, W, 3), "human" updates MuJoCo's passive viewer."""
@@ -150,7 +148,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
             gymnasium.logger.warn("render() does nothing without a render_mode; make the environment with one")
             return None
         if self.render_mode == "rgb_array":
-            return self.render_camera(self._portrait_camera())["rgb"]
+            return self._host_cameras().portrait(self.data, self._portrait_camera(), self.overrides)
         if self._viewer is None:
             from mujoco import viewer
 
@@ -202,6 +200,14 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         if np.isnan(given).any():
             raise ValueError(f"action must not hold NaN, got {given}")
         return np.minimum(np.maximum(given, space.low), space.high)
+
+    def _host_cameras(self) -> Any:
+        """Made at the first picture: environments without pictures never load the renderer."""
+        if self._cameras is None:
+            from simscaleai_jax.sim.cameras import HostCameras
+
+            self._cameras = HostCameras(self.model, self.config.renderer)
+        return self._cameras
 
     def _find_camera(self, name: str | None) -> CameraConfig:
         if name is None:

@@ -1,8 +1,7 @@
 """Batched ray-casting of MuJoCo scenes in pure JAX: RGB, depth and segmentation under jit and vmap, without OpenGL."""
 
-from simscaleai_jax.sim.render.camera import Camera, camera_pose, look_at, make_camera
+from simscaleai_jax.sim.render.camera import CAMERA_KEYS, Camera, camera_pose, look_at, make_camera, move_camera
 from simscaleai_jax.sim.render.host import HostRenderer, make_host_renderer
-from simscaleai_jax.sim.render.observation import CAMERA_KEYS, make_camera_fn
 from simscaleai_jax.sim.render.raycast import LOOK_KEYS, render
 from simscaleai_jax.sim.render.scene import RenderScene, geom_poses, make_scene
 
@@ -16,8 +15,8 @@ __all__ = [
     "geom_poses",
     "look_at",
     "make_camera",
-    "make_camera_fn",
     "make_host_renderer",
     "make_scene",
+    "move_camera",
     "render",
 ]

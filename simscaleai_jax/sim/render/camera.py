@@ -1,6 +1,7 @@
 """Pinhole cameras: poses as MuJoCo has them (looking along -z, x to the right, y up) and the vertical field of view."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +13,20 @@ from jaxtyping import Array, Float
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.sim.render.scene import AnyArray, RenderScene
 
+Number = float | int
+CAMERA_KEYS = ("camera_offset", "camera_rotation")  # see move_camera
+
 
 @struct.dataclass
 class Camera:
     """A camera in the world; every field may be traced, so that a new pose or view angle compiles nothing."""
 
-    pos: Float[Array, "3"]  # m
-    mat: Float[Array, "3 3"]  # columns: right, up, backward
-    fovy: Float[Array, ""]  # degrees, vertical
+    pos: Float[AnyArray, "*B 3"]  # m
+    mat: Float[AnyArray, "*B 3 3"]  # columns: right, up, backward
+    fovy: Float[AnyArray, "*B"]  # degrees, vertical
 
 
-def make_camera(pos: ArrayLike, mat: ArrayLike, fovy: float = 45.0) -> Camera:
+def make_camera(pos: ArrayLike, mat: ArrayLike, fovy: Number = 45.0) -> Camera:
     """Builds a camera from plain numbers.
 
     Raises:
@@ -36,7 +40,7 @@ def make_camera(pos: ArrayLike, mat: ArrayLike, fovy: float = 45.0) -> Camera:
 
 
 def look_at(
-    pos: Sequence[float], target: Sequence[float], fovy: float = 45.0, up: Sequence[float] = (0.0, 0.0, 1.0)
+    pos: Sequence[Number], target: Sequence[Number], fovy: Number = 45.0, up: Sequence[Number] = (0.0, 0.0, 1.0)
 ) -> Camera:
     """A camera at `pos` that looks at `target` (m, world) with the horizon level.
 
@@ -56,7 +60,7 @@ def camera_pose(
     name: str,
     body_pos: Float[AnyArray, "N 3"],
     body_mat: Float[AnyArray, "N 3 3"],
-    fovy: float | Float[Array, ""] | None = None,
+    fovy: Number | Float[AnyArray, ""] | None = None,
 ) -> Camera:
     """The model's camera `name`, fixed in the world or mounted on a body whose pose is given.
 
@@ -67,13 +71,7 @@ def camera_pose(
       ValueError: unknown name (the message lists those there are), a tracking or orthographic camera, or fovy outside
         (0, 180).
     """
-    if name not in scene.camera_names:
-        raise unknown_name("camera", name, (n for n in scene.camera_names if n))
-    index = scene.camera_names.index(name)
-    if not scene.camera_is_fixed[index]:
-        raise ValueError(
-            f"camera {name!r} cannot be drawn: only mode 'fixed' in perspective, not tracking or orthographic"
-        )
+    index = find_camera(scene, name)
     angle = float(scene.camera_fovy[index]) if fovy is None else fovy
     check_fovy(angle)
     body = scene.camera_body[index]
@@ -85,7 +83,29 @@ def camera_pose(
     return Camera(pos, mat, jnp.asarray(angle, jnp.float32))
 
 
-def check_fovy(fovy: float | Float[Array, ""]) -> None:
+def find_camera(scene: RenderScene, name: str) -> int:
+    """Index of a camera of the model; a ValueError lists those there are, or says why this one cannot be drawn."""
+    if name not in scene.camera_names:
+        raise unknown_name("camera", name, (n for n in scene.camera_names if n))
+    index = scene.camera_names.index(name)
+    if not scene.camera_is_fixed[index]:
+        raise ValueError(
+            f"camera {name!r} cannot be drawn: only mode 'fixed' in perspective, not tracking or orthographic"
+        )
+    return index
+
+
+def move_camera(camera: Camera, overrides: Mapping[str, Any]) -> Camera:
+    """Shifts a camera by `camera_offset` (m) and turns it by `camera_rotation` (rotation vector, rad), in its frame."""
+    if "camera_offset" in overrides:
+        camera = Camera(camera.pos + jnp.sum(camera.mat * overrides["camera_offset"], axis=-1), camera.mat, camera.fovy)
+    if "camera_rotation" in overrides:
+        turn = _rotation_matrix(overrides["camera_rotation"])
+        camera = Camera(camera.pos, jnp.sum(camera.mat[:, :, None] * turn, axis=-2), camera.fovy)
+    return camera
+
+
+def check_fovy(fovy: Number | Float[AnyArray, ""]) -> None:
     """Raises a ValueError unless 0 < fovy < 180; a traced angle cannot be checked and passes."""
     if isinstance(fovy, Tracer):
         return
@@ -93,8 +113,19 @@ def check_fovy(fovy: float | Float[Array, ""]) -> None:
         raise ValueError(f"fov must lie inside (0, 180) degrees, got {float(fovy):g}")
 
 
-def check_resolution(width: int, height: int) -> None:
+def check_resolution(width: Any, height: Any) -> None:
     """Raises a ValueError unless both are whole numbers of at least one pixel."""
     for label, value in (("width", width), ("height", height)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{label} must be a whole number of pixels >= 1, got {value!r}")
+
+
+def _rotation_matrix(vector: Float[Array, "3"]) -> Float[Array, "3 3"]:
+    """Rodrigues' formula for a rotation vector (rad)."""
+    angle = jnp.sqrt(jnp.sum(vector**2) + 1e-24)
+    x, y, z = vector / angle
+    skew = jnp.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]) * z
+    skew += jnp.array([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]) * y
+    skew += jnp.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]) * x
+    square = jnp.sum(skew[:, :, None] * skew, axis=1)
+    return jnp.eye(3) + jnp.sin(angle) * skew + (1.0 - jnp.cos(angle)) * square

@@ -108,13 +108,13 @@ def read_sky(model: mujoco.MjModel) -> Sky:
 
 
 def _cell(model: mujoco.MjModel, plane: int) -> tuple[float, float]:
-    """Edge lengths of a checker cell: a texture holds 2 x 2 cells and repeats per metre or across a finite plane."""
+    """Edge lengths of a checker cell: `texrepeat` textures of 2 x 2 cells span two metres, or else a finite plane."""
     material = model.geom_matid[plane]
     repeat = np.maximum(model.mat_texrepeat[material], 1e-6)
     half = model.geom_size[plane, :2]
     is_uniform = bool(model.mat_texuniform[material])
-    spans = [1.0 if is_uniform or edge <= 0 else 2 * edge for edge in half]
-    return float(spans[0] / (2 * repeat[0])), float(spans[1] / (2 * repeat[1]))
+    spans = [1.0 if is_uniform or edge <= 0 else edge for edge in half]
+    return float(spans[0] / repeat[0]), float(spans[1] / repeat[1])
 
 
 def _texture_of(model: mujoco.MjModel, geom: int) -> int:

@@ -9,6 +9,7 @@ intersections.
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def render(
     width: int,
     height: int,
     *,
-    overrides: Mapping[str, Array] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     rgb: bool = True,
     depth: bool = True,
     segmentation: bool = True,
@@ -133,7 +134,7 @@ def _rays(columns: Array, rows: Array) -> tuple[Array, Array, Array]:
     return u, v, jnp.float32(-1.0)
 
 
-def _look(scene: RenderScene, overrides: Mapping[str, Array]) -> Look:
+def _look(scene: RenderScene, overrides: Mapping[str, Any]) -> Look:
     model = {
         "geom_rgb": scene.rgb,
         "geom_size": scene.size,
@@ -145,9 +146,7 @@ def _look(scene: RenderScene, overrides: Mapping[str, Array]) -> Look:
     return Look(**{name: jnp.asarray(overrides.get(name, value), jnp.float32) for name, value in model.items()})
 
 
-def _check(
-    scene: RenderScene, geom_pos, geom_mat, camera: Camera, width, height, overrides: Mapping[str, Array]
-) -> None:
+def _check(scene: RenderScene, geom_pos, geom_mat, camera: Camera, width, height, overrides: Mapping[str, Any]) -> None:
     check_resolution(width, height)
     check_fovy(camera.fovy)
     num_geoms, num_lights = len(scene.kind), len(scene.lights.pos)

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 MISS = 1e30  # m; stands for no hit and stays finite in arithmetic
 
-Plane = Float[Array, "..."]  # one number per ray
-Vector = tuple[Float[Array, ""], ...]  # x, y and z
+Plane = Float[Array | np.ndarray, "..."]  # one number per ray
+Vector = tuple[Float[Array | np.ndarray, ""], ...]  # x, y and z
 Rays = tuple[Plane, ...]  # x, y and z, one number per ray each
 
 
@@ -168,7 +169,7 @@ def _ball_distance(centre, radius, rays: Rays) -> Plane:
     return jnp.where(room > 0.0, entry, MISS)
 
 
-def _tube(shape: Shape, rays: Rays) -> tuple[Plane, Plane, Plane]:
+def _tube(shape: Shape, rays: Rays) -> tuple[Bool[Array, "..."], Plane, Plane]:
     """Hit mask, entry and exit of the endless tube of radius size[0] around the shape's z axis."""
     ax, ay, _ = shape.axes
     cx, cy = dot(ax, shape.centre), dot(ay, shape.centre)

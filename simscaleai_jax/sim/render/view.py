@@ -26,7 +26,7 @@ class View:
         is_endless = bool(np.all(scene.size[geom, :2] <= 0))
         return Shape(vector(self.centre[geom]), axes, vector(self.size[geom]), is_endless)  # pyright: ignore
 
-    def to_camera(self, direction: Float[Array, "3"]) -> Vector:
+    def to_camera(self, direction: Float[AnyArray, "3"]) -> Vector:
         """A world direction in the camera's frame, coordinate by coordinate."""
         return vector(jnp.sum(self.camera.mat * direction[:, None], axis=0))
 
@@ -51,7 +51,7 @@ def make_view(
     return View(centre, axes, geom_size, camera)
 
 
-def pixel_slopes(fovy: Float[Array, ""], width: int, height: int) -> tuple[Float[Array, "W"], Float[Array, "H"]]:
+def pixel_slopes(fovy: Float[AnyArray, ""], width: int, height: int) -> tuple[Float[Array, "W"], Float[Array, "H"]]:
     """Slopes of the rays through pixel centres: metres to the right per column and up per row, per metre of depth.
 
     Row 0 is the top row; pixels are square.
