@@ -22,6 +22,31 @@ COMMANDS = {
         "Play fresh episodes with a checkpoint, on MJX and on host physics",
         "simscale eval checkpoints/ppo_reach --n-episodes 100",
     ),
+    "datagen": (
+        "simscaleai_jax.tools.commands.datagen",
+        "Write demonstrations of an expert, random actions or a checkpoint",
+        "simscale datagen --env-name reach --policy scripted",
+    ),
+    "merge": (
+        "simscaleai_jax.tools.commands.merge",
+        "Join the shards of a data set",
+        "simscale merge data/reach.h5 data/reach-*-of-00004.h5",
+    ),
+    "export-dataset": (
+        "simscaleai_jax.tools.commands.export_dataset",
+        "Convert a data set to LeRobot or robomimic, or from LeRobot",
+        "simscale export-dataset data/reach.h5 lerobot/reach --to lerobot",
+    ),
+    "viz-dataset": (
+        "simscaleai_jax.tools.commands.viz_dataset",
+        "Draw what is in a data set",
+        "simscale viz-dataset data/reach.h5 --save reach.png",
+    ),
+    "viz-trajectory": (
+        "simscaleai_jax.tools.commands.viz_trajectory",
+        "Draw one episode of a data set",
+        "simscale viz-trajectory data/reach.h5 --episode 3 --save episode.png",
+    ),
     "list-envs": ("simscaleai_jax.tools.commands.list_envs", "List environments", "simscale list-envs"),
     "list-models": ("simscaleai_jax.tools.commands.list_models", "List models", "simscale list-models"),
 }

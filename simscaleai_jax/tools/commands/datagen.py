@@ -1,0 +1,120 @@
+"""`simscale datagen`: write demonstrations."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from simscaleai_jax.tools.arguments import parse, print_table
+
+DESCRIPTION = """Play episodes on the device and write them to HDF5 (robomimic's layout).
+
+A run that was interrupted is continued by the same command; a finished file is left as it is. The result depends on the
+settings and the seed, not on --num-envs or --shards.
+
+Examples:
+  simscale datagen --env-name reach --policy scripted --n-episodes 1000 --output data/reach.h5
+  simscale datagen --env-name pick_place --policy scripted --dt 0.01 --only-success --randomize
+  simscale datagen --policy scripted --cameras front_cam wrist_cam --image-size 64
+  simscale datagen --checkpoint checkpoints/ppo_reach --output data/ppo.h5
+  simscale datagen --policy scripted --n-episodes 100000 --shards 8      then: simscale merge"""
+
+
+@dataclasses.dataclass(frozen=True)
+class DatagenOptions:
+    """Options of `simscale datagen`.
+
+    Attributes:
+      env_name: environment (see simscale list-envs).
+      n_episodes: episodes to write.
+      output: HDF5 file.
+      policy: "random" or "scripted".
+      checkpoint: let the policy of this checkpoint act instead.
+      randomize: draw a new model for every episode.
+      max_steps: time limit in control steps.
+      seed: of everything random.
+      num_envs: episodes played at a time; default: at most 128.
+      dt: seconds per physics step; default: the environment's own.
+      cameras: cameras whose images are stored.
+      image_size: side of the images in pixels.
+      only_success: play an episode again until it succeeds.
+      shards: files to split the run into; default: one per process.
+      noise_std: noise on executed actions, in action units; labels stay clean.
+      noise_probability: share of the steps that are disturbed.
+      next_obs: also store what followed each action.
+      valid_fraction: share of episodes in the mask "valid".
+    """
+
+    env_name: str = "reach"
+    n_episodes: int = 100
+    output: str = "data/dataset.h5"
+    policy: str = "random"
+    checkpoint: str | None = None
+    randomize: bool = False
+    max_steps: int = 200
+    seed: int = 42
+    num_envs: int | None = None
+    dt: float | None = None
+    cameras: tuple[str, ...] = ()
+    image_size: int = 128
+    only_success: bool = False
+    shards: int | None = None
+    noise_std: float = 0.0
+    noise_probability: float = 1.0
+    next_obs: bool = False
+    valid_fraction: float = 0.1
+
+
+def main(argv: list[str]) -> None:
+    """Parses the options, generates, prints a table."""
+    options = parse(DatagenOptions, argv, "datagen", DESCRIPTION)
+    summary = generate(options)
+    rows = [(name, value) for name, value in summary.items() if name != "paths"]
+    print_table(f"Demonstrations of {options.env_name}", ("result", "value"), [(n, _shown(v)) for n, v in rows])
+    if len(summary["paths"]) > 1:
+        print(f"{len(summary['paths'])} shards; join them with: simscale merge {options.output} {' '.join(summary['paths'])}")
+
+
+def generate(options: DatagenOptions) -> dict[str, Any]:
+    """Runs `generate_dataset` under a progress bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from simscaleai_jax.datagen import generate_dataset
+    from simscaleai_jax.datagen.noise import NoiseConfig
+
+    policy = load_policy(options.checkpoint) if options.checkpoint else None
+    size = {"width": options.image_size, "height": options.image_size}
+    noise = NoiseConfig(options.noise_std, options.noise_probability)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("episodes (compiling first)", total=options.n_episodes)
+        return generate_dataset(
+            options.env_name,
+            options.n_episodes,
+            options.output,
+            "policy" if policy else options.policy,
+            options.randomize,
+            options.max_steps,
+            options.seed,
+            num_envs=options.num_envs,
+            dt=options.dt,
+            cameras=[{"name": name, **size} for name in options.cameras],
+            only_success=options.only_success,
+            shards=options.shards,
+            noise=noise if options.noise_std else None,
+            with_next_obs=options.next_obs,
+            valid_fraction=options.valid_fraction,
+            policy=policy,
+            policy_name=options.checkpoint or "",
+            progress_fn=lambda done, total: progress.update(bar, completed=done, total=total, description="episodes"),
+        )
+
+
+def load_policy(path: str) -> Callable[..., Any]:
+    """The pure policy(obs, key) -> action of any checkpoint."""
+    from simscaleai_jax.policy import load_policy as load
+
+    return load(path)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

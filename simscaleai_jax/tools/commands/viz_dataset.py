@@ -1,0 +1,45 @@
+"""`simscale viz-dataset`: draw what is in a data set."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+
+from simscaleai_jax.tools.arguments import parse
+
+DESCRIPTION = """Draw a data set: episode lengths, returns, success, actions and the range of every observation key.
+
+Example:
+  simscale viz-dataset data/reach.h5 --save reach.png"""
+
+
+@dataclasses.dataclass(frozen=True)
+class VizDatasetOptions:
+    """Options of `simscale viz-dataset`.
+
+    Attributes:
+      path: demonstration file.
+      save: PNG, PDF or SVG to write; without it the figure is shown on screen.
+    """
+
+    path: Annotated[str, tyro.conf.Positional]
+    save: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    """Parses the options and draws."""
+    from simscaleai_jax.tools.viz_dataset import plot_dataset
+
+    options = parse(VizDatasetOptions, argv, "viz-dataset", DESCRIPTION)
+    plot_dataset(options.path, options.save)
+    show_or_name(options.save)
+
+
+def show_or_name(save: str | None) -> None:
+    """Shows the open figure, or says where it was written."""
+    if save is not None:
+        print(f"Wrote {save}.")
+        return
+    import matplotlib.pyplot as plt
+
+    plt.show()

@@ -1,0 +1,38 @@
+"""`simscale viz-trajectory`: draw one episode of a data set."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+
+from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.commands.viz_dataset import show_or_name
+
+DESCRIPTION = """Draw one episode: observations, actions, rewards, and frames where there are any.
+
+Example:
+  simscale viz-trajectory data/reach.h5 --episode 3 --save episode.png"""
+
+
+@dataclasses.dataclass(frozen=True)
+class VizTrajectoryOptions:
+    """Options of `simscale viz-trajectory`.
+
+    Attributes:
+      path: demonstration file.
+      episode: which one, counted from 0.
+      save: PNG, PDF or SVG to write; without it the figure is shown on screen.
+    """
+
+    path: Annotated[str, tyro.conf.Positional]
+    episode: int = 0
+    save: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    """Parses the options and draws."""
+    from simscaleai_jax.tools.viz_dataset import plot_trajectory
+
+    options = parse(VizTrajectoryOptions, argv, "viz-trajectory", DESCRIPTION)
+    plot_trajectory(options.path, options.episode, options.save)
+    show_or_name(options.save)

@@ -1,0 +1,88 @@
+"""The commands of data sets, run through `simscale` itself."""
+
+import demo_files
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import image as images
+
+from simscaleai_jax.tools import viz_dataset
+from simscaleai_jax.tools.cli import main
+from simscaleai_jax.tools.commands import datagen
+from simscaleai_jax.training.data import TrajectoryDataset
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    file = tmp_path_factory.mktemp("demos") / "demos.h5"
+    demo_files.write_file(file, image=16)
+    return str(file)
+
+
+def test_viz_commands_write_pictures(path, tmp_path, capsys):
+    for name, *options in (("viz-dataset",), ("viz-trajectory", "--episode", "2")):
+        target = tmp_path / "figures" / f"{name}.png"
+        assert main([name, path, *options, "--save", str(target)]) == 0
+        assert str(target) in capsys.readouterr().out
+        picture = images.imread(target)
+        assert min(picture.shape[:2]) > 600
+        assert picture[..., :3].std() > 0.05  # not blank
+
+
+def test_figures_show_the_numbers_of_the_file(path):
+    dataset = TrajectoryDataset(path)
+    figure = viz_dataset.plot_dataset(path)
+    by_title = {axis.get_title(): axis for axis in figure.axes}
+    lengths = sum(patch.get_height() for patch in by_title["Episode length"].patches)
+    assert lengths == 4
+    widths = {label.get_text(): bar.get_width() for label, bar in zip(by_title["Outcome and splits"].get_yticklabels(), by_title["Outcome and splits"].patches, strict=True)}
+    assert widths == {"success": 2, "failure": 2, "mask train": 3, "mask valid": 1}
+    figure = viz_dataset.plot_trajectory(path, 2)
+    by_title = {axis.get_title(): axis for axis in figure.axes}
+    assert {"ee_pos", "joint_pos", "target_pos", "action", "reward", "image"} <= set(by_title)
+    np.testing.assert_allclose(by_title["ee_pos"].lines[1].get_ydata(), dataset.demos.read(2, "obs/ee_pos")[:, 1])
+    assert "success" in figure.get_suptitle()
+
+
+def test_merge_and_export_commands(path, tmp_path, capsys):
+    episodes = demo_files.write_file(tmp_path / "one.h5", (5, 3, 8))
+    shards = []
+    for index in range(2):
+        writer = demo_files.make_writer(tmp_path / "s.h5", 3, index, 2)
+        for number in writer.missing():
+            writer.add(number, episodes[number])
+        shards.append(str(writer.finish()))
+    assert main(["merge", str(tmp_path / "m.h5"), *shards]) == 0
+    assert main(["export-dataset", str(tmp_path / "m.h5"), str(tmp_path / "lerobot"), "--to", "lerobot"]) == 0
+    assert main(["export-dataset", str(tmp_path / "lerobot"), str(tmp_path / "back.h5"), "--from", "lerobot"]) == 0
+    assert main(["export-dataset", str(tmp_path / "m.h5"), str(tmp_path / "r.h5"), "--to", "robomimic"]) == 0
+    for name in ("m.h5", "back.h5", "r.h5"):
+        assert len(TrajectoryDataset(tmp_path / name)) == 16
+    assert main(["export-dataset", str(tmp_path / "m.h5"), str(tmp_path / "x")]) == 1
+    assert "--to lerobot or --to robomimic" in capsys.readouterr().err
+    assert main(["viz-trajectory", path, "--episode", "9"]) == 1
+    assert "has episodes 0 to 3, not 9" in capsys.readouterr().err
+
+
+def test_datagen_passes_every_option_on(monkeypatch, capsys):
+    seen = {}
+
+    def fake(*args, **options):
+        seen.update(options, args=args)
+        return {"total_episodes": 7, "success_rate": 0.5, "paths": ["a", "b"]}
+
+    monkeypatch.setattr("simscaleai_jax.datagen.generate_dataset", fake)
+    monkeypatch.setattr(datagen, "load_policy", lambda path: f"policy of {path}")
+    command = "datagen --env-name pick_place --n-episodes 7 --output x.h5 --policy scripted --randomize --seed 5 --num-envs 3"
+    more = "--cameras front_cam wrist_cam --image-size 64 --only-success --shards 2 --dt 0.01 --noise-std 0.2 --next-obs"
+    assert main([*command.split(), *more.split()]) == 0
+    assert seen["args"] == ("pick_place", 7, "x.h5", "scripted", True, 200, 5)
+    assert seen["cameras"] == [{"name": name, "width": 64, "height": 64} for name in ("front_cam", "wrist_cam")]
+    assert (seen["num_envs"], seen["shards"], seen["only_success"], seen["dt"]) == (3, 2, True, 0.01)
+    assert (seen["noise"].std, seen["with_next_obs"], seen["policy"]) == (0.2, True, None)
+    assert "simscale merge x.h5 a b" in capsys.readouterr().out
+    assert main(["datagen", "--checkpoint", "run"]) == 0
+    assert seen["args"][3] == "policy"
+    assert (seen["policy"], seen["policy_name"], seen["noise"]) == ("policy of run", "run", None)
