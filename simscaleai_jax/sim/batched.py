@@ -25,6 +25,7 @@ class BatchState:
     env_id: Int[Array, "B"]
     base_key: PRNGKeyArray  # [B] of the seed
     episode: Int[Array, "B"]  # of `env`, counted from 0
+    control_steps: Int[Array, "B"]  # since `init`; a task's curriculum is annealed by it
     reward: Float[Array, "B"]
     reward_terms: dict[str, Float[Array, "B"]]
     terminated: Bool[Array, "B"]
@@ -58,17 +59,19 @@ class BatchedEnv:
         """First resets. Episodes are staggered: each first one starts at a random age, so that time limits do not coincide."""
         env_ids = jnp.asarray(env_ids, jnp.int32)
         base_key = jnp.broadcast_to(key, env_ids.shape)
-        env = self._fresh(base_key, env_ids, jnp.zeros_like(env_ids))
+        zeros = jnp.zeros_like(env_ids)
+        env = self._fresh(base_key, env_ids, zeros, zeros)
         ages = jax.vmap(lambda k, i: jax.random.randint(_age_key(k, i), (), 0, self.max_episode_steps))
         env = env.replace(step=ages(base_key, env_ids).astype(jnp.int32))
-        pool = self._fresh(base_key, env_ids, jnp.ones_like(env_ids))
+        pool = self._fresh(base_key, env_ids, jnp.ones_like(env_ids), zeros)
         return BatchState(
             env=jax.vmap(self.functional.add_images)(env),
             pool=pool,
             pool_episode=jnp.ones_like(env_ids),
             env_id=env_ids,
             base_key=base_key,
-            episode=jnp.zeros_like(env_ids),
+            episode=zeros,
+            control_steps=zeros,
             reward=env.reward,
             reward_terms=env.reward_terms,
             terminated=env.terminated,
@@ -93,6 +96,7 @@ class BatchedEnv:
             env_id=state.env_id,
             base_key=state.base_key,
             episode=state.episode + done,
+            control_steps=state.control_steps + 1,
             reward=after.reward,
             reward_terms=after.reward_terms,
             terminated=after.terminated,
@@ -109,12 +113,17 @@ class BatchedEnv:
         is_stale = done & (state.pool_episode != wanted)
 
         def fresh():
-            return self._fresh(state.base_key, state.env_id, wanted), wanted
+            return self._fresh(state.base_key, state.env_id, wanted, state.control_steps), wanted
 
         return jax.lax.cond(jnp.any(is_stale), fresh, lambda: (state.pool, state.pool_episode))
 
-    def _fresh(self, base_key: PRNGKeyArray, env_id: Int[Array, "B"], episode: Int[Array, "B"]) -> EnvState:
-        return jax.vmap(lambda k, i, e: self.functional.reset_state(episode_key(k, i, e)))(base_key, env_id, episode)
+    def _fresh(
+        self, base_key: PRNGKeyArray, env_id: Int[Array, "B"], episode: Int[Array, "B"], control_steps: Int[Array, "B"]
+    ) -> EnvState:
+        def one(key, env_id, episode, control_steps):
+            return self.functional.reset_state(episode_key(key, env_id, episode), control_steps)
+
+        return jax.vmap(one)(base_key, env_id, episode, control_steps)
 
 
 def episode_key(key: PRNGKeyArray, env_id: Int[Array, ""], episode: Int[Array, ""]) -> PRNGKeyArray:

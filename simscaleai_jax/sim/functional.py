@@ -57,10 +57,16 @@ class FunctionalEnv:
         """One control step. Actions are clipped to [-1, 1]; there is no auto-reset: stepping on after the end is allowed."""
         return self.add_images(self.step_state(state, action))
 
-    def reset_state(self, key: PRNGKeyArray) -> EnvState:
-        """`reset` without images."""
+    def reset_state(self, key: PRNGKeyArray, control_steps: Int[Array, ""] | None = None) -> EnvState:
+        """`reset` without images.
+
+        `control_steps` says how long this environment has been trained: a task with a `curriculum` then makes some starts
+        easier. Without it (evaluation, data generation) every start is the task's own.
+        """
         key_model, key_task = jax.random.split(key)
         overrides = self._draw_overrides(key_model)
+        if control_steps is not None and hasattr(self.task, "curriculum"):
+            overrides["curriculum"] = self.task.curriculum(control_steps)
         start, task_state = self.task.sample(key_task, overrides)
         physics = self.physics.reset(start)
         snapshot = self.physics.snapshot(physics)

@@ -58,7 +58,7 @@ def build_config(config: SimConfig | None, config_cls: type | None, overrides: M
     """A private SimConfig from a base config and keyword overrides.
 
     Overrides name fields of SimConfig or of the task's config; `cameras` may hold CameraConfigs, dicts or plain names;
-    `task` and `randomization` may be dicts. The caller's objects are left alone.
+    `task` and `randomization` may be dicts, `randomization` also a preset's name. The caller's objects are left alone.
     """
     sim_fields = init_fields(SimConfig)
     task_fields = init_fields(config_cls) if config_cls else {}
@@ -68,6 +68,10 @@ def build_config(config: SimConfig | None, config_cls: type | None, overrides: M
     if "cameras" in sim_values:
         sim_values["cameras"] = [_camera(camera) for camera in sim_values["cameras"]]
     config = dataclasses.replace(config, **sim_values)
+    if config.domain_randomization:
+        from simscaleai_jax.sim.randomization import resolve
+
+        config = dataclasses.replace(config, randomization=resolve(config.randomization))
     task_values = {name: value for name, value in overrides.items() if name in task_fields}
     return dataclasses.replace(config, task=_task_config(config_cls, config.task, task_values))
 

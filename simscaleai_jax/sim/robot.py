@@ -175,7 +175,7 @@ def _build(model, site, joints, actuators, gripper, fingers, target, objects, se
         ee_site=site,
         target_mocap=int(model.body_mocapid[target]),
         table_mocap=int(model.body_mocapid[table]) if table >= 0 else -1,
-        table_top=_table_top(model, table),
+        table_top=table_surface(model, table),
         table_height=_table_height(model, table, data, geoms),
         object_body=np.array(objects, int),
         object_qpos=np.array([model.jnt_qposadr[j] + np.arange(7) for j in free], int).reshape(-1, 7),
@@ -201,11 +201,11 @@ def _joint_range(model: mujoco.MjModel, joints: list[int]) -> np.ndarray:
 def _table_height(model: mujoco.MjModel, table: int, data: mujoco.MjData, geoms: np.ndarray) -> float:
     """Top of the table; without one, where the lowest object rests, else 0."""
     if table >= 0:
-        return float(data.xpos[table, 2]) + _table_top(model, table)
+        return float(data.xpos[table, 2]) + table_surface(model, table)
     return float(np.min(data.geom_xpos[geoms, 2] - model.geom_aabb[geoms, 5], initial=np.inf)) if len(geoms) else 0.0
 
 
-def _table_top(model: mujoco.MjModel, table: int) -> float:
+def table_surface(model: mujoco.MjModel, table: int) -> float:
     """Height of the table's highest box face above its body, 0 without boxes."""
     boxes = [g for g in range(model.ngeom) if table >= 0 and model.geom_bodyid[g] == table and model.geom_type[g] == mujoco.mjtGeom.mjGEOM_BOX]
     return max((float(model.geom_pos[g, 2] + model.geom_size[g, 2]) for g in boxes), default=0.0)

@@ -4,8 +4,9 @@ A task is written once and runs everywhere: batched under `vmap` in MJX, and one
 gymnasium adapter. Its functions are unbatched.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -26,6 +27,15 @@ class Start:
     mocap_quat: Float[Array, "M 4"]
 
 
+def scenery(robot: Robot, target_pos: Float[Array, "3"], overrides: dict[str, Array]) -> Float[Array, "M 3"]:
+    """Positions of the movable scenery (mocap bodies), m: the target marker, and the table at this episode's height."""
+    mocap_pos = jnp.asarray(robot.mocap_pos, jnp.float32).at[robot.target_mocap].set(target_pos)
+    if robot.table_mocap >= 0 and "table_height" in overrides:
+        mocap_pos = mocap_pos.at[robot.table_mocap, 2].set(overrides["table_height"] - robot.table_top)
+    return mocap_pos
+
+
+@runtime_checkable
 class Task(Protocol):
     """Everything that makes a scene a task. `task_state` is the task's own frozen pytree: the goal and latches."""
 

@@ -1,5 +1,6 @@
 """`TaskEnv`: a task on host physics behind the documented hooks; `ReachEnv` and `PickPlaceEnv` are such classes."""
 
+import copy
 import types
 from typing import Any, ClassVar
 
@@ -63,7 +64,8 @@ class TaskEnv(BaseRobotEnv):
     def task(self) -> Any:
         """The task, built when first needed."""
         if self._task is None:
-            robot = find_robot(self.model, self._entry.has_object)
+            self._nominal = copy.copy(self.model)
+            robot = find_robot(self._nominal, self._entry.has_object)
             self._task = self._entry.make_task(robot, self.config.task)
             self._compile()
         return self._task
@@ -205,7 +207,7 @@ class TaskEnv(BaseRobotEnv):
         if self.config.domain_randomization:
             from simscaleai_jax.sim.randomization import draw
 
-            overrides = draw(key_model, self.config.randomization, self.model)
+            overrides = draw(key_model, self.config.randomization, self._nominal)
         return overrides, *self._task.sample(key_task, overrides)
 
 

@@ -12,9 +12,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
-from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
-from simscaleai_jax.sim.task import Bounds, Start
+from simscaleai_jax.sim.task import Bounds, Start, scenery
 from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig, check_scene, workspace_postures
 
 MAX_JOINT_VEL = 10.0  # rad/s, observations are clipped to it
@@ -60,7 +60,7 @@ class PickPlaceTask:
         half_size = jnp.asarray(overrides.get("object_half_size", robot.object_half_size[0]), jnp.float32)
         rest_height = table + half_size[2]
         noise = jax.random.uniform(keys[0], (7,), minval=-self.config.joint_noise, maxval=self.config.joint_noise)
-        joints = jnp.clip(robot.home_qpos[robot.joint_qpos] + noise, *robot.joint_range.T).astype(jnp.float32)
+        joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T).astype(jnp.float32)
         object_pos = jnp.append(self._uniform_on_table(keys[1]), rest_height)
         fingers = robot.finger_range[1]
         assisted = jnp.bool_(False)
@@ -69,7 +69,7 @@ class PickPlaceTask:
         target_pos = self._sample_target(keys[3], object_pos, rest_height)
         yaw = jax.random.uniform(keys[4], minval=-self.config.object_yaw, maxval=self.config.object_yaw)
         yaw = jnp.where(assisted, 0.0, yaw)
-        start = self._start(joints, fingers, object_pos, yaw, target_pos, table)
+        start = self._start(joints, fingers, object_pos, yaw, target_pos, overrides)
         zeros = {name: jnp.float32(0.0) for name in ("reach", "grasp", "lift", "place")}
         no = jnp.bool_(False)
         return start, PickPlaceState(target_pos, table, half_size, no, assisted, no, zeros, dict(zeros))
@@ -207,21 +207,18 @@ class PickPlaceTask:
         fingers = jnp.where(assisted & is_held, closed_on_object, self.robot.finger_range[1])
         return assisted, jnp.where(assisted, posture, joints), jnp.where(assisted, eased_pos, object_pos), fingers
 
-    def _start(self, joints, fingers, object_pos, yaw, target_pos, table) -> Start:
+    def _start(self, joints, fingers, object_pos, yaw, target_pos, overrides) -> Start:
         robot = self.robot
         closed, opened = robot.gripper_range.T
         is_closed = fingers < robot.finger_range[1]
         quat = jnp.array([jnp.cos(yaw / 2), 0.0, 0.0, jnp.sin(yaw / 2)])
-        qpos = jnp.asarray(robot.home_qpos, jnp.float32).at[robot.joint_qpos].set(joints)
+        qpos = place(jnp.asarray(robot.home_qpos, jnp.float32), robot.joint_qpos, joints)
         qpos = qpos.at[robot.finger_qpos].set(fingers)
-        ctrl = jnp.asarray(robot.home_ctrl, jnp.float32).at[robot.arm_actuators].set(joints)
-        mocap_pos = jnp.asarray(robot.mocap_pos, jnp.float32).at[robot.target_mocap].set(target_pos)
-        if robot.table_mocap >= 0:
-            mocap_pos = mocap_pos.at[robot.table_mocap, 2].set(table - robot.table_top)
+        ctrl = place(jnp.asarray(robot.home_ctrl, jnp.float32), robot.arm_actuators, joints)
         return Start(
             qpos=qpos.at[robot.object_qpos[0]].set(jnp.concatenate([object_pos, quat])),
             ctrl=ctrl.at[robot.gripper_actuators].set(jnp.where(is_closed, closed, opened)),
-            mocap_pos=mocap_pos,
+            mocap_pos=scenery(robot, target_pos, overrides),
             mocap_quat=jnp.asarray(robot.mocap_quat, jnp.float32),
         )
 

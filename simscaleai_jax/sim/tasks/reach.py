@@ -16,7 +16,7 @@ from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
 from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
-from simscaleai_jax.sim.task import Bounds, Start
+from simscaleai_jax.sim.task import Bounds, Start, scenery
 
 MAX_JOINT_VEL = 10.0  # rad/s, observations are clipped to it
 MAX_REACH = 2.0  # m, bound of observed positions
@@ -76,7 +76,7 @@ class ReachTask:
         start = Start(
             qpos=place(jnp.asarray(robot.home_qpos, jnp.float32), robot.joint_qpos, joints),
             ctrl=place(jnp.asarray(robot.home_ctrl, jnp.float32), robot.arm_actuators, joints),
-            mocap_pos=jnp.asarray(robot.mocap_pos, jnp.float32).at[robot.target_mocap].set(target),
+            mocap_pos=scenery(robot, target, overrides),
             mocap_quat=jnp.asarray(robot.mocap_quat, jnp.float32),
         )
         return start, ReachState(target_pos=target)
