@@ -117,15 +117,14 @@ def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> tuple[n
 
 def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> None:
     """Writes a video of each recorded episode (leaves [T, videos, ...]) with the ray-caster."""
-    from simscaleai_jax.sim.cameras import make_camera_fn
-    from simscaleai_jax.sim.config import CameraConfig
+    from simscaleai_jax.sim.cameras import make_portrait_fn
     from simscaleai_jax.sim.video import write_video
 
     model = env.physics.host_model
     names = [model.camera(i).name for i in range(model.ncam)]
     name = "front_cam" if "front_cam" in names else names[0]
-    camera_fn = make_camera_fn(model, [CameraConfig(name, 320, 240, float(model.camera(name).fovy[0]))])
-    frame_fn = jax.jit(lambda state: camera_fn(env.physics.kinematics(state), {})["image"])
+    portrait_fn = make_portrait_fn(model, name)
+    frame_fn = jax.jit(lambda state: portrait_fn(env.physics.kinematics(state), {}))
     for video in range(jax.tree.leaves(filmed)[0].shape[1]):
         states = [jax.tree.map(lambda leaf, t=t, v=video: leaf[t, v], filmed) for t in range(int(lengths[video]))]
         frames = [np.asarray(frame_fn(state)) for state in states]

@@ -12,11 +12,13 @@ from simscaleai_jax.sim.config import CameraConfig
 from simscaleai_jax.sim.render import (
     LOOK_KEYS,
     camera_pose,
+    find_camera,
     geom_poses,
     make_host_renderer,
     make_scene,
     move_camera,
     render,
+    render_smooth,
 )
 
 PORTRAIT_SIZE = (480, 360)  # pixels of the pictures that people look at
@@ -64,6 +66,22 @@ def make_camera_fn(
         return images
 
     return camera_fn
+
+
+def make_portrait_fn(
+    model: mujoco.MjModel, camera_name: str, width: int = PORTRAIT_SIZE[0], height: int = PORTRAIT_SIZE[1]
+) -> Callable[[Any, Mapping[str, Array]], Array]:
+    """A pure `(data, overrides) -> uint8 (height, width, 3)`: frames for people, with shadows and smooth edges."""
+    scene = make_scene(model)
+    find_camera(scene, camera_name)
+
+    def portrait_fn(data: Any, overrides: Mapping[str, Array]) -> Array:
+        bodies = data.xpos, data.xmat.reshape(-1, 3, 3)
+        pose = move_camera(camera_pose(scene, camera_name, *bodies), overrides)
+        seen = {key: overrides[key] for key in LOOK_KEYS if key in overrides}
+        return render_smooth(scene, *geom_poses(scene, *bodies), pose, width, height, overrides=seen)
+
+    return portrait_fn
 
 
 class HostCameras:

@@ -1,8 +1,16 @@
 """Batched ray-casting of MuJoCo scenes in pure JAX: RGB, depth and segmentation under jit and vmap, without OpenGL."""
 
-from simscaleai_jax.sim.render.camera import CAMERA_KEYS, Camera, camera_pose, look_at, make_camera, move_camera
+from simscaleai_jax.sim.render.camera import (
+    CAMERA_KEYS,
+    Camera,
+    camera_pose,
+    find_camera,
+    look_at,
+    make_camera,
+    move_camera,
+)
 from simscaleai_jax.sim.render.host import HostRenderer, make_host_renderer
-from simscaleai_jax.sim.render.raycast import LOOK_KEYS, render
+from simscaleai_jax.sim.render.raycast import LOOK_KEYS, render, render_smooth
 from simscaleai_jax.sim.render.scene import RenderScene, geom_poses, make_scene
 
 __all__ = [
@@ -12,6 +20,7 @@ __all__ = [
     "HostRenderer",
     "RenderScene",
     "camera_pose",
+    "find_camera",
     "geom_poses",
     "look_at",
     "make_camera",
@@ -19,4 +28,5 @@ __all__ = [
     "make_scene",
     "move_camera",
     "render",
+    "render_smooth",
 ]

@@ -5,17 +5,14 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.sim.render.camera import CAMERA_KEYS, Camera, check_fovy, check_resolution, find_camera, move_camera
 from simscaleai_jax.sim.render.materials import read_colours
-from simscaleai_jax.sim.render.raycast import LOOK_KEYS, render
+from simscaleai_jax.sim.render.raycast import LOOK_KEYS, render, render_smooth
 from simscaleai_jax.sim.render.scene import RenderScene, make_scene
-
-SUPERSAMPLE = 2  # rays per pixel and side in pictures for people
 
 
 @runtime_checkable
@@ -135,13 +132,8 @@ def _draw(scene: RenderScene, width, height, depth, segmentation, geom_pos, geom
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _draw_smooth(scene: RenderScene, width, height, geom_pos, geom_mat, camera, look):
-    """Averages SUPERSAMPLE x SUPERSAMPLE rays per pixel, with shadows."""
     camera, look = _aimed(camera, look)
-    size = SUPERSAMPLE * width, SUPERSAMPLE * height
-    options = {"overrides": look, "depth": False, "segmentation": False, "shadows": True}
-    fine = render(scene, geom_pos, geom_mat, camera, *size, **options)["rgb"]
-    blocks = fine.reshape(height, SUPERSAMPLE, width, SUPERSAMPLE, 3).astype(jnp.float32)
-    return jnp.round(blocks.mean(axis=(1, 3))).astype(jnp.uint8)
+    return render_smooth(scene, geom_pos, geom_mat, camera, width, height, overrides=look)
 
 
 def _aimed(camera: Camera, look: Mapping[str, Any]) -> tuple[Camera, dict[str, Any]]:
