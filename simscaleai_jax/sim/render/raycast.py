@@ -52,7 +52,7 @@ def render(
       overrides: any of LOOK_KEYS: geom_rgb (G, 3) in [0, 1], geom_size (G, 3) m, light_pos (L, 3) m, light_dir (L, 3),
         light_diffuse (L, 3), ambient (3,); the model's where a key is missing.
       rgb, depth, segmentation: which pictures to make.
-      shadows: hard shadows of the lights that cast them; costs about half as much again.
+      shadows: hard shadows of the lights that cast them; each light costs another pass over the geoms.
       ray_chunk: at most about this many rays at once (whole rows), to bound memory; None takes all.
 
     Returns:

@@ -1,0 +1,74 @@
+# Needs only make and a Python >= 3.12 with venv and pip; everything else goes into .venv.
+PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := outputs/reach_demo
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
+
+# An interpreter for which a CPU build of torch is at hand; it only runs the torch side of the comparisons.
+TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/python3.11 $(PYTHON); do \
+	$$p -c '' 2>/dev/null && { echo $$p; break; }; done)
+TORCH_VENV := .venv-torch
+TORCH_VERSION := 2.13.0
+
+.PHONY: help demo test lint types unit test-slow test-opengl test-torch test-warp check-python clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.runtime  ## train PPO on reach, evaluate it, write video, curve and checkpoint (a few minutes)
+	@mkdir -p $(DEMO)
+	$(BIN)/simscale rl --config configs/ppo_reach.yaml --save-path $(DEMO)
+	$(BIN)/simscale eval $(DEMO) --n-episodes 100 --seed 1000 --save-videos --video-dir $(DEMO)/videos --output $(DEMO)/eval.json
+
+test: lint types unit  ## lint, types and the default tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones
+	$(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp"
+
+test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl
+
+test-torch: $(VENV)/.dev $(TORCH_VENV)/.done  ## JAX models against their torch mirror
+	SIMSCALE_TORCH_PYTHON=$(CURDIR)/$(TORCH_VENV)/bin/python $(BIN)/python -m pytest -m torch
+
+test-warp: $(VENV)/.warp  ## the warp backend, on CPU where there is no GPU
+	$(BIN)/python -m pytest -m warp
+
+check-python:
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.12 found; set PYTHON=/path/to/python3.12"; exit 1; }
+
+$(VENV)/.created: | check-python
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.created pyproject.toml requirements.lock
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(PIP_INSTALL) --editable '.[dev,lerobot]'
+	@touch $@
+
+$(VENV)/.warp: $(VENV)/.dev
+	$(PIP_INSTALL) --editable '.[warp]'
+	@touch $@
+
+$(TORCH_VENV)/.done:
+	$(TORCH_PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH_VERSION) numpy safetensors h5py
+	@touch $@
+
+clean:  ## remove the environments and what the demo wrote
+	rm -rf $(VENV) $(TORCH_VENV) outputs
