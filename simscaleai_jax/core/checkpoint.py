@@ -193,7 +193,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text())
         version = record["manifest"]["format_version"]
-        record["files"], record["arrays"], record["crc32"]
+        _ = (record["files"], record["arrays"], record["crc32"])
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} was not written by this package or is cut short ({error!r}).") from None
     if version > FORMAT_VERSION:

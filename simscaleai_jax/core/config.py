@@ -125,6 +125,7 @@ def _convert_union(args: tuple, value: Any, where: str) -> Any:
         return None
     members = [arg for arg in args if arg is not type(None)]
     exact = [arg for arg in members if isinstance(arg, type) and type(value) is arg]
+    failure = ValueError(f"{where} has no type that a value can have.")
     for member in exact + members:
         try:
             return _convert(member, value, where)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from simscaleai_jax.core import sharding
@@ -49,7 +50,7 @@ def _flat_name(names: tuple) -> str:
 
 
 def _host_copy(leaf: Any) -> np.ndarray:
-    if hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         from jax.experimental import multihost_utils
@@ -60,13 +61,13 @@ def _host_copy(leaf: Any) -> np.ndarray:
 
 def _place(array: np.ndarray, leaf: Any, name: str, where: str) -> Any:
     """One stored array with the shape checked and the dtype, key type and sharding of its target leaf."""
-    is_key = hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    is_key = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     shape = tuple(np.shape(leaf))
     stored = array.shape[:-1] if is_key else array.shape
     if stored != shape:
         raise ValueError(f"{where} holds {name!r} with shape {stored}, wanted {shape}.")
     value = (
-        jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+        jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
         if is_key
         else array.astype(leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf))
     )

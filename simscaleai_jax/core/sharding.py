@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,13 +19,13 @@ BATCH = P(AXIS)  # [B, ...]: environments and batches
 TIME_BATCH = P(None, AXIS)  # [T, B, ...]: rollouts
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A 1-D mesh over `devices` (default: every device of every process)."""
     devices = list(jax.devices() if devices is None else devices)
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def pick_devices(device: str = "auto", count: int | None = None) -> list[jax.Device]:
+def pick_devices(device: str = "auto", count: int | None = None) -> list[Any]:
     """Devices for a documented device string: "auto", "cpu", "gpu" (or "cuda", "cuda:0"), "tpu".
 
     Without `count`, a CPU gives one device (XLA already uses its cores), accelerators give all of them.
@@ -79,7 +80,7 @@ def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     """Places one array that every process holds whole, also where some devices belong to other processes."""
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     import numpy as np

@@ -1,7 +1,7 @@
 """How commands read their options: a dataclass, a YAML file under it, and flags over it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import tyro
 from rich.console import Console
@@ -17,11 +17,10 @@ def parse[T](cls: type[T], argv: Sequence[str], command: str, description: str) 
       FileNotFoundError, ValueError: the file is missing or holds a key that `cls` does not have.
       SystemExit: what tyro does after `--help` or a wrong option.
     """
-    default = None
     path = config_path(argv)
-    if path is not None:
-        default = load_yaml(path, cls)
-    return tyro.cli(cls, args=list(argv), default=default, prog=f"simscale {command}", description=description)
+    default = None if path is None else load_yaml(path, cls)
+    filled = tyro.cli(cls, args=list(argv), default=default, prog=f"simscale {command}", description=description)
+    return cast(T, filled)
 
 
 def config_path(argv: Sequence[str]) -> str | None:

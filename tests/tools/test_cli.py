@@ -63,7 +63,7 @@ def test_options_win_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["rll"], "Unknown command 'rll'. Available: eval, list-envs, list-models, rl"),
+        (["rll"], "Did you mean 'rl'?"),
         (["rl", "--env-name", "raech"], "Unknown env 'raech'. Available: "),
         (["rl", "--config", "missing.yaml"], "Config file 'missing.yaml' does not exist"),
         (["rl", "--n-steps", "100", "--num-envs", "64", "--save-path", "{tmp}/run"], "nearest: 64 or 128"),

@@ -17,8 +17,7 @@ LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 IMAGE_FEATURES = 64
 
 
-@struct.dataclass
-class Normal:
+class Normal(struct.PyTreeNode):
     """A diagonal normal distribution over actions.
 
     Attributes:

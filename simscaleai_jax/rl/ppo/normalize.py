@@ -8,14 +8,10 @@ from flax import struct
 from jaxtyping import Array, Float
 
 CLIP = 10.0
-# A field of a state tree: the array that its docstring describes, or what stands for it (a sharding, a stack of seeds).
-Leaf = Any
-
 EPSILON = 1e-4  # added to the variance: inputs that hardly move are not blown up
 
 
-@struct.dataclass
-class RunningStats:
+class RunningStats(struct.PyTreeNode):
     """Statistics of everything seen so far.
 
     Attributes:
@@ -24,9 +20,9 @@ class RunningStats:
       count: [] number of rows seen, as float32.
     """
 
-    mean: Leaf
-    var: Leaf
-    count: Leaf
+    mean: Any
+    var: Any
+    count: Any
 
 
 def init_stats(size: int) -> RunningStats:

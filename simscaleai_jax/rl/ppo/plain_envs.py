@@ -47,8 +47,9 @@ class SingleEnv:
         if terminated or truncated:
             obs = self._env.reset()[0]
         success = [bool(info.get("success", info.get("is_success", False)))]
-        flags = (np.array([bool(flag)]) for flag in (terminated, truncated))
-        return Step(_batch(obs), np.array([reward], np.float32), *flags, final, np.array(success), np.ones(1, bool))
+        flags = np.array([[bool(terminated)], [bool(truncated)]])
+        rewards = np.array([reward], np.float32)
+        return Step(_batch(obs), rewards, flags[0], flags[1], final, np.array(success), np.ones(1, bool))
 
 
 class VectorEnv:

@@ -13,12 +13,11 @@ from jaxtyping import Array, Float
 
 from simscaleai_jax.core.observations import state_vector
 from simscaleai_jax.rl.ppo.config import PPOConfig
-from simscaleai_jax.rl.ppo.normalize import Leaf, RunningStats, normalize
+from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
 from simscaleai_jax.rl.ppo.state import ROLLOUT_KEY, Learner, PPOState
 
 
-@struct.dataclass
-class Rollout:
+class Rollout(struct.PyTreeNode):
     """Transitions, every leaf [T, B, ...].
 
     Attributes:
@@ -36,18 +35,18 @@ class Rollout:
       episode_length: its length so far.
     """
 
-    inputs: Leaf
-    next_inputs: Leaf
-    action: Leaf
-    log_prob: Leaf
-    value: Leaf
-    reward: Leaf
-    terminated: Leaf
-    truncated: Leaf
-    success: Leaf
-    nan: Leaf
-    episode_return: Leaf
-    episode_length: Leaf
+    inputs: Any
+    next_inputs: Any
+    action: Any
+    log_prob: Any
+    value: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    success: Any
+    nan: Any
+    episode_return: Any
+    episode_length: Any
 
 
 def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:

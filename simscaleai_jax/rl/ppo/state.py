@@ -10,7 +10,7 @@ from flax import nnx, struct
 from simscaleai_jax.core.sharding import BATCH, REPLICATED
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.networks import ActorCritic
-from simscaleai_jax.rl.ppo.normalize import Leaf, init_stats
+from simscaleai_jax.rl.ppo.normalize import init_stats
 
 ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the training key
 
@@ -20,8 +20,7 @@ METRICS = (
 )  # fmt: skip
 
 
-@struct.dataclass
-class EpisodeStats:
+class EpisodeStats(struct.PyTreeNode):
     """Means over the episodes that ended in the latest update in which one ended; NaN before the first.
 
     Attributes:
@@ -30,14 +29,15 @@ class EpisodeStats:
       success: [] share whose last step was a success.
     """
 
-    reward: Leaf
-    length: Leaf
-    success: Leaf
+    reward: Any
+    length: Any
+    success: Any
 
 
-@struct.dataclass
-class PPOState:
+class PPOState(struct.PyTreeNode):
     """State of training; environments' leaves lead with the (global) number of environments B.
+
+    Fields are not type-checked: a tree of this kind may also hold shardings, or a stack of many seeds.
 
     Attributes:
       params: weights, nested dict.
@@ -52,16 +52,16 @@ class PPOState:
       env: state of the environments; () where a Python loop steps them.
     """
 
-    params: Leaf
-    opt_state: Leaf
-    learning_rate: Leaf
-    normalizer: Leaf
-    reward_stats: Leaf
-    episodes: Leaf
-    key: Leaf
-    update: Leaf
-    discounted_return: Leaf
-    env: Leaf
+    params: Any
+    opt_state: Any
+    learning_rate: Any
+    normalizer: Any
+    reward_stats: Any
+    episodes: Any
+    key: Any
+    update: Any
+    discounted_return: Any
+    env: Any
 
 
 STATE_SPECS = PPOState(
@@ -70,8 +70,7 @@ STATE_SPECS = PPOState(
 )  # fmt: skip
 
 
-@struct.dataclass
-class Learner:
+class Learner(struct.PyTreeNode):
     """The static half: what the pure functions close over.
 
     Attributes:

@@ -14,15 +14,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from simscaleai_jax.rl.ppo.config import Layout, PPOConfig
-from simscaleai_jax.rl.ppo.normalize import Leaf
 from simscaleai_jax.rl.ppo.rollout import normalized
 from simscaleai_jax.rl.ppo.state import Learner, PPOState
 
 ADAPTIVE_LR = (1e-5, 1e-2)
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """What the loss needs of each transition; leading axes are the same for every leaf.
 
     Attributes:
@@ -34,12 +32,12 @@ class Batch:
       returns: target of the value function.
     """
 
-    inputs: Leaf
-    action: Leaf
-    log_prob: Leaf
-    value: Leaf
-    advantage: Leaf
-    returns: Leaf
+    inputs: Any
+    action: Any
+    log_prob: Any
+    value: Any
+    advantage: Any
+    returns: Any
 
 
 def ppo_loss(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from simscaleai_jax.core.checkpoint import Manifest, read_manifest
-from simscaleai_jax.tools.arguments import given, parse, print_table
+from simscaleai_jax.tools.arguments import parse, print_table
 
 DESCRIPTION = """Play fresh episodes with the policy of a checkpoint and print how often it succeeds.
 
@@ -32,7 +32,7 @@ class EvalOptions:
       n_episodes: episodes on each physics.
       max_steps: steps after which an episode is cut; default: the environment's own limit.
       render: show the episodes on host physics in a window.
-      save_videos: write videos of the first episodes.
+      save_videos: write videos of the first three episodes on host physics.
       video_dir: where to.
       physics: "mjx", "host" or "both".
       host_dt: seconds per physics step on the host.
@@ -73,11 +73,14 @@ def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
     settings = dict(manifest.env.get("config", {})) if name == manifest.env.get("name") else {}
     settings.setdefault("cameras", [])
     policy = load_policy(options.checkpoint, manifest)
+    on_host = settings | {"dt": options.host_dt, "impl": "c"}
     results = {}
     if options.physics in ("both", "mjx"):
         results["MJX"] = _on_mjx(name, settings, policy, options)
     if options.physics in ("both", "host"):
-        results["host"] = _on_host(name, settings | {"dt": options.host_dt, "impl": "c"}, policy, options)
+        results["host"] = _on_host(name, on_host, policy, options)
+    if options.save_videos:
+        film(name, on_host, policy, options)
     return results
 
 
@@ -101,27 +104,42 @@ def _on_mjx(name: str, settings: dict[str, Any], policy: Any, options: EvalOptio
 
 
 def _on_host(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, float]:
-    import jax
-    import numpy as np
-
     from simscaleai_jax.rl.evaluator import evaluate_policy
     from simscaleai_jax.sim.factory import make_env
 
     env = make_env(name, render_mode="human" if options.render else None, **settings)
-    config = dataclasses.replace(_config(options, env.unwrapped.config), save_videos=options.physics == "host")
-    config.save_videos &= options.save_videos
-    act, key = jax.jit(policy), jax.random.key(options.seed)
+    predict, config = _predict_fn(policy), _config(options, env.unwrapped.config)
     try:
-        result = evaluate_policy(env, lambda obs: np.asarray(act(obs, key)), config)
+        return evaluate_policy(env, predict, config) | {"dt": options.host_dt}
     finally:
         env.close()
-    return result | {"dt": options.host_dt}
+
+
+def film(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions) -> None:
+    """Plays the first episodes of the host's evaluation once more in front of a camera."""
+    from simscaleai_jax.rl.evaluator import evaluate_policy
+    from simscaleai_jax.sim.factory import make_env
+
+    env = make_env(name, None, **settings | {"cameras": [{"name": "front_cam", "width": 320, "height": 240}]})
+    config = _config(options, env.unwrapped.config)
+    config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
+    try:
+        evaluate_policy(env, _predict_fn(policy), config)
+    finally:
+        env.close()
+
+
+def _predict_fn(policy: Any) -> Any:
+    """predict_fn(obs) of a pure policy, jitted."""
+    import jax
+    import numpy as np
+
+    act, key = jax.jit(policy), jax.random.key(0)
+    return lambda obs: np.asarray(act(obs, key))
 
 
 def _config(options: EvalOptions, env_config: Any) -> Any:
     from simscaleai_jax.rl.evaluator import EvalConfig
 
-    limits = given({"max_steps": options.max_steps or env_config.max_episode_steps})
-    return EvalConfig(
-        options.n_episodes, save_videos=options.save_videos, video_dir=options.video_dir, seed=options.seed, **limits
-    )
+    steps = options.max_steps or env_config.max_episode_steps
+    return EvalConfig(options.n_episodes, steps, render=options.render, video_dir=options.video_dir, seed=options.seed)
