@@ -1,8 +1,8 @@
 """Weights to and from torch.
 
-`transfer` converts checkpoints and files, `mapping` lists every name and layout, `torch_mirror` holds torch modules that
-load the exports. Nothing is imported here, so that `simscaleai_jax.interop.torch_mirror` works in an interpreter that has
-torch and no JAX.
+`transfer` converts checkpoints and files, `mapping` lists every name and layout, `torch_mirror` holds torch modules
+that load the exports. Nothing is imported here, so that `simscaleai_jax.interop.torch_mirror` works in an interpreter
+that has torch and no JAX.
 """
 
 from typing import Any

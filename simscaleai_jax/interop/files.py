@@ -1,6 +1,6 @@
 """The two file formats of torch weights. torch itself is needed for .pt only.
 
-`.safetensors`: float32 tensors, string metadata model_name, model_kwargs (JSON), step, format_version, statistics (JSON).
+`.safetensors`: float32 tensors, string metadata model_name, model_kwargs (JSON), step, format_version, statistics.
 `.pt`: a plain dict {"model_state_dict", "model_name", "model_kwargs", "step"}, loadable with weights_only=True; with
 "statistics" where the model has normalisation statistics.
 """

@@ -1,6 +1,7 @@
-"""Every parameter's two names and layouts: here "action_head/layers/0/kernel" (in, out), in torch "action_head.0.weight".
+"""Every parameter's two names and layouts.
 
-A model's table is a list of `Entry`; converting is reading it in one direction or the other. NumPy only.
+Ours is "action_head/layers/0/kernel" (in, out), torch's is "action_head.0.weight" (out, in). A model's table is a list
+of `Entry`; converting is reading it in one direction or the other. NumPy only.
 """
 
 import dataclasses

@@ -4,8 +4,9 @@
     model = load("policy.safetensors")          # strict, in eval mode
     action = model.predict({"state": state})
 
-Class names, constructors and state_dict names are the documented ones. Inputs follow the same contract as the JAX models:
-images uint8 (B, H, W, C) or float (B, C, H, W) in [0, 1]; the state is obs["state"] or the other keys in sorted order.
+Class names, constructors and state_dict names are the documented ones. Inputs follow the same contract as the JAX
+models: images uint8 (B, H, W, C) or float (B, C, H, W) in [0, 1]; the state is obs["state"] or the other keys in sorted
+order.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ MODELS = {
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Reads an export, .safetensors or .pt: {"model_state_dict", "model_name", "model_kwargs", "step", "statistics"?}."""
+    """Reads an export: {"model_state_dict", "model_name", "model_kwargs", "step"} and, if it has them, "statistics"."""
     path = Path(path)
     if path.suffix != ".safetensors":
         return torch.load(path, map_location="cpu", weights_only=True)

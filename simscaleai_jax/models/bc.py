@@ -14,6 +14,7 @@ from simscaleai_jax.models.inputs import model_image, model_state
 from simscaleai_jax.models.layers import MLP, compute_dtype, fan_in_uniform, linear, make_rngs
 from simscaleai_jax.models.losses import error_fn, masked_mean, target_actions, valid_steps
 from simscaleai_jax.models.registry import register_model
+from simscaleai_jax.models.specs import shape
 
 STATE_HIDDEN_LAYERS = 2
 POOLED = 4  # the image encoder pools to 4x4
@@ -102,6 +103,14 @@ class BehaviorCloning(nnx.Module):
         """What jit can take: the batch without its instructions, which this model does not read."""
         return {name: value for name, value in batch.items() if name != "language"}
 
+    def input_spec(self, batch_size: int) -> dict[str, Any]:
+        """Shapes of a prepared training batch."""
+        observations = {"state": shape(batch_size, self.state_dim)}
+        if self.use_image:
+            size = self.image_size
+            observations["image"] = shape(batch_size, size, size, self.image_channels, dtype=jnp.uint8)
+        return {"observations": observations, "actions": shape(batch_size, self.action_dim)}
+
     def _scores(self, batch: Mapping[str, Any], actions: Array) -> dict[str, Array]:
         if "actions" not in batch:
             return {}
@@ -151,7 +160,7 @@ class ImageEncoder(nnx.Module):
 
 
 def adaptive_average_pool(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B P P C"]:
-    """Averages over `size` x `size` windows that cover the image; window i spans floor(i n / size) to ceil((i+1) n / size)."""
+    """Averages over `size` x `size` windows that cover the image, of floor(i n / size) to ceil((i + 1) n / size)."""
     rows, columns = (jnp.asarray(_pool_matrix(n, size), x.dtype) for n in x.shape[1:3])
     return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns)
 

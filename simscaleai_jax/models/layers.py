@@ -1,6 +1,7 @@
 """Linear layers, norms and perceptrons in torch's default initialisation, with a separate dtype for computing."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +57,8 @@ def fan_in_uniform(fan_in: int) -> nnx.initializers.Initializer:
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The exact GELU, x * Phi(x)."""
-    return jax.nn.gelu(x, approximate=False)
+    """The exact GELU, x Phi(x), through erf: `jax.nn.gelu` uses erfc, which costs twice as much on a CPU."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(2.0**-0.5, x.dtype)))
 
 
 class MLP(nnx.Module):
@@ -80,7 +81,7 @@ class MLP(nnx.Module):
         self.activation = activation
         self.dropout = dropout
         sizes = [in_dim, *[hidden_dim] * num_hidden, out_dim]
-        self.layers = nnx.List([linear(a, b, dtype=dtype, rngs=rngs) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.layers = nnx.List([linear(a, b, dtype=dtype, rngs=rngs) for a, b in pairwise(sizes)])
 
     @property
     def num_sites(self) -> int:

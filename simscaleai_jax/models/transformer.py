@@ -52,15 +52,16 @@ class EncoderLayer(nnx.Module):
         return x + dropout(self.linear2(hidden), self.dropout, site[3])
 
     def _attend(self, x: Float[Array, "B N D"], num_out: int | None, seed: Any) -> Float[Array, "B M D"]:
-        batch, length, width = x.shape
-        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv[:, :num_out, 0], qkv[:, :, 1], qkv[:, :, 2]
+        width, heads = x.shape[2], self.num_heads
+        parts = jnp.split(self.qkv(x), 3, axis=-1)  # split, not slices: its gradient is one concatenation
+        query, key, value = (part.reshape(*part.shape[:2], heads, width // heads) for part in parts)
+        query = query[:, :num_out]
         if seed is None or self.dropout == 0.0:
             implementation: Any = None if self.attention == "auto" else self.attention
             mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
         else:
             mixed = _attention_with_dropout(query, key, value, self.dropout, seed)
-        return self.out(mixed.reshape(batch, -1, width))
+        return self.out(mixed.reshape(*mixed.shape[:2], width))
 
 
 class TransformerEncoder(nnx.Module):

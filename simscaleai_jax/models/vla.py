@@ -20,6 +20,7 @@ from simscaleai_jax.models.losses import masked_mean, target_actions, valid_step
 from simscaleai_jax.models.policy_heads import DiffusionActionHead, FlowActionHead
 from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 from simscaleai_jax.models.registry import register_model
+from simscaleai_jax.models.specs import shape
 from simscaleai_jax.models.transformer import TransformerEncoder
 from simscaleai_jax.models.vision import PatchEmbedding, VisionEncoder
 
@@ -32,9 +33,9 @@ HEAD_TYPES = ("mlp", "diffusion", "flow")
 class VisionLanguageAction(nnx.Module):
     """Predicts one action (B, A), or with `action_horizon` h > 1 a chunk (B, h, A), in [-1, 1].
 
-    Beyond the documented arguments: `head_layers`, `num_diffusion_steps`, `num_inference_steps` and `schedule` shape the
-    diffusion and flow heads; `dtype` is the computing dtype; `scan_layers`, `remat` and `attention` ("auto", "xla",
-    "cudnn") choose how the transformers run, not what they compute.
+    Beyond the documented arguments: `head_layers`, `num_diffusion_steps`, `num_inference_steps` and `schedule` shape
+    the diffusion and flow heads; `dtype` is the computing dtype; `scan_layers`, `remat` and `attention` ("auto",
+    "xla", "cudnn") choose how the transformers run, not what they compute.
     """
 
     def __init__(
@@ -147,11 +148,11 @@ class VisionLanguageAction(nnx.Module):
         batch = self.prepare_batch(batch)
         key_tokens, key_head = (None, None) if key is None else jax.random.split(key)
         features = self.features(batch, key=key_tokens)
-        shape = chunk_shape(features.shape[0], self.action_horizon, self.action_dim)
-        target = target_actions(batch, shape) if "actions" in batch else None
-        valid = valid_steps(batch, shape)
+        actions_shape = chunk_shape(features.shape[0], self.action_horizon, self.action_dim)
+        target = target_actions(batch, actions_shape) if "actions" in batch else None
+        valid = valid_steps(batch, actions_shape)
         if self.action_head_type == "mlp":
-            out = {"predicted_actions": self.action_head(features, key=key_head).reshape(shape)}
+            out = {"predicted_actions": self.action_head(features, key=key_head).reshape(actions_shape)}
         else:
             out = self.action_head(features, target, key=key_head, valid=valid)
         if target is not None:
@@ -213,6 +214,19 @@ class VisionLanguageAction(nnx.Module):
         if not is_text(batch["language"]):
             return dict(batch)
         return prepare_language(batch, self.language_encoder.tokenize, leading_size(batch["observations"]))
+
+
+    def input_spec(self, batch_size: int) -> dict[str, Any]:
+        """Shapes of a prepared training batch."""
+        size = self.image_size
+        observations = {"image": shape(batch_size, size, size, self.in_channels, dtype=jnp.uint8)}
+        if self.state_dim > 0:
+            observations["state"] = shape(batch_size, self.state_dim)
+        actions = shape(*chunk_shape(batch_size, self.action_horizon, self.action_dim))
+        spec: dict[str, Any] = {"observations": observations, "actions": actions}
+        if self.use_language:
+            spec["language"] = shape(batch_size, self.max_text_len, dtype=jnp.int32)
+        return spec
 
 
 class StateProjection(nnx.Module):

@@ -37,6 +37,21 @@ COMMANDS = {
         "Convert a data set to LeRobot or robomimic, or from LeRobot",
         "simscale export-dataset data/reach.h5 lerobot/reach --to lerobot",
     ),
+    "viz-env": (
+        "simscaleai_jax.tools.commands.viz_env",
+        "Draw frames of an environment, or a video",
+        "simscale viz-env --env-name pick_place --save frames.png",
+    ),
+    "viz-cameras": (
+        "simscaleai_jax.tools.commands.viz_cameras",
+        "Draw RGB, depth and segmentation of every camera",
+        "simscale viz-cameras --env-name pick_place --save cameras.png",
+    ),
+    "viz-live": (
+        "simscaleai_jax.tools.commands.viz_live",
+        "Watch episodes in MuJoCo's viewer",
+        "simscale viz-live --env-name reach",
+    ),
     "viz-dataset": (
         "simscaleai_jax.tools.commands.viz_dataset",
         "Draw what is in a data set",
@@ -46,6 +61,16 @@ COMMANDS = {
         "simscaleai_jax.tools.commands.viz_trajectory",
         "Draw one episode of a data set",
         "simscale viz-trajectory data/reach.h5 --episode 3 --save episode.png",
+    ),
+    "export": (
+        "simscaleai_jax.tools.commands.export",
+        "Write a checkpoint's weights for torch",
+        "simscale export checkpoints/bc --format safetensors",
+    ),
+    "import": (
+        "simscaleai_jax.tools.commands.import_",
+        "Read torch weights into a checkpoint",
+        "simscale import policy.safetensors --output checkpoints/policy",
     ),
     "list-envs": ("simscaleai_jax.tools.commands.list_envs", "List environments", "simscale list-envs"),
     "list-models": ("simscaleai_jax.tools.commands.list_models", "List models", "simscale list-models"),

@@ -132,7 +132,7 @@ class DiffusionActionHead(nnx.Module):
         noise: Float[Array, "B ..."] | None = None,
         num_steps: int | None = None,
     ) -> Float[Array, "B ..."]:
-        """Actions (B, A) or (B, h, A) from `noise` (drawn from `key` when None) in exactly `num_steps` network calls."""
+        """Actions (B, A) or (B, h, A) from `noise` (None: drawn from `key`) in exactly `num_steps` network calls."""
         shape = chunk_shape(features.shape[0], self.action_horizon, self.action_dim)
         start = jax.random.normal(draw_key(key), shape) if noise is None else noise
         steps = sampling_steps(self.num_diffusion_steps, self.num_inference_steps if num_steps is None else num_steps)

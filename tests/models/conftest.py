@@ -1,0 +1,67 @@
+"""Small models that the tests share, and strict rank promotion around every test here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import pytest
+from flax import nnx
+
+from simscaleai_jax.models import BehaviorCloning, VisionLanguageAction
+from simscaleai_jax.models.specs import fake_batch
+
+TINY_VLA = {
+    "image_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2, "num_layers": 1, "mlp_ratio": 2.0,
+    "max_text_len": 6, "lang_num_layers": 1, "state_dim": 5, "head_layers": 2,
+}  # fmt: skip
+CASES: dict[str, tuple[type, dict[str, Any]]] = {
+    "bc": (BehaviorCloning, {"state_dim": 5, "hidden_dim": 16, "n_layers": 2}),
+    "bc-image": (
+        BehaviorCloning,
+        {"state_dim": 5, "hidden_dim": 16, "use_image": True, "image_size": 36, "image_embed_dim": 8},
+    ),
+    "vla-mlp": (VisionLanguageAction, {**TINY_VLA, "action_horizon": 3}),
+    "vla-diffusion": (VisionLanguageAction, {**TINY_VLA, "action_head_type": "diffusion"}),
+    "vla-flow": (VisionLanguageAction, {**TINY_VLA, "action_head_type": "flow", "action_horizon": 3}),
+}
+BATCH = 2
+
+
+@pytest.fixture(autouse=True)
+def strict_ranks() -> Iterator[None]:
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+class Compiled:
+    """A model of `CASES` with its jitted loss, gradient and evaluation, compiled once a session."""
+
+    def __init__(self, name: str) -> None:
+        cls, kwargs = CASES[name]
+        self.name = name
+        self.model = cls(**kwargs)
+        self.batch = fake_batch(self.model.input_spec(BATCH))
+        graphdef, self.params = nnx.split(self.model)
+
+        def loss(params: Any, batch: Any, key: Any) -> tuple[Any, Any]:
+            out = nnx.merge(graphdef, params)(batch, key=key)
+            return out["loss"], out
+
+        self.train = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        evaluated = cls(**kwargs)
+        evaluated.eval()
+        eval_graphdef = nnx.graphdef(evaluated)
+        self.evaluate = jax.jit(lambda params, batch, key: nnx.merge(eval_graphdef, params)(batch, key=key))
+
+
+@pytest.fixture(scope="session")
+def compiled_cache() -> dict[str, Compiled]:
+    return {}
+
+
+@pytest.fixture(params=sorted(CASES))
+def compiled(request: pytest.FixtureRequest, compiled_cache: dict[str, Compiled]) -> Compiled:
+    name = request.param
+    if name not in compiled_cache:
+        compiled_cache[name] = Compiled(name)
+    return compiled_cache[name]
