@@ -1,4 +1,4 @@
-"""Builds a complete demonstration file from groups that lie in other files: a shard from its parts, a data set from shards."""
+"""Builds a complete file from groups that lie in other files: a shard from its parts, a data set from its shards."""
 
 import contextlib
 import errno
@@ -11,12 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, demo_name, write_masks, write_statistics
+from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, H5, demo_name, write_masks, write_statistics
 from simscaleai_jax.core.demonstrations.statistics import compute_statistics
-from simscaleai_jax.core.observations import is_image_key
-
-CACHED_BYTES = 64 * 2**20  # a column up to this size is read once and kept for the second pass of its statistics
-IMAGE_ROWS = 64
+from simscaleai_jax.datagen.columns import COLUMNS, Columns
 
 
 def assemble(
@@ -63,33 +60,35 @@ def _write(
     link: bool,
 ) -> None:
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(h5py.File(path, "w", libver="latest"))
+        file: H5 = stack.enter_context(h5py.File(path, "w", libver="latest"))
         data = file.create_group("data", track_order=True)
-        found: dict[int, h5py.Group] = {}
+        found: dict[int, H5] = {}
         for source in sources:
             found |= _link_demos(source, data, set(numbers), stack) if link else _copy_demos(source, data, set(numbers))
         missing = [number for number in numbers if number not in found]
         if missing:
             raise ValueError(f"{demo_name(missing[0])} is missing ({len(missing)} of {len(numbers)}).")
         demos = [found[number] for number in numbers]
-        successes = [number for number, demo in zip(numbers, demos, strict=True) if demo.attrs["success"]]
+        columns = Columns(sources, demos, stack)
+        successes = [number for number, success in zip(numbers, columns.summary("success"), strict=True) if success]
         wanted = set(numbers)
-        cut = {name: [demo_name(n) for n in sorted(wanted.intersection(chosen.tolist()))] for name, chosen in masks.items()}
+        cut = {
+            name: [demo_name(n) for n in sorted(wanted.intersection(chosen.tolist()))] for name, chosen in masks.items()
+        }
         write_masks(file, cut | {"success": [demo_name(n) for n in successes]})
-        columns = _ColumnReader(demos)
         write_statistics(file, compute_statistics(columns, ["actions", *(f"obs/{key}" for key in demos[0]["obs"])]))
         data.attrs.update(attributes)
-        data.attrs["total"] = sum(int(demo.attrs["num_samples"]) for demo in demos)
+        data.attrs["total"] = int(columns.summary("num_samples").sum())
         data.attrs["format_version"] = FORMAT_VERSION
-        data.attrs["mean_return"] = float(np.mean([rewards.sum(dtype=np.float64) for rewards in columns("rewards")]))
+        data.attrs["mean_return"] = float(columns.summary("return").mean())
         data.attrs["successes"] = len(successes)
-        data.attrs["attempts"] = sum(int(demo.attrs["attempts"]) for demo in demos)
+        data.attrs["attempts"] = int(columns.summary("attempts").sum())
         data.attrs["first_episode"] = numbers[0]
         data.attrs["num_episodes"] = len(numbers)
         data.attrs["complete"] = True
 
 
-def _copy_demos(source: Path, data: h5py.Group, wanted: set[int]) -> dict[int, h5py.Group]:
+def _copy_demos(source: Path, data: H5, wanted: set[int]) -> dict[int, H5]:
     """Copies demos as they are stored; returns the copies."""
     copies = {}
     with h5py.File(source, "r") as file:
@@ -99,9 +98,11 @@ def _copy_demos(source: Path, data: h5py.Group, wanted: set[int]) -> dict[int, h
     return copies
 
 
-def _link_demos(source: Path, data: h5py.Group, wanted: set[int], stack: contextlib.ExitStack) -> dict[int, h5py.Group]:
-    """Links demos by a path relative to the new file; returns the originals, because HDF5 opens a link for writing where
-    its own file is being written."""
+def _link_demos(source: Path, data: H5, wanted: set[int], stack: contextlib.ExitStack) -> dict[int, H5]:
+    """Links demos by a path relative to the new file; returns the originals.
+
+    HDF5 would open a link for writing here, because its own file is being written.
+    """
     file = stack.enter_context(h5py.File(source, "r"))
     target = os.path.relpath(source, Path(data.file.filename).parent)
     originals = dict(_demos(file, wanted))
@@ -110,48 +111,8 @@ def _link_demos(source: Path, data: h5py.Group, wanted: set[int], stack: context
     return originals
 
 
-def _demos(file: h5py.File, wanted: set[int]) -> Iterator[tuple[int, h5py.Group]]:
-    holder = file["data"] if "data" in file else file
-    for number in sorted(int(name.removeprefix("demo_")) for name in holder):
+def _demos(file: H5, wanted: set[int]) -> Iterator[tuple[int, H5]]:
+    holder = file.get("data", file)
+    for number in sorted(int(name.removeprefix("demo_")) for name in holder if name != COLUMNS):
         if number in wanted:
             yield number, holder[demo_name(number)]
-
-
-class _ColumnReader:
-    """Chunks of a key over all episodes; a small column is kept, because statistics ask for it twice.
-
-    Uses h5py's low-level interface: opening and reading thousands of short arrays costs a fifth of what it costs through
-    `group[name][:]`.
-    """
-
-    def __init__(self, demos: Sequence[h5py.Group]) -> None:
-        self.demos = demos
-        self.key = ""
-        self.kept: list[np.ndarray] = []
-
-    def __call__(self, key: str) -> Iterator[np.ndarray]:
-        if key == self.key:
-            yield from self.kept
-            return
-        self.key, self.kept = "", []
-        size = 0
-        for demo in self.demos:
-            for rows in _image_rows(demo[key]) if is_image_key(key.removeprefix("obs/")) else [_whole(demo, key)]:
-                size += rows.nbytes
-                if size <= CACHED_BYTES:
-                    self.kept.append(rows)
-                yield rows
-        if size <= CACHED_BYTES:
-            self.key = key
-
-
-def _whole(demo: h5py.Group, key: str) -> np.ndarray:
-    dataset = h5py.h5d.open(demo.id, key.encode())
-    rows = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, rows)
-    return rows
-
-
-def _image_rows(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
-    for start in range(0, len(dataset), IMAGE_ROWS):
-        yield dataset[start : start + IMAGE_ROWS]

@@ -33,7 +33,9 @@ class BackgroundWriter:
         self._raise()
         self._queue.put((number, episode))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._queue.put(None)
         self._thread.join()
         if error is None:

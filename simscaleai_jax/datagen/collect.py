@@ -11,6 +11,7 @@ from simscaleai_jax.core.demonstrations.layout import Episode
 from simscaleai_jax.datagen.rollout import Chunk, Slots
 
 MAX_ATTEMPTS = 50
+MIN_CAPACITY = 4096  # of the list of episodes on the device
 
 
 def play_episodes(
@@ -26,7 +27,9 @@ def play_episodes(
     Raises:
       RuntimeError: an episode failed `max_attempts` times although only successes are wanted.
     """
-    capacity = 1 << max(len(numbers) - 1, 0).bit_length()  # a power of two: shards of about one size share one compile
+    capacity = max(
+        MIN_CAPACITY, 1 << max(len(numbers) - 1, 0).bit_length()
+    )  # few shapes, so that shards share one compile
     todo = jnp.asarray(np.pad(np.array(numbers, np.int32), (0, capacity - len(numbers))))
     num_todo = jnp.int32(len(numbers))
     collector = Collector(slots.episode.shape[0], max_attempts)
@@ -54,9 +57,9 @@ class Collector:
         chunk = jax.device_get(chunk)
         flat = _flatten(chunk.records)
         played = chunk.valid.sum(axis=0)  # the played steps of a chunk are its first ones
-        for slot in np.nonzero(played)[0]:
+        for slot in np.nonzero(played)[0].tolist():
             self.pieces[slot].append({name: array[: played[slot], slot].copy() for name, array in flat.items()})
-        for slot in np.nonzero(chunk.done)[0]:
+        for slot in np.nonzero(chunk.done)[0].tolist():
             pieces, self.pieces[slot] = self.pieces[slot], []
             number, attempts = int(chunk.episode[slot]), int(chunk.attempt[slot]) + 1
             if not chunk.retry[slot]:

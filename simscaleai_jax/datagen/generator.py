@@ -118,7 +118,9 @@ def dataset_summary(paths: Sequence[Path], output_path: str | Path) -> dict[str,
     }
 
 
-def check_options(n_episodes: int, policy_type: str, max_steps: int, num_envs: int | None, valid_fraction: float) -> None:
+def check_options(
+    n_episodes: int, policy_type: str, max_steps: int, num_envs: int | None, valid_fraction: float
+) -> None:
     """Raises a ValueError for an option out of range, before anything is built."""
     from simscaleai_jax.core.errors import unknown_name
 
@@ -153,7 +155,12 @@ def instruction(settings: Mapping[str, Any], episode: int) -> str:
 
 
 def _build_env(
-    env_name: str, domain_randomization: bool, max_steps: int, dt: float | None, cameras: Sequence[Any], options: Mapping
+    env_name: str,
+    domain_randomization: bool,
+    max_steps: int,
+    dt: float | None,
+    cameras: Sequence[Any],
+    options: Mapping,
 ) -> Any:
     from simscaleai_jax.sim.factory import make_functional_env
 

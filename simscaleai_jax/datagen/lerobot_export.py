@@ -152,7 +152,9 @@ def _write_meta(view: LeRobotView, folder: Path, rows: list[dict[str, Any]], rob
 
 def _feature_statistics(view: LeRobotView, feature: str, total: int) -> dict[str, Any]:
     """Statistics over all frames, streamed."""
-    if view.features[feature]["dtype"] == "int64":  # exact beyond float32's 24 bits; eight bytes per frame are affordable
+    if (
+        view.features[feature]["dtype"] == "int64"
+    ):  # exact beyond float32's 24 bits; eight bytes per frame are affordable
         result = episode_statistics(np.concatenate(list(view.stream(feature))))
     else:
         result = compute_statistics(view.stream, [feature])[feature]

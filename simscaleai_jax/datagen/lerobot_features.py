@@ -35,7 +35,9 @@ class LeRobotView:
     def features(self) -> Features:
         """The `features` entry of meta/info.json."""
         specs = self.demos.specs
-        names = [f"{key}.{i}" for key in self.state_keys for i in range(int(np.prod(specs[f"obs/{key}"][0], dtype=int)))]
+        names = [
+            f"{key}.{i}" for key in self.state_keys for i in range(int(np.prod(specs[f"obs/{key}"][0], dtype=int)))
+        ]
         features: Features = {"observation.state": {"dtype": "float32", "shape": [len(names)], "names": names}}
         for key, camera in self.cameras.items():
             shape = list(specs[f"obs/{key}"][0])
@@ -61,7 +63,9 @@ class LeRobotView:
             return self.demos.read(episode, "actions").astype(np.float32)
         if feature == "next.reward":
             has_rewards = "rewards" in self.demos.specs
-            return self.demos.read(episode, "rewards").astype(np.float32) if has_rewards else np.zeros(length, np.float32)
+            return (
+                self.demos.read(episode, "rewards").astype(np.float32) if has_rewards else np.zeros(length, np.float32)
+            )
         return self._counted(episode, feature, length)
 
     def stream(self, feature: str) -> Iterator[np.ndarray]:
@@ -85,7 +89,7 @@ class LeRobotView:
 
 
 def episode_statistics(column: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics of one episode's feature in LeRobot's shapes: (n,), images (C, 1, 1) scaled to [0, 1]; count is frames."""
+    """Statistics of one episode's feature: (n,), or (C, 1, 1) for images scaled to [0, 1]; count is in frames."""
     count = np.array([len(column)], np.int64)
     if column.ndim == 4:
         rows = column.reshape(-1, column.shape[-1]) / 255.0

@@ -20,12 +20,12 @@ COMPONENT = re.compile(r"(.+)\.(\d+)$")
 def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_fraction: float = 0.1) -> Path:
     """Converts states, actions, rewards and tasks; images are left out.
 
-    `observation.state` is split into keys where its component names say so ("ee_pos.0", as our exporter writes them) and
-    becomes the key `state` otherwise; other float vectors `observation.x` become the key `x`.
+    `observation.state` is split into keys where its component names say so ("ee_pos.0", as our exporter writes them)
+    and becomes the key `state` otherwise; other float vectors `observation.x` become the key `x`.
 
     Raises:
       ImportError: pyarrow or pandas is missing.
-      FileNotFoundError, ValueError: not a LeRobot v3.0 data set, or without `action` or any state; what is wrong is named.
+      FileNotFoundError, ValueError: not a LeRobot v3.0 data set, or one without `action` or any state.
     """
     _require_extra()
     source, output = Path(source), Path(output)
@@ -67,7 +67,11 @@ def _state_features(features: dict[str, Any], source: Path) -> dict[str, list[st
     """Feature -> the observation key of each of its components."""
     keys = {}
     for name, feature in features.items():
-        if name.startswith("observation.") and feature["dtype"] in ("float32", "float64") and len(feature["shape"]) == 1:
+        if (
+            name.startswith("observation.")
+            and feature["dtype"] in ("float32", "float64")
+            and len(feature["shape"]) == 1
+        ):
             keys[name] = _component_keys(name.removeprefix("observation."), feature)
     if not keys:
         raise ValueError(f"{source} has no state: no float vector among {sorted(features)}.")
@@ -120,7 +124,11 @@ def _episode(pieces: list[Any], keys: dict[str, list[str]], instructions: dict[i
     length = table.num_rows
     has = table.schema.names
     success = bool(np.asarray(table["next.success"].to_pylist()).any()) if "next.success" in has else False
-    rewards = np.asarray(table["next.reward"].to_pylist(), np.float32).reshape(length) if "next.reward" in has else np.zeros(length)
+    rewards = (
+        np.asarray(table["next.reward"].to_pylist(), np.float32).reshape(length)
+        if "next.reward" in has
+        else np.zeros(length)
+    )
     actions = table["action"].to_pylist()
     return Episode(
         obs={name: np.stack(columns, axis=1) for name, columns in obs.items()},

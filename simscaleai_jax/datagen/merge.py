@@ -31,12 +31,16 @@ def merge_files(paths: Sequence[str | Path], output_path: str | Path, link: bool
         raise ValueError(f"{output} exists; delete it first or choose another name.")
     if not paths:
         raise ValueError("No files to merge.")
-    files = sorted((DemonstrationFile(path) for path in paths), key=lambda file: file.attributes.get("first_episode", 0))
+    files = sorted(
+        (DemonstrationFile(path) for path in paths), key=lambda file: file.attributes.get("first_episode", 0)
+    )
     settings = _common_settings(files)
     numbers = [int(name.removeprefix("demo_")) for file in files for name in file.names]
     wanted = int(settings["n_episodes"])
     if len(set(numbers)) != len(numbers):
-        raise ValueError(f"The files overlap: {len(numbers) - len(set(numbers))} episodes are in more than one of them.")
+        raise ValueError(
+            f"The files overlap: {len(numbers) - len(set(numbers))} episodes are in more than one of them."
+        )
     missing = missing_numbers(numbers, 0, wanted)
     if missing:
         raise ValueError(f"{demo_name(missing[0])} is missing: the files hold {len(numbers)} of {wanted} episodes.")
@@ -57,7 +61,9 @@ def merge_files(paths: Sequence[str | Path], output_path: str | Path, link: bool
 def _common_settings(files: Sequence[DemonstrationFile]) -> dict:
     for file in files:
         if "settings" not in file.attributes:
-            raise ValueError(f"{file.path} is not a file of generate_dataset; only the shards of one run can be merged.")
+            raise ValueError(
+                f"{file.path} is not a file of generate_dataset; only the shards of one run can be merged."
+            )
         advice = "Only the shards of one run can be merged."
         check_same_settings(str(file.path), file.attributes["settings"], files[0].attributes["settings"], advice)
     return files[0].attributes["settings"]

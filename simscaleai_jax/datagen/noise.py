@@ -32,5 +32,7 @@ def add_noise(key: PRNGKeyArray, action: Float[Array, "A"], config: NoiseConfig)
     """The action to execute instead of the label, in [-1, 1]."""
     key_noise, key_choice = jax.random.split(key)
     noise = config.std * jax.random.normal(key_noise, action.shape)
-    is_disturbed = jax.random.bernoulli(key_choice, config.probability) & (jnp.arange(action.shape[0]) < config.num_components)
+    is_disturbed = jax.random.bernoulli(key_choice, config.probability) & (
+        jnp.arange(action.shape[0]) < config.num_components
+    )
     return jnp.where(is_disturbed, jnp.clip(action + noise, -1.0, 1.0), action)

@@ -1,7 +1,7 @@
 """Writes a file for robomimic's own tools from any layout that we read.
 
-Our files are in robomimic's layout already. What differs, and what this adds: `next_obs`, which robomimic's loader reads by
-default, and HDF5's oldest file format, which every HDF5 library opens.
+Our files are in robomimic's layout already. What differs, and what this adds: `next_obs`, which robomimic's loader
+reads by default, and HDF5's oldest file format, which every HDF5 library opens.
 """
 
 import json

@@ -1,21 +1,21 @@
 """Plays many episodes on the device, a few steps at a time, in slots that are refilled as soon as an episode ends.
 
-A lockstep batch would wait for its longest episode; here a slot takes the next episode at the next chunk. Which slot plays
-an episode does not matter: everything random in it follows from (seed, episode, attempt), so a data set does not depend
-on the number of environments.
+A lockstep batch would wait for its longest episode; here a slot takes the next episode at the next chunk. Which slot
+plays an episode does not matter: everything random in it follows from (seed, episode, attempt), so a data set does not
+depend on the number of environments.
 
 `make_chunk_fn` gives one jitted function: refill the slots whose episode has ended, then step all of them `chunk_steps`
 times; an ended episode stands still until the chunk is over.
 """
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 
@@ -23,7 +23,7 @@ from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 ActFn = Callable[[Any, Any, PRNGKeyArray], tuple[Array, Any]]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class RolloutPolicy:
     """How to act in one environment; `init_fn(EnvState)` gives the first carry of an episode."""
 
@@ -89,7 +89,7 @@ def make_chunk_fn(
         ended = _ended(slots)
         played, carry, record = jax.vmap(_play(env, policy, noise, with_next_obs))(slots.env, slots.carry)
         env_state, carry = _keep(ended, (slots.env, slots.carry), (played, carry))
-        return slots.replace(env=env_state, carry=carry), (record, ~ended)
+        return dataclasses.replace(slots, env=env_state, carry=carry), (record, ~ended)
 
     def chunk(slots: Slots, todo: Int[Array, "M"], num_todo: Int[Array, ""]) -> tuple[Slots, Chunk]:
         slots = _refill(env, policy, seed, only_success, slots, todo, num_todo)
@@ -99,9 +99,7 @@ def make_chunk_fn(
         retry = done & _retry(slots, only_success)
         left = (slots.cursor < num_todo) | (active & ~done).any() | retry.any()
         info = slots.env.info["success"]
-        return slots, Chunk(
-            records, valid, slots.episode, slots.attempt, done, info, slots.env.terminated, retry, left
-        )
+        return slots, Chunk(records, valid, slots.episode, slots.attempt, done, info, slots.env.terminated, retry, left)
 
     return jax.jit(chunk, donate_argnums=0)
 
@@ -130,7 +128,7 @@ def _play(env: Any, policy: RolloutPolicy, noise: NoiseConfig | None, with_next_
 def _refill(
     env: Any, policy: RolloutPolicy, seed: int, only_success: bool, slots: Slots, todo: Array, num_todo: Array
 ) -> Slots:
-    """Gives every free slot its next episode: the same one again where it has to be retried, else the next of `todo`."""
+    """Gives every free slot its next episode: the same one again where it must be retried, else the next of `todo`."""
     free = (slots.episode < 0) | _ended(slots)
     again = (slots.episode >= 0) & _ended(slots) & _retry(slots, only_success)
     wants_new = free & ~again
@@ -142,8 +140,13 @@ def _refill(
     keys = jax.vmap(lambda e, a: episode_key(seed, e, a))(jnp.maximum(episode, 0), attempt)
     fresh = jax.vmap(lambda key: _start(env, policy, key))(keys)
     env_state, carry = _keep(~(again | gets_new), (slots.env, slots.carry), fresh)
-    return slots.replace(
-        env=env_state, carry=carry, episode=episode, attempt=attempt, cursor=slots.cursor + gets_new.sum(dtype=jnp.int32)
+    return dataclasses.replace(
+        slots,
+        env=env_state,
+        carry=carry,
+        episode=episode,
+        attempt=attempt,
+        cursor=slots.cursor + gets_new.sum(dtype=jnp.int32),
     )
 
 
@@ -174,6 +177,6 @@ def _keep(condition: Bool[Array, "B"], old: Any, new: Any) -> Any:
 
 def _blank(leaf: jax.ShapeDtypeStruct, num_envs: int) -> Array:
     shape = (num_envs, *leaf.shape)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), shape)
     return jnp.zeros(shape, leaf.dtype)

@@ -1,5 +1,6 @@
 """Makes the missing shards of a run: device rollout, host collection, background writing."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,8 +76,10 @@ class Run:
         if len(devices) == 1 or self.num_envs % len(devices):
             return slots
         mesh = make_mesh(devices)
-        split = jax.tree.map(lambda leaf: jax.device_put(leaf, batch_sharding(mesh)), slots.replace(cursor=None))
-        return split.replace(cursor=jax.device_put(slots.cursor, replicated(mesh)))
+        split = jax.tree.map(
+            lambda leaf: jax.device_put(leaf, batch_sharding(mesh)), dataclasses.replace(slots, cursor=None)
+        )
+        return dataclasses.replace(split, cursor=jax.device_put(slots.cursor, replicated(mesh)))
 
     def _part_episodes(self) -> int:
         """As many episodes as fit into a part in memory; a function of the settings only, as resuming needs."""
@@ -84,4 +87,3 @@ class Run:
         step_bytes = sum(int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize for shape, dtype in shapes)
         episode_bytes = step_bytes * self.env.max_episode_steps
         return int(np.clip(PART_BYTES // max(episode_bytes, 1), 1, MAX_PART_EPISODES))
-

@@ -1,9 +1,9 @@
 """Writes one shard so that it is complete or absent, whatever happens.
 
-Finished episodes are gathered into parts of a few dozen, in order. A part is built in memory, written under a temporary
-name and renamed, so that a killed run loses at most the part it was working on. When all parts of a shard are there they
-are copied (as they are stored, nothing is recompressed) into one file beside them, which is renamed to its final name
-last. A rerun with the same settings finds the parts and makes only what is missing.
+Finished episodes are gathered into parts of a few dozen, in order. A part is built in memory, written under a
+temporary name and renamed, so that a killed run loses at most the part it was working on. When all parts of a shard
+are there they are copied (as they are stored, nothing is recompressed) into one file beside them, which is renamed to
+its final name last. A rerun with the same settings finds the parts and makes only what is missing.
 """
 
 import errno
@@ -19,6 +19,7 @@ import numpy as np
 
 from simscaleai_jax.core.demonstrations.layout import Episode, demo_name, write_episode
 from simscaleai_jax.datagen.assemble import assemble
+from simscaleai_jax.datagen.columns import write_columns
 from simscaleai_jax.datagen.shards import Shard, check_same_settings, write_atomically
 
 PART_EPISODES = 64
@@ -64,7 +65,9 @@ class ShardWriter:
 
     def missing(self) -> list[int]:
         """Numbers of the episodes that no finished part holds, in order."""
-        return [n for part in range(self.num_parts) if not self._part_path(part).exists() for n in self._part_range(part)]
+        return [
+            n for part in range(self.num_parts) if not self._part_path(part).exists() for n in self._part_range(part)
+        ]
 
     @property
     def num_parts(self) -> int:
@@ -101,7 +104,9 @@ class ShardWriter:
         """
         missing = self.missing()
         if missing:
-            raise ValueError(f"{self.shard.path} cannot be finished: {demo_name(missing[0])} is missing ({len(missing)} in all).")
+            raise ValueError(
+                f"{self.shard.path} cannot be finished: {demo_name(missing[0])} is missing ({len(missing)} in all)."
+            )
         sources = [self._part_path(part) for part in range(self.num_parts)]
         try:
             check_room(self.folder, sum(source.stat().st_size for source in sources))
@@ -123,7 +128,11 @@ class ShardWriter:
     def _prepare_folder(self) -> None:
         settings_path = self.folder / SETTINGS_FILE
         self.folder.mkdir(parents=True, exist_ok=True)
-        described = self.settings | {"part_episodes": self.part_episodes, "first": self.shard.first, "count": self.shard.count}
+        described = self.settings | {
+            "part_episodes": self.part_episodes,
+            "first": self.shard.first,
+            "count": self.shard.count,
+        }
         if settings_path.exists():
             stored = json.loads(settings_path.read_text())
             advice = f"Repeat it with those settings, or delete {self.folder}."
@@ -152,7 +161,9 @@ def explain(error: OSError, path: Path) -> OSError:
     number = errno.EIO if error.errno is None else error.errno
     reason = os.strerror(number)
     if number in NO_ROOM:
-        advice = "Nothing is left under that name; free some space and run the same command again: finished parts are kept."
+        advice = (
+            "Nothing is left under that name; free some space and run the same command again: finished parts are kept."
+        )
         return OSError(number, f"No room to write {path} ({reason}: {error}). {advice}")
     if number in FORBIDDEN:
         return PermissionError(number, f"Cannot write {path}: {reason}. Choose a folder that you may write to.")
@@ -160,9 +171,10 @@ def explain(error: OSError, path: Path) -> OSError:
 
 
 def _part_content(episodes: Mapping[int, Episode]) -> bytes:
-    """An HDF5 file in memory with one group per episode."""
+    """An HDF5 file in memory with one group per episode, and everything that assembling needs joined in `columns`."""
     with h5py.File("part", "w", driver="core", backing_store=False, libver="latest") as file:
         for number, episode in episodes.items():
             write_episode(file.create_group(demo_name(number)), episode)
+        write_columns(file, list(episodes.values()))
         file.flush()
         return file.id.get_file_image()

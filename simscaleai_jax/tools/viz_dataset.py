@@ -27,7 +27,9 @@ def plot_dataset(path: str | Path, save: str | Path | None = None) -> Any:
     dataset = TrajectoryDataset(path)
     demos = dataset.demos
     figure, axes = _figure(3, (11.0, 8.6))
-    returns = [float(demos.read(i, "rewards").sum()) for i in range(len(demos.names))] if "rewards" in demos.specs else []
+    returns = (
+        [float(demos.read(i, "rewards").sum()) for i in range(len(demos.names))] if "rewards" in demos.specs else []
+    )
     _histogram(axes[0, 0], demos.lengths, "Episode length", "control steps")
     _histogram(axes[0, 1], returns, "Return", "sum of rewards")
     _success(axes[1, 0], demos)
@@ -62,7 +64,10 @@ def plot_trajectory(path: str | Path, episode: int = 0, save: str | Path | None 
     cells = axes[bool(cameras) :].ravel()
     for axis, key in zip(cells, states, strict=False):
         _lines(axis, demos.read(episode, f"obs/{key}"), key, [])
-    actions, rewards = demos.read(episode, "actions"), demos.read(episode, "rewards") if "rewards" in demos.specs else None
+    actions, rewards = (
+        demos.read(episode, "actions"),
+        demos.read(episode, "rewards") if "rewards" in demos.specs else None,
+    )
     _lines(cells[len(states)], actions, "action", ACTION_NAMES if actions.shape[1] == len(ACTION_NAMES) else [])
     cells[len(states)].set_ylim(-1.1, 1.1)
     if rewards is not None:
@@ -80,7 +85,7 @@ def _figure(rows: int, size: tuple[float, float]) -> tuple[Any, np.ndarray]:
     """A figure of rows x 2 panels that needs no display until it is shown."""
     import matplotlib.pyplot as plt
 
-    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+    style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
     with plt.rc_context(style):
         figure, axes = plt.subplots(rows, 2, figsize=size, layout="constrained", squeeze=False)
     return figure, axes
@@ -126,7 +131,13 @@ def _actions(axis: Any, actions: np.ndarray) -> None:
     low, high = min(-1.0, float(actions.min())), max(1.0, float(actions.max()))
     for i, name in enumerate(names):
         axis.hist(
-            actions[:, i], bins=50, range=(low, high), histtype="step", linewidth=1.6, color=COLOURS[i % len(COLOURS)], label=name
+            actions[:, i],
+            bins=50,
+            range=(low, high),
+            histtype="step",
+            linewidth=1.6,
+            color=COLOURS[i % len(COLOURS)],
+            label=name,
         )
     axis.set(title="Actions", xlabel="value", ylabel="steps", yscale="log")
     axis.legend(frameon=False, ncols=2)

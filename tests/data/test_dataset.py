@@ -53,7 +53,9 @@ def test_images_are_channel_first_and_in_unit_range(image_demos):
 
 def test_language_transform_keys_and_split(demos):
     path, _ = demos
-    dataset = TrajectoryDataset(path, obs_keys=["ee_pos"], include_language=True, transform=lambda item: item | {"more": 1})
+    dataset = TrajectoryDataset(
+        path, obs_keys=["ee_pos"], include_language=True, transform=lambda item: item | {"more": 1}
+    )
     assert sorted(dataset[0]["observations"]) == ["ee_pos"]
     assert dataset[0]["more"] == 1
     assert [dataset[i]["language"] for i in (0, 5, 8)] == ["instruction 0", "instruction 1", "instruction 2"]
@@ -68,7 +70,10 @@ def test_language_transform_keys_and_split(demos):
 def test_other_layouts_give_the_same_items(demos, tmp_path, write, cache_mb):
     path, episodes = demos
     write(tmp_path / "other.h5", episodes)
-    ours, other = TrajectoryDataset(path, seq_len=3), TrajectoryDataset(tmp_path / "other.h5", seq_len=3, cache_mb=cache_mb)
+    ours, other = (
+        TrajectoryDataset(path, seq_len=3),
+        TrajectoryDataset(tmp_path / "other.h5", seq_len=3, cache_mb=cache_mb),
+    )
     assert len(ours) == len(other)
     for index in range(len(ours)):
         for key in ("ee_pos", "joint_pos"):
@@ -86,7 +91,9 @@ def test_stats_stored_and_recomputed_agree(image_demos, tmp_path):
     np.testing.assert_allclose(stored["actions"]["std"], actions.std(0), rtol=1e-12)
     for name, value in stored["observations"].items():
         for kind in value:
-            np.testing.assert_allclose(computed["observations"][name][kind], value[kind], rtol=1e-12, err_msg=f"{name} {kind}")
+            np.testing.assert_allclose(
+                computed["observations"][name][kind], value[kind], rtol=1e-12, err_msg=f"{name} {kind}"
+            )
     part = TrajectoryDataset(path, split="success").stats()
     assert part["actions"]["count"][0] == demo_files.LENGTHS[0] + demo_files.LENGTHS[2]
 
@@ -116,7 +123,9 @@ assert "jax" not in sys.modules  # workers start quickly
 
 
 def test_dummy_has_the_documented_items():
-    dataset = DummyTrajectoryDataset(10, obs_dim=6, action_dim=3, image_size=(8, 9), include_image=True, include_language=True)
+    dataset = DummyTrajectoryDataset(
+        10, obs_dim=6, action_dim=3, image_size=(8, 9), include_image=True, include_language=True
+    )
     item = dataset[3]
     assert item["observations"]["state"].shape == (6,)
     assert item["observations"]["image"].shape == (3, 8, 9)
@@ -143,7 +152,7 @@ class TestBadInput:
         content = path.read_bytes()
         for share in (0.1, 0.5, 0.99):
             (tmp_path / "cut.h5").write_bytes(content[: int(len(content) * share)])
-            with pytest.raises(ValueError, match="is cut|not a readable"):
+            with pytest.raises(ValueError, match=r"is cut|not a readable"):
                 TrajectoryDataset(tmp_path / "cut.h5")
         with h5py.File(tmp_path / "other.h5", "w") as file:
             file["weather"] = 1
@@ -186,15 +195,15 @@ class TestBadInput:
 
     def test_options(self, demos):
         path, _ = demos
-        with pytest.raises(ValueError, match="no observation 'ee_poss'.*Did you mean 'ee_pos'"):
+        with pytest.raises(ValueError, match=r"no observation 'ee_poss'.*Did you mean 'ee_pos'"):
             TrajectoryDataset(path, obs_keys=["ee_poss"])
         with pytest.raises(ValueError, match="obs_keys is empty"):
             TrajectoryDataset(path, obs_keys=[])
-        with pytest.raises(ValueError, match="seq_len 9 is longer than every episode .*8 steps"):
+        with pytest.raises(ValueError, match=r"seq_len 9 is longer than every episode .*8 steps"):
             TrajectoryDataset(path, seq_len=9)
         with pytest.raises(ValueError, match="got obs_horizon 0"):
             TrajectoryDataset(path, seq_len=2, obs_horizon=0)
-        with pytest.raises(ValueError, match="no mask 'trian'.*Did you mean 'train'"):
+        with pytest.raises(ValueError, match=r"no mask 'trian'.*Did you mean 'train'"):
             TrajectoryDataset(path, split="trian")
 
 

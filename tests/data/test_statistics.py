@@ -43,7 +43,9 @@ def test_many_columns_and_blocks(monkeypatch):
     for name in ("mean", "q01", "q99"):
         assert result[name].shape == (19,)
     for column in range(19):
-        check_exact({k: v if k == "count" else v[column : column + 1] for k, v in result.items()}, array[:, column : column + 1])
+        check_exact(
+            {k: v if k == "count" else v[column : column + 1] for k, v in result.items()}, array[:, column : column + 1]
+        )
 
 
 def test_images_give_one_number_per_channel_in_unit_range():

@@ -47,7 +47,9 @@ def make_writer(path: Path, num_episodes: int, shard: int = 0, num_shards: int =
     """A writer of one shard, with two episodes per part."""
     settings = make_settings(num_episodes, seed)
     masks = split_masks(num_episodes, seed, 0.25)
-    return ShardWriter(plan_shards(path, num_episodes, num_shards)[shard], settings, file_attributes(settings), masks, 2)
+    return ShardWriter(
+        plan_shards(path, num_episodes, num_shards)[shard], settings, file_attributes(settings), masks, 2
+    )
 
 
 def write_file(path: Path, lengths: tuple[int, ...] = LENGTHS, image: int = 0) -> list[Episode]:
@@ -61,7 +63,7 @@ def write_file(path: Path, lengths: tuple[int, ...] = LENGTHS, image: int = 0) -
 
 
 def write_robomimic(path: Path, episodes: list[Episode]) -> None:
-    """A file as robomimic's own tools write it: float64 actions, gzip, no attributes of ours, a gap in the numbering."""
+    """A file as robomimic's tools write it: float64 actions, gzip, no attributes of ours, gaps in the numbering."""
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["total"] = sum(len(episode.actions) for episode in episodes)

@@ -37,7 +37,12 @@ def test_figures_show_the_numbers_of_the_file(path):
     by_title = {axis.get_title(): axis for axis in figure.axes}
     lengths = sum(patch.get_height() for patch in by_title["Episode length"].patches)
     assert lengths == 4
-    widths = {label.get_text(): bar.get_width() for label, bar in zip(by_title["Outcome and splits"].get_yticklabels(), by_title["Outcome and splits"].patches, strict=True)}
+    widths = {
+        label.get_text(): bar.get_width()
+        for label, bar in zip(
+            by_title["Outcome and splits"].get_yticklabels(), by_title["Outcome and splits"].patches, strict=True
+        )
+    }
     assert widths == {"success": 2, "failure": 2, "mask train": 3, "mask valid": 1}
     figure = viz_dataset.plot_trajectory(path, 2)
     by_title = {axis.get_title(): axis for axis in figure.axes}
@@ -75,8 +80,12 @@ def test_datagen_passes_every_option_on(monkeypatch, capsys):
 
     monkeypatch.setattr("simscaleai_jax.datagen.generate_dataset", fake)
     monkeypatch.setattr(datagen, "load_policy", lambda path: f"policy of {path}")
-    command = "datagen --env-name pick_place --n-episodes 7 --output x.h5 --policy scripted --randomize --seed 5 --num-envs 3"
-    more = "--cameras front_cam wrist_cam --image-size 64 --only-success --shards 2 --dt 0.01 --noise-std 0.2 --next-obs"
+    command = (
+        "datagen --env-name pick_place --n-episodes 7 --output x.h5 --policy scripted --randomize --seed 5 --num-envs 3"
+    )
+    more = (
+        "--cameras front_cam wrist_cam --image-size 64 --only-success --shards 2 --dt 0.01 --noise-std 0.2 --next-obs"
+    )
     assert main([*command.split(), *more.split()]) == 0
     assert seen["args"] == ("pick_place", 7, "x.h5", "scripted", True, 200, 5)
     assert seen["cameras"] == [{"name": name, "width": 64, "height": 64} for name in ("front_cam", "wrist_cam")]

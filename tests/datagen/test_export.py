@@ -36,7 +36,7 @@ def state_of(episode) -> np.ndarray:
 
 class TestLeRobot:
     def test_files_and_info(self, exported):
-        folder, _, episodes = exported
+        folder, _, _ = exported
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         assert files == [
             "data/chunk-000/file-000.parquet",
@@ -104,14 +104,22 @@ class TestLeRobot:
         tasks = pd.read_parquet(folder / "meta/tasks.parquet")
         assert tasks.index.name == "task"
         spoken = [tasks.index[list(tasks.task_index).index(i)] for i in table["task_index"]]
-        assert spoken == [e.language for e, length in zip(episodes, demo_files.LENGTHS, strict=True) for _ in range(length)]
+        assert spoken == [
+            e.language for e, length in zip(episodes, demo_files.LENGTHS, strict=True) for _ in range(length)
+        ]
 
     def test_values(self, exported):
         folder, _, episodes = exported
         table = frames(folder).to_pydict()
-        np.testing.assert_array_equal(np.array(table["observation.state"], np.float32), np.concatenate([state_of(e) for e in episodes]))
-        np.testing.assert_array_equal(np.array(table["action"], np.float32), np.concatenate([e.actions for e in episodes]))
-        np.testing.assert_array_equal(np.array(table["next.reward"], np.float32), np.concatenate([e.rewards for e in episodes]))
+        np.testing.assert_array_equal(
+            np.array(table["observation.state"], np.float32), np.concatenate([state_of(e) for e in episodes])
+        )
+        np.testing.assert_array_equal(
+            np.array(table["action"], np.float32), np.concatenate([e.actions for e in episodes])
+        )
+        np.testing.assert_array_equal(
+            np.array(table["next.reward"], np.float32), np.concatenate([e.rewards for e in episodes])
+        )
         ends = np.cumsum(demo_files.LENGTHS) - 1
         assert np.flatnonzero(table["next.done"]).tolist() == ends.tolist()
         assert np.flatnonzero(table["next.success"]).tolist() == [ends[0], ends[2]]
@@ -123,11 +131,17 @@ class TestLeRobot:
         rows = pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
         ends = np.cumsum(demo_files.LENGTHS)
         for i, row in enumerate(rows):
-            assert (row["episode_index"], row["length"], row["tasks"]) == (i, demo_files.LENGTHS[i], [episodes[i].language])
+            assert (row["episode_index"], row["length"], row["tasks"]) == (
+                i,
+                demo_files.LENGTHS[i],
+                [episodes[i].language],
+            )
             assert (row["dataset_from_index"], row["dataset_to_index"]) == (ends[i] - demo_files.LENGTHS[i], ends[i])
             assert (row["data/chunk_index"], row["data/file_index"]) == (0, 0)
             assert (row["meta/episodes/chunk_index"], row["meta/episodes/file_index"]) == (0, 0)
-            np.testing.assert_allclose(row["stats/action/mean"], episodes[i].actions.astype(np.float64).mean(0), rtol=1e-12)
+            np.testing.assert_allclose(
+                row["stats/action/mean"], episodes[i].actions.astype(np.float64).mean(0), rtol=1e-12
+            )
             assert row["stats/action/count"] == [demo_files.LENGTHS[i]]
             assert np.shape(row["stats/observation.images.image/max"]) == (3, 1, 1)
 
@@ -137,14 +151,20 @@ class TestLeRobot:
         table = frames(folder)
         info = json.loads((folder / "meta/info.json").read_text())
         assert set(stats) == set(info["features"])
-        columns = {name: np.array(table[name].to_pylist(), np.float64).reshape(20, -1) for name in stats if "images" not in name}
+        columns = {
+            name: np.array(table[name].to_pylist(), np.float64).reshape(20, -1)
+            for name in stats
+            if "images" not in name
+        }
         columns["observation.images.image"] = np.concatenate([e.obs["image"] for e in episodes]).reshape(-1, 3) / 255.0
         for name, rows in columns.items():
             wanted = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
             wanted |= {q: np.quantile(rows, share, axis=0) for q, share in QUANTILES.items()}
             assert stats[name]["count"] == [20]
             for kind, value in wanted.items():
-                np.testing.assert_allclose(np.ravel(stats[name][kind]), value, rtol=1e-9, atol=1e-12, err_msg=f"{name} {kind}")
+                np.testing.assert_allclose(
+                    np.ravel(stats[name][kind]), value, rtol=1e-9, atol=1e-12, err_msg=f"{name} {kind}"
+                )
         assert np.shape(stats["observation.images.image"]["mean"]) == (3, 1, 1)
 
     def test_files_are_split_by_size(self, exported, tmp_path, monkeypatch):
@@ -190,11 +210,19 @@ class TestLeRobot:
         with pytest.raises(ValueError, match="does not say its control rate"):
             export_lerobot(tmp_path / "older.h5", tmp_path / "out")
         assert not (tmp_path / "out").exists()
-        assert json.loads((export_lerobot(tmp_path / "older.h5", tmp_path / "out", fps=10) / "meta/info.json").read_text())["fps"] == 10
+        assert (
+            json.loads(
+                (export_lerobot(tmp_path / "older.h5", tmp_path / "out", fps=10) / "meta/info.json").read_text()
+            )["fps"]
+            == 10
+        )
         with pytest.raises(FileNotFoundError, match=r"no meta/info\.json"):
             import_lerobot(tmp_path, tmp_path / "x.h5")
         info = json.loads((folder / "meta/info.json").read_text())
-        for change, message in (({"codebase_version": "v2.1"}, "LeRobot v2.1 data set, wanted v3.0"), ({"features": {}}, "no feature 'action'")):
+        for change, message in (
+            ({"codebase_version": "v2.1"}, "LeRobot v2.1 data set, wanted v3.0"),
+            ({"features": {}}, "no feature 'action'"),
+        ):
             (tmp_path / "meta").mkdir(exist_ok=True)
             (tmp_path / "meta/info.json").write_text(json.dumps(info | change))
             with pytest.raises(ValueError, match=message):

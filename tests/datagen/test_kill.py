@@ -27,13 +27,16 @@ import sys; sys.path.insert(0, {here!r})
 from toy import ToyEnv, toy_expert
 from simscaleai_jax.datagen import generate_dataset
 print("ready", flush=True)
-generate_dataset("toy", 400, {path!r}, "policy", policy=toy_expert, policy_name="toy", env=ToyEnv(), num_envs=16, seed=5)
+options = dict(policy=toy_expert, policy_name="toy", env=ToyEnv(), num_envs=16, seed=5)
+generate_dataset("toy", 400, {path!r}, "policy", **options)
 """
 
 
 def run_and_kill(code: str, path: Path, delay: float | None) -> float:
     """Starts the run, kills it `delay` seconds after it is ready (None: lets it end); returns the seconds it ran."""
-    process = subprocess.Popen([sys.executable, "-c", code.format(here=HERE, path=str(path))], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code.format(here=HERE, path=str(path))], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     start = time.monotonic()
@@ -58,7 +61,7 @@ def kill_repeatedly(code: str, folder: Path, kills: int, num_episodes: int) -> N
         if path.exists():  # under its final name a file is whole, or it is not there
             assert len(DemonstrationFile(path).names) == num_episodes
         for leftover in parts.glob("*.h5*") if parts.exists() else []:
-            with pytest.raises(ValueError, match="unfinished|holds no|not a readable|is cut|empty"):
+            with pytest.raises(ValueError, match=r"unfinished|holds no|not a readable|is cut|empty"):
                 DemonstrationFile(leftover)
         run_and_kill(code, path, None)
         assert content(path) == content(folder / "whole.h5")

@@ -22,7 +22,9 @@ def content(path: Path) -> dict:
     found = {}
 
     def visit(prefix: str, group: h5py.Group) -> None:
-        found[prefix] = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in group.attrs.items()}
+        found[prefix] = {
+            name: value.tolist() if hasattr(value, "tolist") else value for name, value in group.attrs.items()
+        }
         for name in group:
             item = group[name]
             if isinstance(item, h5py.Group):
@@ -128,7 +130,7 @@ class TestResume:
             writer.add(3, demo_files.make_episode(3))
         crooked = demo_files.make_episode(2)
         crooked.rewards = crooked.rewards[:-1]
-        with pytest.raises(ValueError, match="5 actions has arrays of other lengths: {'rewards': 4}"):
+        with pytest.raises(ValueError, match=r"5 actions has arrays of other lengths: {'rewards': 4}"):
             writer.add(2, crooked)
 
 
@@ -164,7 +166,7 @@ class TestMerge:
 
 
 def run_with_file_limit(size: int, code: str) -> subprocess.CompletedProcess:
-    """Runs Python code in a process whose files may not grow beyond `size`: the kernel fails its writes as on a full disk."""
+    """Runs Python code whose files may not grow beyond `size`: the kernel fails its writes as on a full disk."""
     head = f"""
 import resource, signal, sys
 sys.path.insert(0, {HERE!r})
@@ -208,9 +210,13 @@ def test_no_room_is_a_clear_error_and_leaves_no_file(tmp_path, size, stage):
 
 
 def test_errors_of_the_writer_thread_reach_the_producer(tmp_path):
-    with pytest.raises(ValueError, match="added twice"), BackgroundWriter(demo_files.make_writer(tmp_path / "d.h5", 4), 1) as background:
-        for _ in range(50):
-            background.put(1, demo_files.make_episode(1))
+    def produce():
+        with BackgroundWriter(demo_files.make_writer(tmp_path / "d.h5", 4), 1) as background:
+            for _ in range(50):
+                background.put(1, demo_files.make_episode(1))
+
+    with pytest.raises(ValueError, match="added twice"):
+        produce()
 
 
 def test_unwritable_folder_is_a_clear_error(tmp_path):

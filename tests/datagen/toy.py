@@ -1,4 +1,4 @@
-"""A tiny functional environment with the contract of the real ones: a point that moves to a goal, compiled in a second."""
+"""A tiny functional environment with the contract of the real ones: a point that moves to a goal."""
 
 from typing import Any
 

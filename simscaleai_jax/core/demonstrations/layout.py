@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 FORMAT_VERSION = 1
+H5 = Any  # a group, file or data set of h5py, whose own hints are unions of everything that a path may hold
 IMAGE_COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": False}
 
 
@@ -70,7 +71,7 @@ def demo_name(index: int) -> str:
     return f"demo_{index}"
 
 
-def write_episode(group: h5py.Group, episode: Episode) -> None:
+def write_episode(group: H5, episode: Episode) -> None:
     """Writes one episode into an empty group.
 
     Raises:
@@ -83,17 +84,33 @@ def write_episode(group: h5py.Group, episode: Episode) -> None:
         raise ValueError(
             f"Episode of {length} actions has arrays of other lengths: {wrong}." if length else "Empty episode."
         )
+    folders = sorted({key.rpartition("/")[0] for key in arrays} - {""})
+    parents = {"": group} | {name: group.create_group(name) for name in folders}
     for key, value in arrays.items():
+        parent, _, name = key.rpartition("/")
         if value.dtype == np.uint8 and value.ndim == 4:
-            group.create_dataset(key, data=value, chunks=(1, *value.shape[1:]), **IMAGE_COMPRESSION)
+            parents[parent].create_dataset(name, data=value, chunks=(1, *value.shape[1:]), **IMAGE_COMPRESSION)
         else:
             dtype = value.dtype if value.dtype.kind in "iub" else np.float32
-            group.create_dataset(key, data=np.ascontiguousarray(value, dtype=dtype))
-    group.attrs["num_samples"] = length
-    group.attrs["success"] = bool(episode.success)
-    group.attrs["terminated"] = bool(episode.terminated)
+            _write_contiguous(parents[parent], name, np.ascontiguousarray(value, dtype=dtype))
     group.attrs["language"] = episode.language
-    group.attrs["attempts"] = int(episode.attempts)
+    numbers = {"num_samples": np.int64(length), "attempts": np.int64(episode.attempts)}
+    flags = {"success": np.bool_(episode.success), "terminated": np.bool_(episode.terminated)}
+    for name, number in (numbers | flags).items():
+        _write_attribute(group, name, number)
+
+
+def _write_contiguous(group: H5, name: str, value: np.ndarray) -> None:
+    """`group[name] = value` without h5py's Python layer, which on tiny arrays costs several times what HDF5 does."""
+    kind = h5py.h5t.py_create(value.dtype, logical=True)
+    dataset = h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(value.shape))
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, value)
+
+
+def _write_attribute(group: H5, name: str, value: np.generic) -> None:
+    """`group.attrs[name] = value`, low-level likewise."""
+    kind = h5py.h5t.py_create(value.dtype, logical=True)
+    h5py.h5a.create(group.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR)).write(np.asarray(value))
 
 
 def split_masks(num_episodes: int, seed: int, valid_fraction: float = 0.1) -> dict[str, np.ndarray]:
@@ -107,13 +124,13 @@ def split_masks(num_episodes: int, seed: int, valid_fraction: float = 0.1) -> di
     return {"train": np.sort(order[num_valid:]), "valid": np.sort(order[:num_valid])}
 
 
-def write_masks(file: h5py.File, masks: dict[str, list[str]]) -> None:
+def write_masks(file: H5, masks: dict[str, list[str]]) -> None:
     """Writes robomimic's filter keys: one array of byte strings per mask."""
     for name, demos in masks.items():
         file.create_dataset(f"mask/{name}", data=np.array(demos, dtype="S") if demos else np.zeros(0, "S6"))
 
 
-def write_statistics(file: h5py.File, statistics: dict[str, Any], prefix: str = "stats") -> None:
+def write_statistics(file: H5, statistics: dict[str, Any], prefix: str = "stats") -> None:
     """Writes the nested result of `compute_statistics` under `stats/`."""
     for name, value in statistics.items():
         path = f"{prefix}/{name}"

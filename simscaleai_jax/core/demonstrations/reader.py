@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION
+from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, H5
 from simscaleai_jax.core.errors import suggest
 
 OLD_EPISODE = re.compile(r"episode_\d+$")
@@ -38,7 +38,7 @@ class DemonstrationFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._file: h5py.File | None = None
+        self._file: H5 = None
         self._maps: dict[str, np.ndarray] = {}
         self._pid = -1
         file = self.file
@@ -56,7 +56,7 @@ class DemonstrationFile:
         self.masks = self._masks()
 
     @property
-    def file(self) -> h5py.File:
+    def file(self) -> H5:
         """The open handle of this process."""
         if self._file is None or self._pid != os.getpid():
             self._file, self._maps, self._pid = _open(self.path), {}, os.getpid()
@@ -67,11 +67,11 @@ class DemonstrationFile:
         """Statistics of the whole file as written with it, or None."""
         return _read_tree(self.file["stats"]) if "stats" in self.file else None
 
-    def group(self, index: int) -> h5py.Group:
+    def group(self, index: int) -> H5:
         """Group of one episode."""
         return self.file[self._root + self.names[index]]
 
-    def dataset(self, index: int, key: str) -> h5py.Dataset:
+    def dataset(self, index: int, key: str) -> H5:
         """Data set of one episode, checked against the first episode's shape.
 
         Raises:
@@ -156,7 +156,7 @@ class DemonstrationFile:
         return self.__dict__ | {"_file": None, "_maps": {}, "_pid": -1}
 
 
-def _open(path: Path) -> h5py.File:
+def _open(path: Path) -> H5:
     if not path.exists():
         raise FileNotFoundError(f"Demonstration file {str(path)!r} does not exist.")
     if path.is_dir():
@@ -174,11 +174,11 @@ def _open(path: Path) -> h5py.File:
         raise ValueError(f"{path} is not a readable HDF5 file ({error}).") from error
 
 
-def _find_episodes(file: h5py.File, path: Path) -> tuple[str, list[str]]:
+def _find_episodes(file: H5, path: Path) -> tuple[str, list[str]]:
     """Layout and ordered group names; refuses an unfinished file and says which episode is missing."""
-    data = file.get("data")
+    data: H5 = file.get("data")
     if isinstance(data, h5py.Group):
-        names = sorted((name for name in data if DEMO.match(name)), key=lambda name: int(name[5:]))
+        names = sorted((str(name) for name in data if DEMO.match(str(name))), key=lambda name: int(name[5:]))
         if "format_version" in data.attrs:
             _check_complete(data, names, path)
             return "simscaleai", names
@@ -190,13 +190,17 @@ def _find_episodes(file: h5py.File, path: Path) -> tuple[str, list[str]]:
         found = sorted(file)[:5]
         raise ValueError(f"{path} holds no demonstrations: wanted 'data/demo_0' or 'episode_00000', found {found}.")
     wanted = int(file.attrs.get("n_episodes", len(names)))
-    missing = [f"episode_{i:05d}" for i in range(wanted) if f"episode_{i:05d}" not in file and f"episode_{i}" not in file]
+    missing = [
+        f"episode_{i:05d}" for i in range(wanted) if f"episode_{i:05d}" not in file and f"episode_{i}" not in file
+    ]
     if missing:
-        raise ValueError(f"{path} is unfinished: {missing[0]} is missing ({len(names)} of {wanted} episodes are there).")
+        raise ValueError(
+            f"{path} is unfinished: {missing[0]} is missing ({len(names)} of {wanted} episodes are there)."
+        )
     return "episodes", sorted(names, key=lambda name: int(name[8:]))
 
 
-def _check_complete(data: h5py.Group, names: list[str], path: Path) -> None:
+def _check_complete(data: H5, names: list[str], path: Path) -> None:
     version = int(data.attrs["format_version"])
     if version > FORMAT_VERSION:
         raise ValueError(f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}.")
@@ -209,7 +213,7 @@ def _check_complete(data: h5py.Group, names: list[str], path: Path) -> None:
         raise ValueError(f"{path} holds no episodes.")
 
 
-def _attributes(holder: h5py.Group | h5py.File) -> dict[str, Any]:
+def _attributes(holder: H5) -> dict[str, Any]:
     """Attributes as plain Python values; JSON strings are decoded."""
     result = {}
     for name, value in holder.attrs.items():
@@ -221,5 +225,5 @@ def _attributes(holder: h5py.Group | h5py.File) -> dict[str, Any]:
     return result
 
 
-def _read_tree(group: h5py.Group) -> dict[str, Any]:
+def _read_tree(group: H5) -> dict[str, Any]:
     return {name: _read_tree(item) if isinstance(item, h5py.Group) else item[()] for name, item in group.items()}

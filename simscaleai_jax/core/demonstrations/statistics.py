@@ -13,8 +13,9 @@ import numpy as np
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 BLOCK_ROWS = 65_536  # rows joined before they are counted: a histogram costs its 65,536 buckets per block
-COLUMN_GROUP = 16  # columns counted per pair of passes; bounds the tables at about 40 MB
+COLUMN_GROUP = 8  # columns counted per pair of passes; bounds the tables at about 25 MB
 BUCKETS = 1 << 16
+COUNT = np.uint32  # of rows in a bucket
 
 ChunksFn = Callable[[str], Iterable[np.ndarray]]
 
@@ -49,16 +50,20 @@ def _key_statistics(chunks_fn: Callable[[], Iterable[np.ndarray]], key: str) -> 
         _column_statistics(chunks_fn, slice(start, min(start + COLUMN_GROUP, width)), key)
         for start in range(0, width, COLUMN_GROUP)
     ]
-    joined = {name: np.concatenate([group[name] for group in groups]).reshape(shape) for name in groups[0] if name != "count"}
+    joined = {
+        name: np.concatenate([group[name] for group in groups]).reshape(shape) for name in groups[0] if name != "count"
+    }
     return joined | {"count": groups[0]["count"]}
 
 
-def _column_statistics(chunks_fn: Callable[[], Iterable[np.ndarray]], columns: slice, key: str) -> dict[str, np.ndarray]:
+def _column_statistics(
+    chunks_fn: Callable[[], Iterable[np.ndarray]], columns: slice, key: str
+) -> dict[str, np.ndarray]:
     """Statistics of a few columns in two passes; every result is (columns,)."""
     width = columns.stop - columns.start
     count, total = 0, np.zeros(width)
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    upper = np.zeros((width, BUCKETS), np.int64)
+    upper = np.zeros((width, BUCKETS), COUNT)
     for block in _blocks(chunks_fn(), columns):
         if not np.isfinite(block).all():
             raise ValueError(f"{key!r} holds values that are not finite; statistics of it mean nothing.")
@@ -67,7 +72,7 @@ def _column_statistics(chunks_fn: Callable[[], Iterable[np.ndarray]], columns: s
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
         codes = _ordered_codes(block) >> 16
         for column in range(width):
-            upper[column] += np.bincount(codes[:, column], minlength=BUCKETS)
+            upper[column] += np.bincount(codes[:, column], minlength=BUCKETS).astype(COUNT)
     if not count:
         raise ValueError(f"No rows to compute statistics of {key!r} from.")
     mean = total / count
@@ -88,22 +93,22 @@ class _RankTable:
     """Finds the values at given ranks of one column from its upper-bits histogram and a second pass."""
 
     def __init__(self, upper: np.ndarray, ranks: np.ndarray) -> None:
-        cumulative = np.cumsum(upper)
+        cumulative = np.cumsum(upper, dtype=np.int64)
         self.buckets = np.searchsorted(cumulative, ranks, side="right")
         self.offsets = ranks - (cumulative[self.buckets] - upper[self.buckets])
-        self.lower = {int(bucket): np.zeros(BUCKETS, np.int64) for bucket in np.unique(self.buckets)}
+        self.lower = {int(bucket): np.zeros(BUCKETS, COUNT) for bucket in np.unique(self.buckets)}
 
     def count(self, codes: np.ndarray) -> None:
         """Counts the lower bits of the codes (rows,) that fall into a wanted bucket."""
         prefix = codes >> 16
         for bucket, table in self.lower.items():
-            table += np.bincount(codes[prefix == bucket] & 0xFFFF, minlength=BUCKETS)
+            table += np.bincount(codes[prefix == bucket] & 0xFFFF, minlength=BUCKETS).astype(COUNT)
 
     def values(self) -> np.ndarray:
         """The float32 values at the ranks, as float64."""
         codes = np.empty(len(self.buckets), np.uint32)
         for i, (bucket, offset) in enumerate(zip(self.buckets, self.offsets, strict=True)):
-            low_bits = np.searchsorted(np.cumsum(self.lower[int(bucket)]), offset, side="right")
+            low_bits = np.searchsorted(np.cumsum(self.lower[int(bucket)], dtype=np.int64), offset, side="right")
             codes[i] = (int(bucket) << 16) | int(low_bits)
         return _from_codes(codes).astype(np.float64)
 
@@ -135,16 +140,17 @@ def _from_codes(codes: np.ndarray) -> np.ndarray:
 
 
 def _blocks(chunks: Iterable[np.ndarray], columns: slice) -> Iterator[np.ndarray]:
-    """Joins small pieces into float32 blocks (about BLOCK_ROWS, columns)."""
+    """Cuts the rows into float32 blocks (BLOCK_ROWS, columns), whatever the pieces: sums do not depend on those."""
     pending: list[np.ndarray] = []
     rows = 0
     for chunk in chunks:
         flat = np.asarray(chunk, np.float32).reshape(len(chunk), -1)[:, columns]
+        while rows + len(flat) >= BLOCK_ROWS:
+            wanted = BLOCK_ROWS - rows
+            yield np.concatenate([*pending, flat[:wanted]])
+            pending, rows, flat = [], 0, flat[wanted:]
         pending.append(flat)
         rows += len(flat)
-        if rows >= BLOCK_ROWS:
-            yield np.concatenate(pending)
-            pending, rows = [], 0
     if rows:
         yield np.concatenate(pending)
 

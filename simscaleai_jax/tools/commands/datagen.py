@@ -71,12 +71,22 @@ def main(argv: list[str]) -> None:
     rows = [(name, value) for name, value in summary.items() if name != "paths"]
     print_table(f"Demonstrations of {options.env_name}", ("result", "value"), [(n, _shown(v)) for n, v in rows])
     if len(summary["paths"]) > 1:
-        print(f"{len(summary['paths'])} shards; join them with: simscale merge {options.output} {' '.join(summary['paths'])}")
+        print(
+            f"{len(summary['paths'])} shards; join them with:",
+            f"simscale merge {options.output} {' '.join(summary['paths'])}",
+        )
 
 
 def generate(options: DatagenOptions) -> dict[str, Any]:
     """Runs `generate_dataset` under a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from simscaleai_jax.datagen import generate_dataset
     from simscaleai_jax.datagen.noise import NoiseConfig
@@ -84,7 +94,13 @@ def generate(options: DatagenOptions) -> dict[str, Any]:
     policy = load_policy(options.checkpoint) if options.checkpoint else None
     size = {"width": options.image_size, "height": options.image_size}
     noise = NoiseConfig(options.noise_std, options.noise_probability)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task("episodes (compiling first)", total=options.n_episodes)
         return generate_dataset(

@@ -7,7 +7,7 @@ import tyro
 
 from simscaleai_jax.tools.arguments import parse
 
-DESCRIPTION = """Write one file from all shards of a run of simscale datagen; the same file that one shard would have given.
+DESCRIPTION = """Write one file from all shards of a run of simscale datagen, as an unsharded run would have written it.
 
 Example:
   simscale merge data/reach.h5 data/reach-*-of-00004.h5"""

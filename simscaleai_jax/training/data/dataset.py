@@ -94,7 +94,10 @@ class TrajectoryDataset:
         start = idx - (self.ends[position - 1] if position else 0)
         episode = int(self.episodes[position])
         observations = {key: self._window(episode, f"obs/{key}", start, self.obs_horizon) for key in self.obs_keys}
-        item: dict[str, Any] = {"observations": observations, "actions": self._window(episode, "actions", start, self.seq_len)}
+        item: dict[str, Any] = {
+            "observations": observations,
+            "actions": self._window(episode, "actions", start, self.seq_len),
+        }
         if self.seq_len > 1:
             item["is_pad"] = np.arange(start, start + self.seq_len) >= self.demos.lengths[episode]
         if self.include_language:
@@ -142,7 +145,9 @@ class TrajectoryDataset:
 
     def column(self, key: str) -> np.ndarray:
         """A whole column ("actions" or "obs/<key>") over all episodes: (len(self), ...), float32 or uint8 images."""
-        return np.concatenate([_as_item(self._cache.rows(int(e), key, 0, int(self.demos.lengths[e]))) for e in self.episodes])
+        return np.concatenate(
+            [_as_item(self._cache.rows(int(e), key, 0, int(self.demos.lengths[e]))) for e in self.episodes]
+        )
 
     def _keys(self) -> list[str]:
         return ["actions", *(f"obs/{key}" for key in self.obs_keys)]
@@ -288,7 +293,9 @@ def _check_obs_keys(demos: DemonstrationFile, obs_keys: list[str] | None) -> lis
         raise ValueError(f"obs_keys is empty; {demos.path} holds {demos.obs_keys}.")
     for key in obs_keys:
         if key not in demos.obs_keys:
-            raise ValueError(f"{demos.path} has no observation {key!r}; it holds {demos.obs_keys}.{suggest(key, demos.obs_keys)}")
+            raise ValueError(
+                f"{demos.path} has no observation {key!r}; it holds {demos.obs_keys}.{suggest(key, demos.obs_keys)}"
+            )
     return list(obs_keys)
 
 
@@ -296,7 +303,9 @@ def _select_episodes(demos: DemonstrationFile, split: str | None) -> np.ndarray:
     if split is None:
         return np.arange(len(demos.names))
     if split not in demos.masks:
-        raise ValueError(f"{demos.path} has no mask {split!r}; it holds {sorted(demos.masks)}.{suggest(split, demos.masks)}")
+        raise ValueError(
+            f"{demos.path} has no mask {split!r}; it holds {sorted(demos.masks)}.{suggest(split, demos.masks)}"
+        )
     if not len(demos.masks[split]):
         raise ValueError(f"Mask {split!r} of {demos.path} selects no episode.")
     return demos.masks[split]
@@ -306,4 +315,6 @@ def _check_windows(seq_len: int, obs_horizon: int, lengths: np.ndarray, path: Pa
     if seq_len < 1 or not 1 <= obs_horizon <= seq_len:
         raise ValueError(f"Wanted 1 <= obs_horizon <= seq_len, got obs_horizon {obs_horizon}, seq_len {seq_len}.")
     if seq_len > lengths.max():
-        raise ValueError(f"seq_len {seq_len} is longer than every episode of {path} (the longest has {lengths.max()} steps).")
+        raise ValueError(
+            f"seq_len {seq_len} is longer than every episode of {path} (the longest has {lengths.max()} steps)."
+        )

@@ -19,7 +19,8 @@ class DeviceLoader:
     """Batches sampled on the device.
 
     Attributes:
-      data: {"observations": {key: (N, ...)}, "actions": (N, A), "ends": (N,) last row of each row's episode}, on every device.
+      data: {"observations": {key: (N, ...)}, "actions": (N, A), "ends": (N,) last row of each row's episode}; every
+        device holds all of it.
       steps_per_epoch: whole batches in the data set.
     """
 
@@ -92,7 +93,13 @@ class DeviceLoader:
 
 def checked_step(state: dict[str, int], own: dict[str, int]) -> int:
     """The step of a saved state, after a check that everything else in it agrees."""
-    wrong = [f"{name} {state.get(name)} (here {value})" for name, value in own.items() if name != "step" and state.get(name) != value]
+    wrong = [
+        f"{name} {state.get(name)} (here {value})"
+        for name, value in own.items()
+        if name != "step" and state.get(name) != value
+    ]
     if wrong or "step" not in state:
-        raise ValueError(f"The loader's saved state does not belong to this loader: {', '.join(wrong) or 'it has no step'}.")
+        raise ValueError(
+            f"The loader's saved state does not belong to this loader: {', '.join(wrong) or 'it has no step'}."
+        )
     return int(state["step"])

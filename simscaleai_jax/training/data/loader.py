@@ -39,7 +39,7 @@ def make_loader(
 ) -> Loader:
     """Builds an iterator of batches {"observations": {key: (B, ...)}, "actions": (B, ...), "is_pad"?, "language"?}.
 
-    Arrays are float32 and sharded over the mesh; images are (B, ..., C, H, W) in [0, 1]; language is a list of B strings.
+    Arrays are float32 and sharded over the mesh; images are (B, ..., C, H, W) in [0, 1]; language is a list of strings.
 
     Args:
       dataset: a `TrajectoryDataset`, or anything with `len` and `[]` that returns such items.

@@ -43,7 +43,9 @@ class StreamLoader:
         self.steps_per_epoch = self.num_samples // batch_size
         self.num_steps = None if num_epochs is None else num_epochs * self.steps_per_epoch
         self.step = 0
-        self._source = BatchSource(_with_raw_images(dataset), batch_size, seed, shuffle, *_own_part(batch_size, self.mesh))
+        self._source = BatchSource(
+            _with_raw_images(dataset), batch_size, seed, shuffle, *_own_part(batch_size, self.mesh)
+        )
         self._ahead: Iterator[dict[str, Any]] | None = None
         self._prepare = jax.jit(self._prepare_images, static_argnums=2)
         self.augmentation = augmentation
@@ -97,8 +99,10 @@ class StreamLoader:
             arrays["observations"] |= self._prepare(images, self.step, self.augmentation)
         return arrays if language is None else arrays | {"language": [str(text) for text in language]}
 
-    def _prepare_images(self, images: dict[str, Any], step: Any, augmentation: ImageAugmentation | None) -> dict[str, Any]:
-        """uint8 (B, ..., H, W, C) or finished images to float32 (B, ..., C, H, W); cameras of a sample are varied alike."""
+    def _prepare_images(
+        self, images: dict[str, Any], step: Any, augmentation: ImageAugmentation | None
+    ) -> dict[str, Any]:
+        """uint8 (B, ..., H, W, C), or images that are finished, to float32 (B, ..., C, H, W); cameras vary alike."""
         key = jax.random.fold_in(jax.random.key(self.seed), step)
         floats = {name: to_unit_images(x) if x.dtype == jnp.uint8 else x for name, x in images.items()}
         if augmentation is None:

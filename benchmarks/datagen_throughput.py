@@ -1,0 +1,134 @@
+"""Episodes per second of data generation, end to end: rollout, transfer, HDF5, statistics, file under its final name.
+
+    python benchmarks/datagen_throughput.py                     the claims: scripted experts, states only, dt 0.01
+    python benchmarks/datagen_throughput.py --sweep             also per number of environments, dt 0.002, 64x64 images
+
+Each case generates two shards of the same size with one compiled rollout. The first one pays for tracing and compiling;
+the figure is the second one's, from the moment the first file got its final name to the return of `generate_dataset`.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from simscaleai_jax.datagen import generate_dataset
+
+RESULTS = Path(__file__).parent / "results" / "datagen_throughput.json"
+TARGETS = {"reach": 100.0, "pick_place": 25.0}  # episodes/s, states only, dt 0.01, 2 CPU cores
+
+
+def main() -> None:
+    """Runs the cases, prints a line for each and writes the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env-names", nargs="+", default=["reach", "pick_place"])
+    parser.add_argument("--num-envs", type=int, default=128)
+    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of episodes")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    cases = []
+    for name in options.env_names:
+        for case in _cases(name, options.num_envs, options.sweep, options.scale):
+            cases.append(measure(**case))
+            shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in cases[-1].items()}
+            print(json.dumps(shown), flush=True)
+    report = {
+        "benchmark": "datagen_throughput",
+        **_stamp(),
+        "targets": TARGETS,
+        "cases": _merged(options.output, cases),
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure(env_name: str, num_envs: int, dt: float, n_episodes: int, image_size: int = 0) -> dict[str, Any]:
+    """Generates `n_episodes` per shard and times the second shard."""
+    cameras = [{"name": "front_cam", "width": image_size, "height": image_size}] if image_size else []
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.time()
+        summary = generate_dataset(
+            env_name,
+            2 * n_episodes,
+            f"{folder}/demos.h5",
+            "scripted",
+            domain_randomization=False,
+            seed=0,
+            num_envs=num_envs,
+            dt=dt,
+            cameras=cameras,
+            shards=2,
+        )
+        end = time.time()
+        first = Path(summary["paths"][0]).stat().st_mtime
+        megabytes = Path(summary["paths"][1]).stat().st_size / 2**20
+    return {
+        "env_name": env_name,
+        "num_envs": num_envs,
+        "dt": dt,
+        "image_size": image_size,
+        "episodes": n_episodes,
+        "seconds": end - first,
+        "episodes_per_second": n_episodes / (end - first),
+        "success_rate": summary["success_rate"],
+        "mean_episode_length": summary["mean_episode_length"],
+        "megabytes": megabytes,
+        "first_shard_seconds_with_compiling": first - start,
+    }
+
+
+def _cases(name: str, num_envs: int, sweep: bool, scale: float) -> list[dict[str, Any]]:
+    size = max(int(scale * {"reach": 2000, "pick_place": 500}[name]), 16)
+    cases = [{"env_name": name, "num_envs": num_envs, "dt": 0.01, "n_episodes": size}]
+    if sweep:
+        cases += [{**cases[0], "num_envs": n} for n in (16, 32, 64, 256, 512) if n != num_envs]
+        cases += [{**cases[0], "dt": 0.002, "n_episodes": max(size // 4, 16)}]
+        cases += [{**cases[0], "image_size": 64, "n_episodes": max(size // 10, 16)}]
+    return cases
+
+
+def _merged(path: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Earlier cases that were not run again stay, each with the commit it was measured at."""
+    identity = ("env_name", "num_envs", "dt", "image_size")
+    commit = _stamp()["commit"]
+    fresh = [case | {"commit": commit} for case in cases]
+    known = {tuple(case[key] for key in identity) for case in fresh}
+    earlier = json.loads(path.read_text())["cases"] if path.exists() else []
+    return [case for case in earlier if tuple(case[key] for key in identity) not in known] + fresh
+
+
+def _stamp() -> dict[str, Any]:
+    """Where and with what this was measured."""
+    import jax
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    processor = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+        "hardware": {"cpu": processor, "cores": os.cpu_count(), "device": jax.devices()[0].device_kind},
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "mujoco", "mujoco-mjx", "h5py", "numpy")
+        },
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    main()
