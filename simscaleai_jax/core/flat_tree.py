@@ -67,7 +67,7 @@ def _place(array: np.ndarray, leaf: Any, name: str, where: str) -> Any:
     if stored != shape:
         raise ValueError(f"{where} holds {name!r} with shape {stored}, wanted {shape}.")
     value = (
-        jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+        jax.random.wrap_key_data(jnp.asarray(array), impl=_key_impl(leaf))
         if is_key
         else array.astype(leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf))
     )
@@ -75,3 +75,8 @@ def _place(array: np.ndarray, leaf: Any, name: str, where: str) -> Any:
     if isinstance(placement, jax.sharding.NamedSharding):
         return sharding.put(value, placement)
     return value if isinstance(leaf, np.ndarray | np.generic) else jax.device_put(value, placement)
+
+
+def _key_impl(leaf: Any) -> Any:
+    """The generator of a key array; a shape struct does not tell, so it means the default one."""
+    return jax.random.key_impl(leaf) if isinstance(leaf, jax.Array) else None

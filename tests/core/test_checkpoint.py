@@ -33,6 +33,10 @@ def make_tree(scale: float = 1.0) -> dict:
     }
 
 
+def make_tree_on_device() -> dict:
+    return make_tree() | {"flag": jnp.array([True, False])}
+
+
 @pytest.fixture
 def saved(tmp_path) -> Path:
     return checkpoint.save(tmp_path / "run" / "final", make_tree(), MANIFEST)
@@ -45,6 +49,8 @@ def test_load_gives_back_what_was_saved(saved):
         assert jnp.array_equal(leaf, expected)
     assert (manifest.step, manifest.model_kwargs, manifest.kind) == (7, {"obs_dim": 3}, "ppo")
     assert manifest.versions["jax"] == jax.__version__
+    from_shapes, _ = checkpoint.load(saved, target=jax.eval_shape(make_tree_on_device))
+    assert jnp.array_equal(jax.random.key_data(from_shapes["key"]), jax.random.key_data(make_tree()["key"]))
     plain, _ = checkpoint.load(saved)
     assert plain["params"]["kernel"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert plain["params"]["layers"]["1"].shape == (0, 3)
