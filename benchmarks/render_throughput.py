@@ -4,8 +4,8 @@
     python benchmarks/render_throughput.py --no-opengl          where there is no OpenGL (a GPU machine, say)
 
 Both draw the pick-and-place scene in the same random states: RGB, depth and segmentation of every state at 64x64. The
-ray-caster draws them as one batch that stays on the device; mujoco.Renderer draws them one by one. A second process that
-may use one core only measures `env.render_camera()` at 128x128 on the host adapter.
+ray-caster draws them as one batch that stays on the device; mujoco.Renderer draws them one by one. A second process,
+which may use one core only, measures `env.render_camera()` at 128x128 on the host adapter.
 """
 
 import argparse

@@ -88,5 +88,7 @@ def _write_mp4(path: Path, frames: list[np.ndarray], fps: float) -> None:
 def _write_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
     from PIL import Image
 
-    images = [Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE) for frame in frames]
+    # Maximum coverage keeps the colours of small things, such as a target, which a median cut drops.
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    images = [Image.fromarray(frame).quantize(256, method, dither=dither) for frame in frames]
     images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)

@@ -120,7 +120,7 @@ def film(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions)
     from simscaleai_jax.rl.evaluator import evaluate_policy
     from simscaleai_jax.sim.factory import make_env
 
-    env = make_env(name, None, **settings | {"cameras": [{"name": "front_cam", "width": 320, "height": 240}]})
+    env = make_env(name, "rgb_array", **settings)
     config = _config(options, env.unwrapped.config)
     config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
     try:

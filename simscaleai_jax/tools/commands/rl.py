@@ -39,7 +39,9 @@ class EnvOptions:
       max_episode_steps: time limit in control steps.
       domain_randomization: draw a new model for every episode.
       impl: "auto", "jax" or "warp".
-      image_size: side in pixels of the camera image that --encoder cnn sees.
+      camera: camera whose image --encoder cnn sees.
+      image_size: side of that image in pixels.
+      image_fov: its vertical field of view in degrees.
     """
 
     dt: float | None = None
@@ -47,7 +49,9 @@ class EnvOptions:
     max_episode_steps: int | None = None
     domain_randomization: bool | None = None
     impl: str | None = None
+    camera: str = "wrist_cam"
     image_size: int = 64
+    image_fov: float = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +118,8 @@ def make_training_env(options: RLOptions) -> Any:
     from simscaleai_jax.sim.factory import make_batched_env
 
     settings = given(dataclasses.asdict(options.env))
-    side = settings.pop("image_size")
-    cameras = [CameraConfig(width=side, height=side)] if options.ppo.encoder != "none" else []
+    name, side, fov = (settings.pop(key) for key in ("camera", "image_size", "image_fov"))
+    cameras = [CameraConfig(name, side, side, fov)] if options.ppo.encoder != "none" else []
     return make_batched_env(options.env_name, cameras=cameras, **settings)
 
 

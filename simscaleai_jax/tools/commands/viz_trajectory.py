@@ -8,10 +8,11 @@ import tyro
 from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.commands.viz_dataset import show_or_name
 
-DESCRIPTION = """Draw one episode: observations, actions, rewards, and frames where there are any.
+DESCRIPTION = """Draw one episode: observations, actions, rewards, and frames if there are any; or write a video of it.
 
-Example:
-  simscale viz-trajectory data/reach.h5 --episode 3 --save episode.png"""
+Examples:
+  simscale viz-trajectory data/reach.h5 --episode 3 --save episode.png
+  simscale viz-trajectory data/reach.h5 --episode 3 --save episode.mp4"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class VizTrajectoryOptions:
     Attributes:
       path: demonstration file.
       episode: which one, counted from 0.
-      save: PNG, PDF or SVG to write; without it the figure is shown on screen.
+      save: PNG, PDF, SVG, MP4 or GIF to write; without it the figure is shown on screen.
     """
 
     path: Annotated[str, tyro.conf.Positional]
@@ -34,5 +35,10 @@ def main(argv: list[str]) -> None:
     from simscaleai_jax.tools.viz_dataset import plot_trajectory
 
     options = parse(VizTrajectoryOptions, argv, "viz-trajectory", DESCRIPTION)
-    plot_trajectory(options.path, options.episode, options.save)
+    if options.save and options.save.lower().endswith((".mp4", ".gif")):
+        from simscaleai_jax.tools.viz_live import write_episode_video
+
+        write_episode_video(options.path, options.episode, options.save)
+    else:
+        plot_trajectory(options.path, options.episode, options.save)
     show_or_name(options.save)

@@ -1,0 +1,35 @@
+"""`simscale viz-cameras`: what the cameras of an environment see."""
+
+import dataclasses
+
+from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.commands.viz_dataset import show_or_name
+
+DESCRIPTION = """Draw RGB, depth and segmentation of every camera, side by side.
+
+Example:
+  simscale viz-cameras --env-name pick_place --save cameras.png"""
+
+
+@dataclasses.dataclass(frozen=True)
+class VizCamerasOptions:
+    """Options of `simscale viz-cameras`.
+
+    Attributes:
+      env_name: environment (see simscale list-envs).
+      seed: of the start.
+      save: PNG, PDF or SVG to write; without it the figure is shown on screen.
+    """
+
+    env_name: str = "reach"
+    seed: int = 42
+    save: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    """Parses the options and draws."""
+    from simscaleai_jax.tools.viz_env import plot_cameras
+
+    options = parse(VizCamerasOptions, argv, "viz-cameras", DESCRIPTION)
+    plot_cameras(options.env_name, options.seed, options.save)
+    show_or_name(options.save)

@@ -1,0 +1,39 @@
+"""`simscale viz-live`: episodes in MuJoCo's viewer."""
+
+import dataclasses
+
+from simscaleai_jax.tools.arguments import parse, print_table
+
+DESCRIPTION = """Watch episodes in MuJoCo's viewer, at the speed of the robot's clock. Needs a display.
+
+Examples:
+  simscale viz-live --env-name pick_place
+  simscale viz-live --checkpoint checkpoints/ppo_reach"""
+
+
+@dataclasses.dataclass(frozen=True)
+class VizLiveOptions:
+    """Options of `simscale viz-live`.
+
+    Attributes:
+      env_name: environment (see simscale list-envs).
+      n_episodes: episodes to play.
+      max_steps: control steps after which an episode is cut.
+      seed: of the first start; each further episode takes the next number.
+      checkpoint: let this policy act; without it actions are random.
+    """
+
+    env_name: str = "reach"
+    n_episodes: int = 3
+    max_steps: int = 200
+    seed: int = 42
+    checkpoint: str | None = None
+
+
+def main(argv: list[str]) -> None:
+    """Parses the options, plays, prints the returns."""
+    from simscaleai_jax.tools.viz_live import play_live
+
+    options = parse(VizLiveOptions, argv, "viz-live", DESCRIPTION)
+    returns = play_live(options.env_name, options.n_episodes, options.max_steps, options.seed, options.checkpoint)
+    print_table(f"Episodes of {options.env_name}", ("episode", "return"), list(enumerate(returns)))

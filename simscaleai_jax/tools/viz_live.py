@@ -1,0 +1,117 @@
+"""Episodes in MuJoCo's viewer, and videos of recorded episodes."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def play_live(
+    env_name: str, num_episodes: int, max_steps: int, seed: int, checkpoint: str | None = None
+) -> list[float]:
+    """Plays episodes in MuJoCo's viewer at the speed of the robot's clock; returns their returns.
+
+    Actions are random, or a checkpoint's.
+
+    Raises:
+      ValueError: unknown environment, a count below 1, or no display to show a window on.
+    """
+    from simscaleai_jax.sim import make_env
+
+    for label, value in (("--n-episodes", num_episodes), ("--max-steps", max_steps)):
+        if value < 1:
+            raise ValueError(f"{label} must be at least 1, got {value}")
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ValueError("viz-live shows a window and found no display; viz-env --save FILE draws frames without one")
+    settings, act = _policy(checkpoint)
+    env = make_env(env_name, render_mode="human", max_episode_steps=max_steps, **settings)
+    try:
+        env.action_space.seed(seed)
+        return [_episode(env, act, seed + number) for number in range(num_episodes)]
+    finally:
+        env.close()
+
+
+def write_episode_video(path: str | Path, episode: int, save: str | Path) -> Path:
+    """Writes a recorded episode as a video: its own images where it has some, else its states drawn anew.
+
+    States are drawn with the object, arm and target where they were; a table that was moved by randomization is drawn
+    at its nominal height.
+
+    Raises:
+      ValueError: no such episode, or one with neither images nor states of a known environment.
+    """
+    from simscaleai_jax.core.demonstrations import DemonstrationFile
+    from simscaleai_jax.core.observations import image_keys
+    from simscaleai_jax.sim.video import write_video
+
+    demos = DemonstrationFile(path)
+    if not 0 <= episode < len(demos.names):
+        raise ValueError(f"{path} has episodes 0 to {len(demos.names) - 1}, not {episode}.")
+    cameras = image_keys(demos.obs_keys)
+    frames = demos.read(episode, f"obs/{cameras[0]}") if cameras else _drawn_states(demos, episode)
+    return write_video(save, frames)
+
+
+def _policy(checkpoint: str | None) -> tuple[dict[str, Any], Any]:
+    """Settings of the environment and act(env, obs)."""
+    if checkpoint is None:
+        return {"cameras": []}, lambda env, obs: env.action_space.sample()
+    import jax
+
+    from simscaleai_jax.core.checkpoint import read_manifest
+    from simscaleai_jax.policy import load_policy
+
+    act, key = jax.jit(load_policy(checkpoint)), jax.random.key(0)
+    settings = dict(read_manifest(checkpoint).env.get("config", {})) | {"impl": "c"}
+    return {"cameras": [], **settings}, lambda env, obs: np.asarray(act(obs, key))
+
+
+def _episode(env: Any, act: Any, seed: int) -> float:
+    obs, _ = env.reset(seed=seed)
+    total, done = 0.0, False
+    while not done:
+        started = time.perf_counter()
+        obs, reward, terminated, truncated, _ = env.step(act(env, obs))
+        total, done = total + float(reward), terminated or truncated
+        time.sleep(max(0.0, env.unwrapped.config.control_dt - (time.perf_counter() - started)))
+    return total
+
+
+def _drawn_states(demos: Any, episode: int) -> list[np.ndarray]:
+    """Frames of the front camera from the recorded joint states."""
+    import json
+
+    import mujoco
+
+    from simscaleai_jax.sim import make_env
+
+    given = demos.attributes.get("env_args", {})
+    name = (json.loads(given) if isinstance(given, str) else given).get("env_name") or demos.attributes.get("env_name")
+    if name is None or "states" not in demos.specs:
+        raise ValueError(
+            f"{demos.path}: episode {episode} has neither images nor states of a named environment to draw"
+        )
+    states = demos.read(episode, "states")
+    goals = demos.read(episode, "obs/target_pos") if "target_pos" in demos.obs_keys else None
+    env = make_env(name, render_mode="rgb_array", cameras=[])
+    try:
+        env.reset(seed=0)
+        model, data = env.unwrapped.model, env.unwrapped.data
+        if states.shape[1] != model.nq + model.nv:
+            raise ValueError(f"{demos.path}: states of {states.shape[1]} numbers, {name!r} has {model.nq + model.nv}")
+        target = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY.value, "target")
+        mocap = model.body_mocapid[target] if target >= 0 else -1
+        frames = []
+        for step, state in enumerate(states):
+            data.qpos[:] = state[: model.nq]
+            if goals is not None and mocap >= 0:
+                data.mocap_pos[mocap] = goals[step]
+            mujoco.mj_forward(model, data)
+            frames.append(np.asarray(env.render()))
+    finally:
+        env.close()
+    return frames
