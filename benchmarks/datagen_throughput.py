@@ -1,7 +1,7 @@
 """Episodes per second of data generation, end to end: rollout, transfer, HDF5, statistics, file under its final name.
 
     python benchmarks/datagen_throughput.py                     the claims: scripted experts, states only, dt 0.01
-    python benchmarks/datagen_throughput.py --sweep             also per number of environments, dt 0.002, 64x64 images
+    python benchmarks/datagen_throughput.py --num-envs 32 128 512 --dt 0.01 0.002 --image-size 0 64   every combination
 
 Each case generates two shards of the same size with one compiled rollout. The first one pays for tracing and compiling;
 the figure is the second one's, from the moment the first file got its final name to the return of `generate_dataset`.
@@ -10,6 +10,7 @@ the figure is the second one's, from the moment the first file got its final nam
 import argparse
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -29,17 +30,19 @@ def main() -> None:
     """Runs the cases, prints a line for each and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env-names", nargs="+", default=["reach", "pick_place"])
-    parser.add_argument("--num-envs", type=int, default=128)
-    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--num-envs", nargs="+", type=int, default=[128])
+    parser.add_argument("--dt", nargs="+", type=float, default=[0.01])
+    parser.add_argument("--image-size", nargs="+", type=int, default=[0])
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of episodes")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     cases = []
-    for name in options.env_names:
-        for case in _cases(name, options.num_envs, options.sweep, options.scale):
-            cases.append(measure(**case))
-            shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in cases[-1].items()}
-            print(json.dumps(shown), flush=True)
+    for name, dt, size, num_envs in itertools.product(
+        options.env_names, options.dt, options.image_size, options.num_envs
+    ):
+        cases.append(measure(name, num_envs, dt, _episodes(name, dt, size, options.scale), size))
+        shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in cases[-1].items()}
+        print(json.dumps(shown), flush=True)
     report = {
         "benchmark": "datagen_throughput",
         **_stamp(),
@@ -85,14 +88,10 @@ def measure(env_name: str, num_envs: int, dt: float, n_episodes: int, image_size
     }
 
 
-def _cases(name: str, num_envs: int, sweep: bool, scale: float) -> list[dict[str, Any]]:
-    size = max(int(scale * {"reach": 2000, "pick_place": 500}[name]), 16)
-    cases = [{"env_name": name, "num_envs": num_envs, "dt": 0.01, "n_episodes": size}]
-    if sweep:
-        cases += [{**cases[0], "num_envs": n} for n in (16, 32, 64, 256, 512) if n != num_envs]
-        cases += [{**cases[0], "dt": 0.002, "n_episodes": max(size // 4, 16)}]
-        cases += [{**cases[0], "image_size": 64, "n_episodes": max(size // 10, 16)}]
-    return cases
+def _episodes(env_name: str, dt: float, image_size: int, scale: float) -> int:
+    """Enough episodes for some ten seconds."""
+    size = {"reach": 2000, "pick_place": 500}[env_name] * scale
+    return max(int(size * min(dt / 0.01, 1.0) / (10 if image_size else 1)), 16)
 
 
 def _merged(path: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
