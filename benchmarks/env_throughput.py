@@ -2,9 +2,9 @@
 
     python benchmarks/env_throughput.py [--env-name reach] [--output benchmarks/results/env_throughput_reach.json]
 
-Prints a table and writes JSON stamped with the machine and the versions. Every figure is the median of several repeats in
-this one run; the adapter and the bare loop over `mj_step` alternate in short blocks, so that their ratio holds even where the
-machine's speed drifts.
+Prints a table and writes JSON stamped with the machine and the versions. Every figure is the median of several
+repeats in this one run; the adapter and the bare loop over `mj_step` alternate in short blocks, so that their ratio
+holds even where the machine's speed drifts.
 """
 
 import dataclasses
@@ -50,11 +50,15 @@ def main(options: Options) -> None:
     batched = [measure_batched(options, count) for count in options.num_envs]
     result = {"env_name": options.env_name, "dt": options.dt, "batched": batched, "host": measure_host(options)}
     for row in batched:
-        print("{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  reset overhead {reset_overhead:+.1%}  "
-              "{bytes_per_env:,} bytes per env".format(**row))
+        print(
+            "{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  reset overhead {reset_overhead:+.1%}  "
+            "{bytes_per_env:,} bytes per env".format(**row)
+        )
     host = result["host"]
-    print(f"host adapter {host['steps_per_second']:,.0f} env steps/s at dt {host['dt']}, "
-          f"{host['share_of_bare']:.0%} of a bare mj_step loop")
+    print(
+        f"host adapter {host['steps_per_second']:,.0f} env steps/s at dt {host['dt']}, "
+        f"{host['share_of_bare']:.0%} of a bare mj_step loop"
+    )
     path = Path(options.output or f"benchmarks/results/env_throughput_{options.env_name}.json")
     path.write_text(json.dumps(stamp() | result, indent=1) + "\n")
 
@@ -66,7 +70,9 @@ def measure_batched(options: Options, num_envs: int) -> dict[str, float]:
     state = jax.jit(env.init)(jax.random.key(0), jnp.arange(num_envs))
 
     def actions(t):
-        return jax.random.uniform(jax.random.fold_in(jax.random.key(1), t), (num_envs, env.action_size), minval=-1, maxval=1)
+        return jax.random.uniform(
+            jax.random.fold_in(jax.random.key(1), t), (num_envs, env.action_size), minval=-1, maxval=1
+        )
 
     def with_reset(state, start):
         return jax.lax.scan(lambda s, t: (env.step(s, actions(start + t)), None), state, jnp.arange(num_steps))[0]

@@ -1,7 +1,8 @@
-"""A task of your own: follow a point that moves on a circle. Written once, it runs on MuJoCo and in thousands of MJX copies.
+"""A task of your own: follow a point that moves on a circle. Written once, it runs on MuJoCo and in thousands of MJX
+copies.
 
-    python examples/custom_task.py                    plays it with a hand-written policy, on MuJoCo
-    python examples/custom_task.py --train            trains PPO on it, batched on MJX
+python examples/custom_task.py                    plays it with a hand-written policy, on MuJoCo
+python examples/custom_task.py --train            trains PPO on it, batched on MJX
 """
 
 import sys
@@ -56,7 +57,11 @@ class TrackTask:
         return TrackState(state.angle + TURN)
 
     def observe(self, snapshot, state):
-        return {"ee_pos": snapshot.ee_pos, "target_pos": point(state), "target_next": point(TrackState(state.angle + TURN))}
+        return {
+            "ee_pos": snapshot.ee_pos,
+            "target_pos": point(state),
+            "target_next": point(TrackState(state.angle + TURN)),
+        }
 
     def observation_bounds(self):
         return {key: (np.full(3, -2.0), np.full(3, 2.0)) for key in ("ee_pos", "target_pos", "target_next")}

@@ -5,9 +5,10 @@ import os
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
-# Pytrees are also rebuilt with placeholders (PartitionSpecs, None), so only modules of plain array functions are checked.
+# Pytrees are also rebuilt with placeholders (PartitionSpecs, None), so only modules of plain array functions are
+# checked.
 CHECKED = ("sim.control", "models", "rl.ppo.gae")
 install_import_hook([f"simscaleai_jax.{name}" for name in CHECKED], "beartype.beartype")
 

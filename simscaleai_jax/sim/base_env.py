@@ -18,8 +18,9 @@ __all__ = ["BaseRobotEnv", "CameraConfig", "SimConfig"]
 class BaseRobotEnv(gymnasium.Env, abc.ABC):
     """One robot on host physics.
 
-    A subclass implements the six abstract hooks; `self.model` and `self.data` are MuJoCo's, `self.config` a private copy.
-    `_build_*_space` run at the end of construction. One control step is: `_apply_action`, `config.substeps` physics steps,
+    A subclass implements the six abstract hooks; `self.model` and `self.data` are MuJoCo's, `self.config` a private
+    copy. `_build_*_space` run at the end of construction. One control step is: `_apply_action`, `config.substeps`
+    physics steps,
     `_get_obs`, `_get_reward`, `_is_terminated`, `_get_info`.
     """
 
@@ -72,7 +73,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
     def _reset_task(self, rng: np.random.Generator) -> None: ...
 
     def _apply_action(self, action: np.ndarray) -> None:
-        """Write the clipped action to the first actuators, -1..1 spanning each control range (or as it is without one)."""
+        """Write the clipped action to the first actuators, -1..1 spanning each control range where there is one."""
         count = action.size
         low, high = self.model.actuator_ctrlrange[:count].T
         scaled = low + 0.5 * (action + 1.0) * (high - low)
@@ -131,7 +132,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
     def render_camera(
         self, camera_name: str | None = None, depth: bool = False, segmentation: bool = False
     ) -> dict[str, np.ndarray]:
-        """Picture of one camera: `rgb` uint8 (H, W, 3), and `depth` float32 (H, W) metres, `segmentation` int32 (H, W) ids.
+        """Picture of one camera: `rgb` uint8 (H, W, 3), `depth` float32 (H, W) m, `segmentation` int32 (H, W) ids.
 
         Args:
           camera_name: a configured camera or any camera of the model (128x128, its own fov); None takes the first one.

@@ -56,7 +56,9 @@ class BatchedEnv:
         self.max_episode_steps = env.max_episode_steps
 
     def init(self, key: PRNGKeyArray, env_ids: Int[Array, "B"]) -> BatchState:
-        """First resets. Episodes are staggered: each first one starts at a random age, so that time limits do not coincide."""
+        """First resets. Episodes are staggered: each first one starts at a random age, so that time limits do not
+        coincide.
+        """
         env_ids = jnp.asarray(env_ids, jnp.int32)
         base_key = jnp.broadcast_to(key, env_ids.shape)
         zeros = jnp.zeros_like(env_ids)
@@ -83,7 +85,9 @@ class BatchedEnv:
         )
 
     def step(self, state: BatchState, action: Float[Array, "B A"]) -> BatchState:
-        """One control step everywhere; ended episodes are replaced by their environment's next one. Renders once, at the end."""
+        """One control step everywhere; ended episodes are replaced by their environment's next one. Renders once, at
+        the end.
+        """
         was_done = state.done
         after = jax.vmap(self.functional.step_state)(_without_images(state.env, state.pool), action)
         done = after.terminated | after.truncated

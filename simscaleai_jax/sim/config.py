@@ -36,11 +36,11 @@ class SimConfig:
     """Simulation settings; the environment works on a private copy, the caller's object is never written to.
 
     `dt` and `control_dt` are seconds per physics step and per control step; `control_dt` is a whole multiple of `dt`.
-    `xml_path` names a custom MJCF file ("" takes the task's own scene). `impl` chooses the physics: "c" is MuJoCo itself,
-    "jax" and "warp" are MJX; "auto" takes "c" for a gymnasium adapter, and for a functional environment "warp" on an NVIDIA
-    GPU where warp is installed, else "jax". `task` is the task's own config dataclass, None for its defaults.
-    `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for its defaults.
-    `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
+    `xml_path` names a custom MJCF file ("" takes the task's own scene). `impl` chooses the physics: "c" is MuJoCo
+    itself, "jax" and "warp" are MJX; "auto" takes "c" for a gymnasium adapter, and for a functional environment
+    "warp" on an NVIDIA GPU where warp is installed, else "jax". `task` is the task's own config dataclass, None for
+    its defaults. `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for
+    its defaults. `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
     """
 
     xml_path: str = ""

@@ -56,10 +56,11 @@ def _eliminate(matrix: Float[Array, "n n"], vector: Float[Array, "n"]) -> Float[
 
 
 def cartesian_control(robot: Robot, snapshot: Snapshot, action: Float[Array, "4"]) -> Float[Array, "U"]:
-    """Actuator targets for one action: (dx, dy, dz) in units of STEP along world axes, then the gripper, -1 closed, +1 open.
+    """Actuator targets for one action: (dx, dy, dz) in units of STEP along world axes, then the gripper, -1 closed,
+    +1 open.
 
-    Targets accumulate on the commanded joints, so the arm does not sag or drift, but never lead the measured joints by more
-    than MAX_LEAD. The action is clipped to [-1, 1].
+    Targets accumulate on the commanded joints, so the arm does not sag or drift, but never lead the measured joints
+    by more than MAX_LEAD. The action is clipped to [-1, 1].
     """
     action = jnp.clip(action, -1.0, 1.0)
     step = ik_step(snapshot.ee_jac, snapshot.ee_mat, jnp.asarray(robot.home_ee_mat, action.dtype), STEP * action[:3])

@@ -36,7 +36,8 @@ def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> An
     Args:
       env_name: one of `list_envs()`.
       render_mode: None, "rgb_array" or "human".
-      **kwargs: `config=SimConfig(...)` and any field of SimConfig or of the task's config, e.g. `cameras=[]`, `dt=0.01`.
+      **kwargs: `config=SimConfig(...)` and any field of SimConfig or of the task's config, e.g. `cameras=[]`,
+      `dt=0.01`.
 
     Raises:
       ValueError: unknown environment or option (with the nearest valid name), or a value out of range.
@@ -74,7 +75,9 @@ def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs
 
 
 def make_batched_env(env_name: str, config: SimConfig | None = None, **kwargs: Any) -> BatchedEnv:
-    """Build the auto-resetting batch of a task; the number of environments is chosen by `init`. Options as in `make_env`."""
+    """Build the auto-resetting batch of a task; the number of environments is chosen by `init`. Options as in
+    `make_env`.
+    """
     return BatchedEnv(make_functional_env(env_name, config, **kwargs))
 
 

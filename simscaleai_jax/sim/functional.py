@@ -1,16 +1,14 @@
 """The functional environment: `reset(key) -> EnvState`, `step(EnvState, action) -> EnvState`, unbatched and pure."""
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.config import SimConfig
-from simscaleai_jax.sim.physics import MjxPhysics, PhysicsState, choose_impl
+from simscaleai_jax.sim.physics import MjxPhysics, PhysicsState
 from simscaleai_jax.sim.snapshot import Snapshot
 from simscaleai_jax.sim.task import Task
 
@@ -54,14 +52,16 @@ class FunctionalEnv:
         return self.add_images(self.reset_state(key))
 
     def step(self, state: EnvState, action: Float[Array, "A"]) -> EnvState:
-        """One control step. Actions are clipped to [-1, 1]; there is no auto-reset: stepping on after the end is allowed."""
+        """One control step. Actions are clipped to [-1, 1]; there is no auto-reset: stepping on after the end is
+        allowed.
+        """
         return self.add_images(self.step_state(state, action))
 
     def reset_state(self, key: PRNGKeyArray, control_steps: Int[Array, ""] | None = None) -> EnvState:
         """`reset` without images.
 
-        `control_steps` says how long this environment has been trained: a task with a `curriculum` then makes some starts
-        easier. Without it (evaluation, data generation) every start is the task's own.
+        `control_steps` says how long this environment has been trained: a task with a `curriculum` then makes some
+        starts easier. Without it (evaluation, data generation) every start is the task's own.
         """
         key_model, key_task = jax.random.split(key)
         overrides = self._draw_overrides(key_model)
@@ -91,7 +91,8 @@ class FunctionalEnv:
     def step_state(self, state: EnvState, action: Float[Array, "A"]) -> EnvState:
         """`step` without images, with the NaN guard.
 
-        A state that is not finite ends its episode: terminated, with zero reward and zero observation, and `info["nan"]`.
+        A state that is not finite ends its episode: terminated, with zero reward and zero observation, and
+        `info["nan"]`.
         """
         task = self.task
         action = jnp.clip(action.astype(jnp.float32), -1.0, 1.0)

@@ -1,4 +1,6 @@
-"""Inverse kinematics on plain MuJoCo, for questions asked once while a task is built: what can this arm reach, and how?"""
+"""Inverse kinematics on plain MuJoCo, for questions asked once while a task is built: what can this arm reach, and
+how?
+"""
 
 import mujoco
 import numpy as np

@@ -1,7 +1,7 @@
 """MJX physics: a slim state in, one control step, a slim state and a snapshot out; pure, unbatched, ready for `vmap`.
 
-Between control steps only what MuJoCo needs to go on is kept (`PhysicsState`, about 60 floats); MJX's own Data, a thousand
-times that, lives inside the step and never in a training loop's carry.
+Between control steps only what MuJoCo needs to go on is kept (`PhysicsState`, about 60 floats); MJX's own Data, a
+thousand times that, lives inside the step and never in a training loop's carry.
 """
 
 import contextlib
@@ -79,9 +79,7 @@ class MjxPhysics:
                 return mjx.step(model, data.replace(ctrl=state.ctrl + share * (ctrl - state.ctrl))), None
 
             data, _ = jax.lax.scan(substep, self._data(state), ramp)
-            after = PhysicsState(
-                data.qpos, data.qvel, ctrl, data.qacc_warmstart, state.mocap_pos, state.mocap_quat
-            )
+            after = PhysicsState(data.qpos, data.qvel, ctrl, data.qacc_warmstart, state.mocap_pos, state.mocap_quat)
             data = mjx.kinematics(model, data.replace(ctrl=ctrl))
             return after, make_snapshot(self.robot, data)
 
@@ -110,7 +108,9 @@ def choose_impl(impl: str) -> str:
       ValueError: "c" (host physics has no functional environment), or "warp" without the warp extra.
     """
     if impl == "c":
-        raise ValueError("impl='c' is host physics, for gymnasium adapters; a functional environment takes 'jax' or 'warp'")
+        raise ValueError(
+            "impl='c' is host physics, for gymnasium adapters; a functional environment takes 'jax' or 'warp'"
+        )
     has_warp = _has_warp()
     if impl == "auto":
         on_nvidia = jax.default_backend() == "gpu" and "nvidia" in jax.devices()[0].device_kind.lower()

@@ -1,8 +1,9 @@
-"""Domain randomization as data: every reset draws one episode's model anew from the nominal one, which is never written to.
+"""Domain randomization as data: every reset draws one episode's model anew from the nominal one, which is never
+written to.
 
-`draw` returns overrides, a dict of arrays. Those named after model fields replace them in MJX (`apply_to_mjx`) or in a host
-model (`apply_to_host`); `gravity`, `table_height` and `object_half_size` are read by name; the look (`geom_rgb`, `light_*`,
-`camera_*`) goes to the ray-caster.
+`draw` returns overrides, a dict of arrays. Those named after model fields replace them in MJX (`apply_to_mjx`) or in
+a host model (`apply_to_host`); `gravity`, `table_height` and `object_half_size` are read by name; the look
+(`geom_rgb`, `light_*`, `camera_*`) goes to the ray-caster.
 """
 
 from collections.abc import Mapping
@@ -21,17 +22,18 @@ from simscaleai_jax.sim.robot import table_surface
 
 __all__ = ["NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host", "apply_to_mjx", "draw", "resolve"]
 
-# Model fields that a draw may replace; MuJoCo keeps some of them only to save time (bounding volumes, masses of subtrees,
-# inverse weights), and they must follow.
+# Model fields that a draw may replace; MuJoCo keeps some of them only to save time (bounding volumes, masses of
+# subtrees, inverse weights), and they must follow.
 MODEL_FIELDS = (
-    "pair_friction", "body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0", "dof_damping",
-    "geom_size", "geom_rbound", "geom_aabb", "actuator_gainprm", "actuator_biasprm",
+    "pair_friction", "body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0",
+    "dof_damping", "geom_size", "geom_rbound", "geom_aabb", "actuator_gainprm", "actuator_biasprm",
 )  # fmt: skip
 GRIP_MARGIN = 0.002  # m of air on either side of the largest object in the open gripper
 
 
 def resolve(randomization: Any) -> DomainRandomizationConfig:
-    """The config that a `SimConfig.randomization` value stands for: None (default preset), a preset's name, a dict, a config.
+    """The config that a `SimConfig.randomization` value stands for: None (default preset), a preset's name, a dict,
+    a config.
 
     Raises:
       ValueError: unknown preset or field, or a range that makes no sense.

@@ -1,4 +1,4 @@
-"""Names and ids: finds the arm, gripper, objects and sensors of any suitable MJCF once, and says everything missing at once."""
+"""Names and ids: finds the arm, gripper, objects and sensors of a suitable MJCF, or says all that is missing at once."""
 
 import dataclasses
 from typing import Any
@@ -80,10 +80,10 @@ def load_model(path: str, dt: float) -> mujoco.MjModel:
 def find_robot(model: mujoco.MjModel, has_object: bool) -> Robot:
     """Resolve every id a task needs.
 
-    Needed: a site `ee_site` at the end of a chain of 7 hinge joints with position actuators each (any names), one or two
-    further actuators or finger slides for the gripper, a mocap body `target`; with `has_object` a free body `object` and
-    contact sensors `left_touch` and `right_touch` with data="found force". A mocap body `table` and a keyframe `home` are
-    used where they exist.
+    Needed: a site `ee_site` at the end of a chain of 7 hinge joints with position actuators each (any names), one or
+    two further actuators or finger slides for the gripper, a mocap body `target`; with `has_object` a free body
+    `object` and contact sensors `left_touch` and `right_touch` with data="found force". A mocap body `table` and a
+    keyframe `home` are used where they exist.
 
     Raises:
       ValueError: lists everything that is missing.
@@ -138,7 +138,11 @@ def _position_actuator(model: mujoco.MjModel, joint: int) -> int:
 
 def _find_objects(model: mujoco.MjModel, missing: list[str]) -> tuple[list[int], np.ndarray]:
     body = _id(model, mujoco.mjtObj.mjOBJ_BODY, "object")
-    if body < 0 or model.body_jntnum[body] != 1 or model.jnt_type[model.body_jntadr[body]] != mujoco.mjtJoint.mjJNT_FREE:
+    if (
+        body < 0
+        or model.body_jntnum[body] != 1
+        or model.jnt_type[model.body_jntadr[body]] != mujoco.mjtJoint.mjJNT_FREE
+    ):
         missing.append("body 'object' with a freejoint")
     addresses = np.zeros((1, len(PADS), 4), int)
     for i, pad in enumerate(PADS):
@@ -207,5 +211,9 @@ def _table_height(model: mujoco.MjModel, table: int, data: mujoco.MjData, geoms:
 
 def table_surface(model: mujoco.MjModel, table: int) -> float:
     """Height of the table's highest box face above its body, 0 without boxes."""
-    boxes = [g for g in range(model.ngeom) if table >= 0 and model.geom_bodyid[g] == table and model.geom_type[g] == mujoco.mjtGeom.mjGEOM_BOX]
+    boxes = [
+        g
+        for g in range(model.ngeom)
+        if table >= 0 and model.geom_bodyid[g] == table and model.geom_type[g] == mujoco.mjtGeom.mjGEOM_BOX
+    ]
     return max((float(model.geom_pos[g, 2] + model.geom_size[g, 2]) for g in boxes), default=0.0)

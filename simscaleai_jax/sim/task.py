@@ -66,7 +66,9 @@ class Task(Protocol):
     def reward_terms(
         self, snapshot: Snapshot, task_state: Any, action: Float[Array, "A"], steps_left: Int[Array, ""]
     ) -> dict[str, Float[Array, ""]]:
-        """Weighted reward terms; their sum is the reward. `steps_left` counts the control steps the time limit still allows."""
+        """Weighted reward terms; their sum is the reward. `steps_left` counts the control steps the time limit still
+        allows.
+        """
         ...
 
     def terminated(self, snapshot: Snapshot, task_state: Any) -> Bool[Array, ""]:

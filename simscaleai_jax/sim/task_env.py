@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from gymnasium import spaces
 
@@ -28,7 +27,8 @@ HOOKS = (
     "_get_info",
     "_apply_domain_randomization",
 )
-# MuJoCo fields a snapshot is made of; copied to the task in one float32 vector, because one argument is cheaper than ten.
+# MuJoCo fields a snapshot is made of; copied to the task in one float32 vector, because one argument is cheaper than
+# ten.
 FIELDS = ("qpos", "qvel", "ctrl", "xpos", "xquat", "xmat", "site_xpos", "site_xmat", "xanchor", "xaxis", "sensordata")
 
 
@@ -55,7 +55,9 @@ class TaskEnv(BaseRobotEnv):
         """The same task and config on MJX; None when a subclass has overridden a documented hook."""
         from simscaleai_jax.sim.factory import make_functional_env
 
-        standard = type(self).__mro__[[cls.__module__.startswith("simscaleai_jax.") for cls in type(self).__mro__].index(True)]
+        standard = type(self).__mro__[
+            [cls.__module__.startswith("simscaleai_jax.") for cls in type(self).__mro__].index(True)
+        ]
         if any(getattr(type(self), hook) is not getattr(standard, hook) for hook in HOOKS):
             return None
         return make_functional_env(self.task_name, self.config)

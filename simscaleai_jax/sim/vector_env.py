@@ -15,8 +15,8 @@ from simscaleai_jax.sim.batched import BatchedEnv, BatchState
 class BatchedVectorEnv(VectorEnv):
     """`num_envs` copies in one jitted call, auto-reset in the same step (`final_obs` and `final_info` hold the end).
 
-    Observations, rewards and flags are NumPy arrays. Episodes are staggered at the first reset: the first episode of each
-    copy starts at a random age, so that their time limits do not coincide.
+    Observations, rewards and flags are NumPy arrays. Episodes are staggered at the first reset: the first episode of
+    each copy starts at a random age, so that their time limits do not coincide.
     """
 
     def __init__(self, env: BatchedEnv, num_envs: int) -> None:
@@ -32,7 +32,7 @@ class BatchedVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: BatchState | None = None
         self._init = jax.jit(env.init)
-        self._step = jax.jit(env.step, donate_argnums=0)
+        self._step = jax.jit(env.step)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -41,10 +41,12 @@ class BatchedVectorEnv(VectorEnv):
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
-        self._state = self._init(jax.random.key(seed), jnp.arange(self.num_envs))
-        return _to_numpy(self._state.obs), {}
+        state = self._state = self._init(jax.random.key(seed), jnp.arange(self.num_envs))
+        return _to_numpy(state.obs), {}
 
-    def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One control step of every copy.
 
         Raises:
@@ -94,7 +96,8 @@ def _info(state: BatchState, done: np.ndarray) -> dict[str, Any]:
         info["final_obs"], info["_final_obs"] = ended, done
         info["final_info"] = {key: info[key] for key in state.info}
         info["final_info"]["episode"] = {
-            "r": np.asarray(state.episode_return), "l": np.asarray(state.episode_length),
+            "r": np.asarray(state.episode_return),
+            "l": np.asarray(state.episode_length),
         }
         info["_final_info"] = done
     return info

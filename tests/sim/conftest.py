@@ -1,5 +1,7 @@
 """One small reach batch and its compiled functions, shared by all tests of this folder: one compile, many asserts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ class Counted:
     def __init__(self, function):
         self.traces = 0
 
+        @functools.wraps(function)  # the name is part of the compile cache's key
         def traced(*args):
             self.traces += 1
             return function(*args)

@@ -1,13 +1,17 @@
 """docs/contract.md, sentence by sentence: environments, batches, episodes."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from .conftest import MAX_STEPS, NUM_ENVS, actions_for, tree_equal
+from flax import struct
 
 from simscaleai_jax.sim.batched import episode_key
 from simscaleai_jax.sim.episodes import rollout
+
+from .conftest import MAX_STEPS, NUM_ENVS, actions_for, tree_equal
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,7 @@ def test_c09_c17_a_nan_ends_its_own_episode_only(step, states):
 
 def test_c10_c12_a_new_episode_starts_from_its_own_key(states, single_reset):
     checked = 0
-    for before, state in zip(states[:-1], states[1:], strict=True):
+    for before, state in itertools.pairwise(states):
         for i in np.flatnonzero(done(state))[:2]:
             number = int(before.episode[i]) + 1
             assert state.episode[i] == number
@@ -178,23 +182,37 @@ def test_c18_one_trace_per_function(init, step, states):
     assert step.traces == 1
 
 
-def test_c19_an_episode_stands_still_after_its_end(batched):
-    env = batched.functional
+@struct.dataclass
+class CountState:
+    """An episode that ends at `limit` steps."""
 
-    def to_target(state, carry, key):
-        action = 20.0 * (state.obs["target_pos"] - state.obs["ee_pos"])
-        return jnp.append(jnp.clip(action, -1, 1), 0.0), carry + 1
+    step: jax.Array
+    limit: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+class CountEnv:
+    """The smallest environment with the functional contract; its key says how long the episode lasts."""
+
+    def reset(self, key):
+        limit = jax.random.randint(key, (), 1, MAX_STEPS)
+        return CountState(jnp.int32(0), limit, jnp.bool_(False), jnp.bool_(False))
+
+    def step(self, state, action):
+        step = state.step + action.astype(jnp.int32)[0]
+        return state.replace(step=step, terminated=step >= state.limit)
+
+
+def test_c19_an_episode_stands_still_after_its_end():
+    def policy_fn(state, carry, key):
+        return jnp.ones(1), carry + 1
 
     keys = jax.random.split(jax.random.key(0), NUM_ENVS)
-    play = jax.jit(lambda keys: rollout(env, to_target, jnp.zeros(NUM_ENVS), keys, MAX_STEPS, lambda s, a, n: n.obs))
-    last, records, valid = play(keys)
-    valid = np.asarray(valid)
-    lengths = valid.sum(axis=0)
-    np.testing.assert_array_equal(lengths, last.step)
-    assert np.all(last.terminated)
-    assert np.all(lengths < MAX_STEPS)
-    for i, length in enumerate(lengths):
-        assert valid[:length, i].all()
-        assert not valid[length:, i].any()
-        still = np.asarray(records["ee_pos"])[length - 1 :, i]
-        assert np.all(still == still[0])
+    record_fn = lambda before, action, after: after.step  # noqa: E731
+    last, steps, valid = rollout(CountEnv(), policy_fn, jnp.zeros(NUM_ENVS), keys, MAX_STEPS, record_fn)
+    lengths = np.asarray(jax.vmap(CountEnv().reset)(keys).limit)
+    assert len(set(lengths)) > 2
+    np.testing.assert_array_equal(last.step, lengths)
+    np.testing.assert_array_equal(np.asarray(valid), np.arange(MAX_STEPS)[:, None] < lengths)
+    np.testing.assert_array_equal(steps, np.minimum(np.arange(MAX_STEPS)[:, None] + 1, lengths))

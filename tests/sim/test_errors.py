@@ -38,7 +38,8 @@ def test_sim_config_is_checked(values, message):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [({"width": 0}, "width"), ({"height": -4}, "height"), ({"fov": 180.0}, r"fov must lie inside \(0, 180\)")]
+    ("values", "message"),
+    [({"width": 0}, "width"), ({"height": -4}, "height"), ({"fov": 180.0}, r"fov must lie inside \(0, 180\)")],
 )
 def test_camera_config_is_checked(values, message):
     with pytest.raises(ValueError, match=message):
@@ -73,7 +74,9 @@ def test_backends_that_do_not_fit_are_refused():
 def test_missing_mjcf_names_are_listed_at_once(tmp_path):
     path = tmp_path / "bare.xml"
     path.write_text("<mujoco><worldbody><geom size='.1'/></worldbody></mujoco>")
-    with pytest.raises(ValueError, match=r"lacks: site 'ee_site'.*gripper.*body 'target'.*body 'object'.*left_touch.*right_touch"):
+    with pytest.raises(
+        ValueError, match=r"lacks: site 'ee_site'.*gripper.*body 'target'.*body 'object'.*left_touch.*right_touch"
+    ):
         find_robot(load_model(str(path), 0.01), has_object=True)
     with pytest.raises(ValueError, match="lacks"):
         sim.make_env("reach", xml_path=str(path), cameras=[])

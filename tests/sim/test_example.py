@@ -17,5 +17,7 @@ def test_custom_task_runs_on_the_host_and_builds_on_mjx():
     assert "track" in list_envs()
     assert example.play() < 0.02
     env = make_functional_env("track", cameras=[], dt=0.01)
-    state = jax.eval_shape(env.step, jax.eval_shape(env.reset, jax.random.key(0)), jax.ShapeDtypeStruct((4,), "float32"))
+    state = jax.eval_shape(
+        env.step, jax.eval_shape(env.reset, jax.random.key(0)), jax.ShapeDtypeStruct((4,), "float32")
+    )
     assert set(state.obs) == {"ee_pos", "target_pos", "target_next"}

@@ -68,10 +68,14 @@ def test_every_target_can_be_reached_with_the_tool_upright(task):
     """Damped least squares from the home pose, on MuJoCo's own kinematics, for 200 targets and the box's 8 corners."""
     model = load_model(asset("reach.xml"), 0.01)
     data = mujoco.MjData(model)
-    targets = np.asarray(jax.vmap(lambda key: task.sample(key, {})[1].target_pos)(jax.random.split(jax.random.key(0), 200)))
+    targets = np.asarray(
+        jax.vmap(lambda key: task.sample(key, {})[1].target_pos)(jax.random.split(jax.random.key(0), 200))
+    )
     config, robot = task.config, task.robot
     assert np.all(np.linalg.norm(targets - robot.home_ee_pos, axis=1) > config.min_distance)
-    corners = [[(config.target_low, config.target_high)[bit >> axis & 1][axis] for axis in range(3)] for bit in range(8)]
+    corners = [
+        [(config.target_low, config.target_high)[bit >> axis & 1][axis] for axis in range(3)] for bit in range(8)
+    ]
     solve = jax.jit(ik_step)
     for target in np.concatenate([targets, corners]):
         data.qpos[:] = robot.home_qpos
