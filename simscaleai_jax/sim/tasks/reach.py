@@ -1,7 +1,7 @@
 """Reach: bring the end effector to a point in space.
 
-Success within 5 cm; the episode ends for good within 2 cm, and then pays the success bonus of all the steps that were left,
-so that arriving is never worth less than hovering next to the target.
+Success within 5 cm; the episode ends for good within 2 cm, and then pays the success bonus of all the steps that
+were left, so that arriving is never worth less than hovering next to the target.
 """
 
 import dataclasses
