@@ -90,7 +90,7 @@ def ray_caster(model: Any, states: list[Any], camera: str, repeats: int) -> dict
     mat = np.stack([data.xmat.reshape(-1, 3, 3) for data in states]).astype(np.float32)
     pos, mat = jax.device_put((pos, mat))
 
-    def seconds(**wanted: bool) -> tuple[float, float]:
+    def seconds(**wanted: Any) -> tuple[float, float]:
         def one(body_pos, body_mat):
             pose = camera_pose(scene, camera, body_pos, body_mat)
             return render(scene, *geom_poses(scene, body_pos, body_mat), pose, SIZE, SIZE, **wanted)
