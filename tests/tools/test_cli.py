@@ -9,7 +9,9 @@ import pytest
 
 import simscaleai_jax
 from simscaleai_jax.core import apply_overrides, load_yaml
-from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
+from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
+from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.commands import rl
@@ -89,17 +91,50 @@ def test_lists_name_what_there_is(capsys):
         assert name in shown
 
 
-def test_a_run_from_training_to_evaluation(tmp_path, capsys):
-    run = tmp_path / "run"
-    assert cli.main(["rl", *SMALL.split(), "--save-path", str(run), "--env.max-episode-steps", "8"]) == 0
-    assert (run / "learning_curve.png").exists()
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a very short run on reach."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert cli.main(["rl", *SMALL.split(), "--save-path", str(folder), "--env.max-episode-steps", "8"]) == 0
+    return folder
+
+
+def evaluate(run, tmp_path, *options):
+    results = tmp_path / "results.json"
+    assert cli.main(["eval", str(run), "--n-episodes", "2", "--output", str(results), *options]) == 0
+    return json.loads(results.read_text())
+
+
+def test_a_run_writes_its_curve_and_its_metrics(run):
+    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["total_steps"] for row in rows] == [64, 128]
-    results = tmp_path / "results.json"
-    argv = ["eval", str(run), "--n-episodes", "2", "--output", str(results), "--save-videos"]
-    assert cli.main([*argv, "--video-dir", str(tmp_path / "videos")]) == 0
-    shown = json.loads(results.read_text())
-    assert {name: result["dt"] for name, result in shown.items()} == {"MJX": 0.01, "host": 0.002}
-    assert shown["MJX"]["mean_length"] <= 8, "the environment's settings travel in the checkpoint"
+
+
+def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, capsys):
+    options = ("--physics", "host", "--save-videos", "--video-dir", str(tmp_path / "videos"))
+    results = evaluate(run, tmp_path, *options)
+    assert {name: result["dt"] for name, result in results.items()} == {"host": 0.002}
+    assert results["host"]["mean_length"] <= 8, "the environment's settings travel in the checkpoint"
     assert (tmp_path / "videos" / "episode_001.mp4").stat().st_size > 500
     assert "success_rate" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_on_both_physics(run, tmp_path):
+    results = evaluate(run, tmp_path)
+    assert {name: result["dt"] for name, result in results.items()} == {"MJX": 0.01, "host": 0.002}
+    assert results["MJX"]["mean_length"] <= 8
+
+
+@pytest.mark.slow
+def test_batched_episodes_are_filmed_and_repeat_with_their_seed(run, tmp_path):
+    env = make_functional_env("reach", dt=0.01, cameras=[], max_episode_steps=4)
+    policy = load_policy(run)
+    config = EvalConfig(n_episodes=3, save_videos=True, max_videos=1, video_dir=str(tmp_path))
+    first = evaluate_policy(env, policy, config)
+    assert first == evaluate_policy(env, policy, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["episode_000.mp4"]
+    assert first["mean_length"] <= 4
+    with pytest.raises(ValueError, match=r"pure policy\(obs, key\)"):
+        evaluate_policy(env, lambda obs: obs["ee_pos"])

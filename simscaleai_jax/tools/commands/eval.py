@@ -19,7 +19,7 @@ Examples:
   simscale eval checkpoints/ppo_reach
   simscale eval checkpoints/ppo_reach --n-episodes 100 --save-videos --video-dir videos"""
 
-COLUMNS = ("physics", "dt", "success_rate", "mean_reward", "std_reward", "mean_length", "min_reward", "max_reward")
+ROWS = ("dt", "success_rate", "mean_reward", "std_reward", "mean_length", "min_reward", "max_reward")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,8 @@ def main(argv: list[str]) -> None:
     """Parses the options, evaluates, prints a table."""
     options = parse(EvalOptions, argv, "eval", DESCRIPTION)
     results = evaluate(options)
-    rows = [(name, *(result[column] for column in COLUMNS[1:])) for name, result in results.items()]
-    print_table(f"{options.checkpoint}: {options.n_episodes} episodes", COLUMNS, rows)
+    rows = [(name, *(result[name] for result in results.values())) for name in ROWS]
+    print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *results), rows)
     if options.output:
         Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         Path(options.output).write_text(json.dumps(results, indent=1))
