@@ -39,13 +39,11 @@ class PickPhase:
 
 def reach_expert(snapshot: Snapshot, task_state: Any, phase: Any) -> tuple[Float[Array, "4"], Any]:
     """Straight to the target."""
-    move = 0.8 * (task_state.target_pos - snapshot.ee_pos) / STEP
+    move = 0.4 * (task_state.target_pos - snapshot.ee_pos) / STEP
     return jnp.append(jnp.clip(move, -1.0, 1.0), OPEN), phase
 
 
-def pick_place_expert(
-    snapshot: Snapshot, task_state: Any, phase: PickPhase
-) -> tuple[Float[Array, "4"], PickPhase]:
+def pick_place_expert(snapshot: Snapshot, task_state: Any, phase: PickPhase) -> tuple[Float[Array, "4"], PickPhase]:
     """Hover, descend, close until both pads press, lift straight up, carry; starts over when the object is lost."""
     ee, obj = snapshot.ee_pos, snapshot.object_pos[0]
     stage = _next_stage(snapshot, task_state, phase)
@@ -54,8 +52,10 @@ def pick_place_expert(
     waited = jnp.where(stage == phase.stage, phase.waited + 1, 0)
 
     over = obj.at[2].add(HOVER)
-    goals = jnp.stack([over - ee, obj - ee, obj - ee, jnp.array([0.0, 0.0, LIFTED + 0.02]), task_state.target_pos - obj])
-    gains = jnp.array([0.8, 0.5, 0.2, 0.5, 0.45])
+    goals = jnp.stack(
+        [over - ee, obj - ee, obj - ee, jnp.array([0.0, 0.0, LIFTED + 0.02]), task_state.target_pos - obj]
+    )
+    gains = jnp.array([0.35, 0.35, 0.2, 0.5, 0.35])
     speeds = jnp.array([1.0, 0.5, 0.1, 0.4, 0.5])  # largest action per axis
     move = gains[stage] * goals[stage] / STEP
     move = move * jnp.minimum(1.0, speeds[stage] / jnp.maximum(jnp.max(jnp.abs(move)), 1e-6))

@@ -146,7 +146,8 @@ def _check_fits(model: mujoco.MjModel, half_size: np.ndarray, scale: float) -> N
     width = 2.0 * scale * float(np.min(half_size[:2]))
     if width > opening:
         raise ValueError(
-            f"object cannot fit the gripper: object_size {scale} makes it {width:.3f} m wide, {opening:.3f} m is the most"
+            f"object cannot fit the gripper: object_size {scale} makes it {width:.3f} m wide, "
+            f"{opening:.3f} m is the most"
         )
 
 

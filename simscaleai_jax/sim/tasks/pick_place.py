@@ -1,8 +1,8 @@
 """Pick and place: grasp a cube, lift it off the table and bring it to a target on the table or above it.
 
-The cube is held by friction alone. Success needs the cube lifted in this episode, within 5 cm of the target and slower than
-0.1 m/s, so neither knocking nor throwing it counts; within 3 cm the episode ends for good, and so it does, as a failure, when
-the cube leaves the workspace.
+The cube is held by friction alone. Success needs the cube lifted in this episode, within 5 cm of the target and
+slower than 0.1 m/s, so neither knocking nor throwing it counts; within 3 cm the episode ends for good, and so it
+does, as a failure, when the cube leaves the workspace.
 """
 
 import jax
@@ -178,14 +178,18 @@ class PickPlaceTask:
         return jnp.linalg.norm(snapshot.object_pos[0] - task_state.target_pos)
 
     def _uniform_on_table(self, key: PRNGKeyArray) -> Float[Array, "2"]:
-        return jax.random.uniform(key, (2,), minval=jnp.array(self.config.area_low), maxval=jnp.array(self.config.area_high))
+        return jax.random.uniform(
+            key, (2,), minval=jnp.array(self.config.area_low), maxval=jnp.array(self.config.area_high)
+        )
 
     def _sample_target(self, key: PRNGKeyArray, object_pos: Float[Array, "3"], rest_height: Array) -> Float[Array, "3"]:
         """On the table or, for the configured share, above it; at least `min_distance` from the object's start."""
         key_area, key_air, key_height = jax.random.split(key, 3)
         low, high = jnp.array(self.config.area_low), jnp.array(self.config.area_high)
         drawn = jax.random.uniform(key_area, (CANDIDATES, 2), minval=low, maxval=high)
-        corners = jnp.array([low, high, [low[0], high[1]], [high[0], low[1]]])  # the last resort; one of them is far enough
+        corners = jnp.array(
+            [low, high, [low[0], high[1]], [high[0], low[1]]]
+        )  # the last resort; one of them is far enough
         spots = jnp.concatenate([drawn, corners])
         is_far = jnp.linalg.norm(spots - object_pos[:2], axis=1) > self.config.min_distance
         in_air = jax.random.uniform(key_air) < self.config.air_share

@@ -18,13 +18,15 @@ HOVER = (0.08, 0.2)  # m above the table, heights of those postures
 class PickPlaceConfig:
     """Metres, radians, m/s and newtons; positions are of the object's centre.
 
-    Objects and targets are uniform in the rectangle `area_low`..`area_high` of the table, at least `min_distance` apart;
-    a share `air_share` of the targets hovers `air_low`..`air_high` above the height at which the object rests. The object
-    may be anywhere in the box `workspace_low`..`workspace_high` (heights above the table); outside it the episode has failed.
+    Objects and targets are uniform in the rectangle `area_low`..`area_high` of the table, at least `min_distance`
+    apart; a share `air_share` of the targets hovers `air_low`..`air_high` above the height at which the object
+    rests. The object may be anywhere in the box `workspace_low`..`workspace_high` (heights above the table); outside
+    it the episode has failed.
 
-    Curriculum: in training a share of the episodes starts with the arm hovering over the object or, for `curriculum_held`
-    of them, already holding it. The share begins at `curriculum_share` and falls linearly to zero over `curriculum_steps`
-    control steps of each environment. Plain resets, and with them every evaluation, never start that way.
+    Curriculum: in training a share of the episodes starts with the arm hovering over the object or, for
+    `curriculum_held` of them, already holding it. The share begins at `curriculum_share` and falls linearly to zero
+    over `curriculum_steps` control steps of each environment. Plain resets, and with them every evaluation, never
+    start that way.
     """
 
     area_low: tuple[float, float] = (0.4, -0.2)
@@ -94,8 +96,8 @@ def check_scene(robot: Robot, config: PickPlaceConfig) -> None:
     table, half = robot.table_height, robot.object_half_size[0]
     heights = (table + half[2], table + half[2] + config.air_high)
     corners = np.array(list(itertools.product(*zip(config.area_low, config.area_high, strict=True), heights)))
-    low = np.array(config.workspace_low) + [0, 0, table]
-    high = np.array(config.workspace_high) + [0, 0, table]
+    low = np.add(config.workspace_low, (0, 0, table))
+    high = np.add(config.workspace_high, (0, 0, table))
     outside = corners[np.any((corners < low) | (corners > high), axis=1)]
     if len(outside):
         raise ValueError(f"target range leaves the workspace {low.tolist()}..{high.tolist()} at {outside[0].tolist()}")

@@ -1,0 +1,228 @@
+"""Success, termination, rewards and starts of pick and place, with plain arrays and no simulator."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
+
+from simscaleai_jax.core.observations import state_vector
+from simscaleai_jax.sim.tasks.pick_place import clearance
+
+HELD = (3.0, 3.0)
+ON_TABLE = (0.5, -0.1, HALF)
+
+
+def near_target(distance):
+    return (TARGET[0] + distance, TARGET[1], TARGET[2])
+
+
+@pytest.mark.parametrize(
+    ("distance", "speed", "lifted", "success", "strict", "terminated"),
+    [
+        (0.045, 0.05, True, True, False, False),
+        (0.025, 0.05, True, True, False, True),
+        (0.015, 0.05, True, True, True, True),
+        (0.015, 0.15, True, False, False, False),  # too fast
+        (0.055, 0.0, True, False, False, False),  # too far
+    ],
+)
+def test_success_needs_distance_and_rest(distance, speed, lifted, success, strict, terminated):
+    scene = snapshot(near_target(distance), vel=(speed, 0.0, 0.0))
+    state = fresh_state(lifted=lifted)
+    info = task().info(scene, state)
+    assert bool(info["success"]) is success
+    assert bool(info["success_strict"]) is strict
+    assert bool(task().terminated(scene, state)) is terminated
+
+
+def test_success_needs_a_lift_in_this_episode():
+    target = (0.5, 0.1, HALF)
+    scene = snapshot(target)  # the cube lies exactly at a target on the table, at rest
+    for lifted in (False, True):
+        state = fresh_state(target, lifted=lifted)
+        assert bool(task().info(scene, state)["success"]) is lifted
+        assert bool(task().terminated(scene, state)) is lifted
+
+
+@pytest.mark.parametrize(
+    ("position", "failed"),
+    [((0.5, 0.0, HALF), False), ((0.19, 0.0, HALF), True), ((0.5, 0.46, HALF), True), ((0.5, 0.0, -0.06), True),
+     ((0.5, 0.0, 0.61), True)],
+)  # fmt: skip
+def test_leaving_the_workspace_fails(position, failed):
+    totals, info, terminated = play([snapshot(ON_TABLE), snapshot(position)])
+    assert info["failed"] is failed
+    assert terminated is failed
+    assert (totals["failure"] < 0.0) is failed
+    assert not info["success"]
+
+
+def test_the_workspace_moves_with_the_table():
+    state = fresh_state().replace(table_height=jnp.float32(0.1))
+    assert not bool(task().has_failed(snapshot((0.5, 0.0, 0.65)), state))
+    assert bool(task().has_failed(snapshot((0.5, 0.0, 0.04)), state))
+
+
+def test_tipping_is_no_lift():
+    for angle in np.linspace(0.0, np.pi / 2, 7):
+        height = HALF * (abs(np.cos(angle)) + abs(np.sin(angle)))  # resting on an edge
+        scene = snapshot((0.5, 0.0, height), quat=(np.cos(angle / 2), np.sin(angle / 2), 0.0, 0.0))
+        assert abs(float(clearance(scene, fresh_state()))) < 1e-6
+    _, info, _ = play([scene])
+    assert not info["lifted"]
+
+
+def test_lifted_is_remembered():
+    _, info, _ = play([snapshot(ON_TABLE), snapshot((0.5, -0.1, HALF + 0.02)), snapshot(ON_TABLE)])
+    assert info["lifted"]
+
+
+def test_both_pads_must_press():
+    for touch, expected in [((3.0, 3.0), True), ((3.0, 0.0), False), ((0.0, 3.0), False), ((0.0, 0.0), False)]:
+        _, info, _ = play([snapshot(ON_TABLE, touch=touch)])
+        assert info["grasped"] is expected
+
+
+def test_gripper_closed_on_nothing_earns_nothing():
+    closed = snapshot(ON_TABLE, ee_pos=(0.5, 0.2, 0.3)).replace(gripper=jnp.array([0.0]))
+    totals, info, _ = play([closed] * 20)
+    assert not info["grasped"]
+    assert all(value == 0.0 for value in totals.values())
+
+
+def test_pushing_to_the_target_earns_no_more_than_reaching():
+    target = (0.5, 0.1, HALF)
+    path = [
+        snapshot((0.5, y, HALF), ee_pos=(0.5, y - 0.03, HALF), touch=(2.0, 0.0)) for y in np.linspace(-0.1, 0.1, 21)
+    ]
+    totals, info, terminated = play(path, target)
+    assert info["place_dist"] < 1e-6
+    assert not info["success"]
+    assert not terminated
+    assert abs(totals["reach"]) < 1e-5
+    assert totals["grasp"] == totals["lift"] == totals["place"] == totals["success"] == 0.0
+
+
+def test_throwing_past_the_target_earns_nothing():
+    grip = [snapshot((0.5, -0.1, z), ee_pos=(0.5, -0.1, z), touch=HELD) for z in (HALF, 0.08, 0.12)]
+    flight = [
+        snapshot((0.5, y, TARGET[2]), ee_pos=(0.5, -0.1, 0.12), vel=(0, 1.5, 0)) for y in np.linspace(-0.05, 0.3, 15)
+    ]
+    totals, info, _ = play(grip + flight)
+    assert info["lifted"]
+    assert not info["success"]
+    assert totals["success"] == 0.0
+    # What the grip had earned is lost with the grip. The first scene is the start and earned nothing, so the sum is
+    # negative.
+
+    assert totals["grasp"] == pytest.approx(-1.0)
+    assert totals["lift"] == pytest.approx(0.0, abs=1e-6)
+    assert totals["place"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_hovering_earns_nothing_anywhere():
+    for scene in (snapshot(ON_TABLE), snapshot(ON_TABLE, ee_pos=ON_TABLE, touch=HELD),
+                  snapshot(near_target(0.06), ee_pos=near_target(0.06), touch=HELD)):  # fmt: skip
+        totals, _, terminated = play([scene] * 50)
+        assert not terminated
+        assert all(value == 0.0 for value in totals.values())
+
+
+def test_repeating_a_grasp_earns_nothing():
+    grip, release = snapshot(ON_TABLE, ee_pos=ON_TABLE, touch=HELD), snapshot(ON_TABLE, ee_pos=ON_TABLE)
+    totals, _, _ = play([release] + [grip, release] * 10)
+    assert all(value == pytest.approx(0.0, abs=1e-5) for value in totals.values())
+
+
+def test_each_stage_of_a_true_solution_earns():
+    heights = [HALF, HALF, 0.05, 0.12]
+    path = [snapshot(ON_TABLE, ee_pos=(0.5, -0.1, 0.3)), snapshot(ON_TABLE, ee_pos=ON_TABLE)]
+    path += [snapshot((0.5, -0.1, z), ee_pos=(0.5, -0.1, z), touch=HELD) for z in heights]
+    path += [snapshot((0.5, y, 0.12), ee_pos=(0.5, y, 0.12), touch=HELD) for y in np.linspace(-0.1, 0.1, 6)]
+    totals, info, terminated = play(path)
+    assert info["success"]
+    assert info["success_strict"]
+    assert terminated
+    config = task().config
+    assert totals["success"] == config.success_bonus
+    assert totals["grasp"] == pytest.approx(config.grasp_weight)
+    assert totals["lift"] == pytest.approx(config.lift_weight)
+    assert 0.0 < totals["reach"] <= config.reach_weight
+    assert totals["place"] == pytest.approx(config.place_weight, rel=0.01)
+
+
+def test_weights_scale_their_terms():
+    path = [snapshot(ON_TABLE, ee_pos=(0.5, -0.1, 0.3)), snapshot(ON_TABLE, ee_pos=ON_TABLE, touch=HELD)]
+    once, _, _ = play(path)
+    more, _, _ = play(path, reach_weight=3.0, grasp_weight=5.0)
+    assert more["reach"] == pytest.approx(3.0 * once["reach"])
+    assert more["grasp"] == pytest.approx(5.0 * once["grasp"])
+
+
+def test_action_penalty():
+    state = task(action_penalty=0.1).update(snapshot(ON_TABLE), fresh_state(), jnp.zeros(4))
+    terms = task(action_penalty=0.1).reward_terms(snapshot(ON_TABLE), state, jnp.array([1.0, 0, 0, -1.0]), jnp.int32(1))
+    assert float(terms["action"]) == pytest.approx(-0.2)
+
+
+def test_observation_is_documented_and_inside_its_bounds():
+    obs = task().observe(snapshot((9.0, 0.0, -9.0), vel=STILL), fresh_state())
+    shapes = {key: value.shape for key, value in obs.items()}
+    assert shapes == {"joint_pos": (7,), "joint_vel": (7,), "ee_pos": (3,), "object_pos": (3,), "object_quat": (4,),
+                      "target_pos": (3,), "gripper_state": (1,)}  # fmt: skip
+    assert state_vector(obs).shape == (28,)
+    for key, (low, high) in task().observation_bounds().items():
+        assert np.all(np.isfinite(low) & np.isfinite(high))
+        assert np.all(low <= np.asarray(obs[key]))
+        assert np.all(np.asarray(obs[key]) <= high)
+
+
+@pytest.fixture(scope="module")
+def starts():
+    keys = jax.random.split(jax.random.key(3), 2000)
+    return jax.jit(jax.vmap(lambda key: task().sample(key, {})))(keys)
+
+
+def test_starts_cover_the_area_and_keep_their_distance(starts):
+    start, state = starts
+    objects, targets = np.asarray(start.qpos[:, 9:12]), np.asarray(state.target_pos)
+    config = task().config
+    for points in (objects[:, :2], targets[:, :2]):
+        assert np.all(points >= np.array(config.area_low) - 1e-6)
+        assert np.all(points <= np.array(config.area_high) + 1e-6)
+        assert np.all(np.ptp(points, axis=0) > 0.95 * (np.array(config.area_high) - config.area_low))
+    assert np.all(np.linalg.norm(objects - targets, axis=1) >= config.min_distance)
+    assert np.allclose(objects[:, 2], HALF)
+    in_air = targets[:, 2] > HALF + 1e-4
+    assert abs(in_air.mean() - config.air_share) < 0.05
+    assert np.all(targets[in_air, 2] >= HALF + config.air_low - 1e-6)
+    assert not np.asarray(state.assisted).any()
+    assert np.array_equal(np.asarray(start.mocap_pos[:, robot().target_mocap]), targets)
+
+
+def test_curriculum_starts_near_or_in_a_grasp():
+    eased = task(curriculum_share=0.6, curriculum_held=0.5)
+    keys = jax.random.split(jax.random.key(4), 1000)
+    start, state = jax.jit(jax.vmap(lambda key: eased.sample(key, {"curriculum": jnp.float32(0.6)})))(keys)
+    assisted = np.asarray(state.assisted)
+    assert abs(assisted.mean() - 0.6) < 0.06
+    objects = np.asarray(start.qpos[:, 9:12])
+    held = assisted & (objects[:, 2] > HALF + 0.01)
+    assert abs(held.sum() / assisted.sum() - 0.5) < 0.08
+    assert np.allclose(start.qpos[held][:, 7:9], HALF)  # fingers closed on the cube
+    assert np.allclose(start.ctrl[held][:, 7:9], 0.0)
+    assert np.allclose(start.qpos[~held][:, 7:9], 0.04)
+    assert np.all(np.linalg.norm(objects - np.asarray(state.target_pos), axis=1) >= eased.config.min_distance)
+
+
+def test_plain_resets_are_never_eased():
+    eased = task(curriculum_share=1.0)
+    _, state = jax.vmap(lambda key: eased.sample(key, {}))(jax.random.split(jax.random.key(5), 50))
+    assert not np.asarray(state.assisted).any()
+
+
+def test_curriculum_is_annealed_to_zero():
+    eased = task(curriculum_share=0.8, curriculum_steps=100)
+    shares = [float(eased.curriculum(jnp.int32(steps))) for steps in (0, 50, 100, 1000)]
+    assert shares == pytest.approx([0.8, 0.4, 0.0, 0.0])
