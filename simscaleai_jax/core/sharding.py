@@ -18,6 +18,8 @@ REPLICATED = P()
 BATCH = P(AXIS)  # [B, ...]: environments and batches
 TIME_BATCH = P(None, AXIS)  # [T, B, ...]: rollouts
 
+SHARDED_MIN_SIZE = 65_536  # numbers; smaller arrays cost more to gather than their copies take room
+
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A 1-D mesh over `devices` (default: every device of every process)."""
@@ -28,7 +30,8 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 def pick_devices(device: str = "auto", count: int | None = None) -> list[Any]:
     """Devices for a documented device string: "auto", "cpu", "gpu" (or "cuda", "cuda:0"), "tpu".
 
-    Without `count`, a CPU gives one device (XLA already uses its cores), accelerators give all of them.
+    Without `count`, a CPU gives one device (XLA already uses its cores), accelerators give all of them; a run over
+    several processes uses every device of every process.
 
     Raises:
       ValueError: an unknown or absent device, or more devices wanted than there are.
@@ -43,6 +46,10 @@ def pick_devices(device: str = "auto", count: int | None = None) -> list[Any]:
     except RuntimeError as error:
         present = sorted({found.platform for found in jax.devices()})
         raise ValueError(f"No {device!r} device on this machine; found: {', '.join(present)}.") from error
+    if jax.process_count() > 1:
+        if index or count not in (None, len(devices)):
+            raise ValueError(f"A run over {jax.process_count()} processes uses all of its {len(devices)} devices.")
+        return list(devices)
     if index:
         if int(index) >= len(devices):
             raise ValueError(f"No device {device!r}: there are {len(devices)} of this kind.")
@@ -62,6 +69,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding that splits the leading axis over the devices."""
     return NamedSharding(mesh, BATCH)
+
+
+def parameter_spec(shape: Sequence[int], parts: int) -> P:
+    """How an array of parameters, or of their optimizer state, is split when each device keeps a part of it (FSDP).
+
+    The rule: the longest axis that `parts` divides, the last of equals; small arrays and those that no axis divides are
+    copied to every device.
+    """
+    size = 1
+    for length in shape:
+        size *= length
+    axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
+    if parts == 1 or size < SHARDED_MIN_SIZE or not axes:
+        return REPLICATED
+    chosen = max(axes, key=lambda axis: (shape[axis], axis))
+    return P(*(AXIS if axis == chosen else None for axis in range(len(shape))))
+
+
+def parameter_shardings(tree: Any, mesh: Mesh, is_split: bool) -> Any:
+    """A sharding for every leaf of `tree`: whole copies, or split by `parameter_spec`."""
+
+    def sharding(leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, parameter_spec(leaf.shape, mesh.size) if is_split else REPLICATED)
+
+    return jax.tree.map(sharding, tree)
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:

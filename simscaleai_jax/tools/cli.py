@@ -17,6 +17,16 @@ COMMANDS = {
         "Train a policy with PPO",
         "simscale rl --config configs/ppo_reach.yaml",
     ),
+    "train": (
+        "simscaleai_jax.tools.commands.train",
+        "Train a model on demonstrations",
+        "simscale train --dataset data/reach.h5 --max-steps 5000",
+    ),
+    "launch": (
+        "simscaleai_jax.tools.commands.launch",
+        "Start a command as several processes that train together",
+        "simscale launch --num-processes 2 -- train --distributed",
+    ),
     "eval": (
         "simscaleai_jax.tools.commands.eval",
         "Play fresh episodes with a checkpoint, on MJX and on host physics",

@@ -1,0 +1,184 @@
+"""One run over several processes: start, barriers with timeouts, and words for a peer that is gone.
+
+TPU pods, Slurm, Kubernetes and Open MPI fill in who is who by themselves; `simscale launch` does it through environment
+variables for processes of one machine; anything else says it with options. `initialize` must run before JAX is used.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+COORDINATOR, NUM_PROCESSES, PROCESS_ID = "SIMSCALE_COORDINATOR", "SIMSCALE_NUM_PROCESSES", "SIMSCALE_PROCESS_ID"
+CPU_COLLECTIVES = ("gloo", "mpi")
+START_SECONDS = 120
+HEARTBEAT_SECONDS = 60
+LOST_PEER_STATUS = 75  # EX_TEMPFAIL: starting the job again is the right answer
+
+# What XLA, gloo, NCCL and the coordination service say when a process has died.
+PEER_ERRORS = re.compile(
+    r"gloo|nccl.*(remote|abort)|connection (reset|closed|refused)|broken pipe|socket closed|heartbeat|unavailable"
+    r"|deadline.?exceeded|barrier|coordination service|preempted|peer",
+    re.IGNORECASE,
+)
+
+
+_barriers = itertools.count()  # the service wants a new name for every barrier
+
+
+class PeerLostError(RuntimeError):
+    """Another process of this run has died or hangs; the run has to be started again and then resumes."""
+
+
+def initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    backend: str = "auto",
+    timeout_s: int = START_SECONDS,
+) -> None:
+    """Joins this process to the run; needs no argument where a scheduler or `simscale launch` started it.
+
+    Args:
+      coordinator: "host:port" of process 0, the same everywhere.
+      num_processes: processes of the run.
+      process_id: 0 to num_processes - 1.
+      backend: "gloo" or "mpi" choose how CPUs exchange data; anything else leaves it to JAX.
+      timeout_s: how long to wait for the other processes.
+    Raises:
+      ValueError: only some of the three are given, none can be found out, or JAX has been used before.
+      PeerLostError: the other processes did not come in time.
+    """
+    import jax
+
+    if jax.distributed.is_initialized():
+        return
+    given = _with_environment(coordinator, num_processes, process_id)
+    if backend in CPU_COLLECTIVES:
+        jax.config.update("jax_cpu_collectives_implementation", backend)
+    try:
+        jax.distributed.initialize(
+            *given, initialization_timeout=timeout_s, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(
+            f"No cluster was found to join ({error}) Give --coordinator HOST:PORT --num-processes N --process-id I, or "
+            "start the processes with `simscale launch`."
+        ) from None
+    except RuntimeError as error:
+        if "before" in str(error) and "initialize" in str(error):
+            raise ValueError("core.distributed.initialize must run before anything else uses JAX.") from error
+        raise PeerLostError(
+            f"The other processes did not join within {timeout_s} s at {given[0] or 'the coordinator'}. Are all of "
+            f"them running, with the same address and num_processes? ({_first_line(error)})"
+        ) from error
+
+
+def check_started() -> None:
+    """Raises a ValueError where a run is configured as distributed and `initialize` has not been called."""
+    import jax
+
+    if not jax.distributed.is_initialized():
+        raise ValueError(
+            "TrainConfig.distributed is set, but this process has not joined a run: call "
+            "simscaleai_jax.core.distributed.initialize() first of all, or use `simscale train --distributed`."
+        )
+
+
+def is_main() -> bool:
+    """Whether this is process 0, the one that logs and writes."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def barrier(name: str, timeout_s: float) -> None:
+    """Waits for all processes; each must call it equally often.
+
+    Raises:
+      PeerLostError: some process did not arrive in time.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost
+
+    try:
+        sync = multihost.get_barrier_sync_fn(processes=set(range(jax.process_count())))
+        sync(key=f"simscale {next(_barriers)}: {name}", timeout_ms=int(timeout_s * 1000))
+    except Exception as error:
+        if not _is_peer_error(error):
+            raise
+        raise lost_peer(f"not all {jax.process_count()} processes reached {name!r} within {timeout_s:g} s") from error
+
+
+def agree(value: int) -> int:
+    """Process 0's value, in every process."""
+    import jax
+
+    if jax.process_count() == 1:
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+@contextmanager
+def peer_errors() -> Iterator[None]:
+    """Turns what the runtime raises when a peer dies into a `PeerLostError`."""
+    import jax
+
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        is_known = isinstance(error, PeerLostError)
+        if is_known or jax.process_count() == 1 or not _is_peer_error(error):
+            raise
+        raise lost_peer(_first_line(error)) from error
+
+
+def lost_peer(reason: str) -> PeerLostError:
+    """The error that tells a user what happened and what to do."""
+    import jax
+
+    return PeerLostError(
+        f"Process {jax.process_index()} lost a peer: {reason}. The run cannot go on without it. Start all "
+        f"{jax.process_count()} processes again; the run continues from its last complete checkpoint."
+    )
+
+
+def leave_broken_run(error: PeerLostError) -> None:
+    """Ends this process at once: a clean exit would wait for the dead peer."""
+    import sys
+
+    print(f"simscale: {error}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(LOST_PEER_STATUS)
+
+
+def _with_environment(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> tuple[str | None, int | None, int | None]:
+    """Options, or what `simscale launch` has put into the environment; all three or none."""
+    given = (coordinator, num_processes, process_id)
+    if all(value is None for value in given) and COORDINATOR in os.environ:
+        return os.environ[COORDINATOR], int(os.environ[NUM_PROCESSES]), int(os.environ[PROCESS_ID])
+    if None in given and any(value is not None for value in given):
+        names = ("--coordinator", "--num-processes", "--process-id")
+        missing = [name for name, value in zip(names, given, strict=True) if value is None]
+        raise ValueError(f"{' and '.join(missing)} is missing: give all of {', '.join(names)}, or none of them.")
+    return given
+
+
+def _is_peer_error(error: Exception) -> bool:
+    return bool(PEER_ERRORS.search(str(error)))
+
+
+def _first_line(error: Any) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")[:300]

@@ -1,0 +1,126 @@
+"""`simscale launch`: start a command as several processes of this machine that train together."""
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import IO
+
+from simscaleai_jax.core import distributed
+from simscaleai_jax.tools.arguments import parse
+
+DESCRIPTION = """Start a simscale command as several processes of this machine, for tests and for trying out a cluster's
+command. Each process gets --devices-per-process virtual CPU devices unless --device of the command says otherwise.
+
+Processes find each other by themselves; SIGTERM and Ctrl-C are passed on to all of them. When one dies the others are
+ended, too: start the same command again to resume.
+
+Examples:
+  simscale launch --num-processes 2 -- train --distributed --dataset data/reach.h5
+  simscale launch --num-processes 2 --devices-per-process 2 -- rl --distributed --config configs/ppo_reach.yaml"""
+
+GRACE_SECONDS = 20.0  # for the others to notice that a process is gone, and to say so
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchOptions:
+    """Options of `simscale launch`; the command follows after "--".
+
+    Attributes:
+      num_processes: processes to start.
+      devices_per_process: CPU devices of each.
+      port: of process 0; default: a free one.
+    """
+
+    num_processes: int = 2
+    devices_per_process: int = 1
+    port: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_processes", "devices_per_process"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(self, name)}.")
+
+
+def main(argv: list[str]) -> None:
+    """Splits the command line at "--" and runs the command."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    options = parse(LaunchOptions, argv[:at], "launch", DESCRIPTION)
+    command = argv[at + 1 :]
+    if not command:
+        raise ValueError("No command: simscale launch --num-processes 2 -- train --distributed ...")
+    if status := launch(options, [sys.executable, "-m", "simscaleai_jax.tools.cli", *command]):
+        sys.exit(status)
+
+
+def launch(options: LaunchOptions, command: list[str]) -> int:
+    """Runs `command` in every process until all have ended; returns the first status that is not 0."""
+    port = options.port or free_port()
+    processes = [_start(options, command, index, port) for index in range(options.num_processes)]
+    printers = [_print_lines(index, process) for index, process in enumerate(processes)]
+    _pass_signals_on(processes)
+    status = _wait(processes)
+    for printer in printers:
+        printer.join()
+    return status
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _start(options: LaunchOptions, command: list[str], index: int, port: int) -> subprocess.Popen:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={options.devices_per_process}"
+    environment = os.environ | {
+        distributed.COORDINATOR: f"127.0.0.1:{port}",
+        distributed.NUM_PROCESSES: str(options.num_processes),
+        distributed.PROCESS_ID: str(index),
+        "XLA_FLAGS": flags.strip(),
+    }
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _print_lines(index: int, process: subprocess.Popen) -> threading.Thread:
+    def copy(stream: IO[str]) -> None:
+        for line in stream:
+            print(f"[{index}] {line}", end="", flush=True)
+
+    assert process.stdout is not None
+    thread = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
+    thread.start()
+    return thread
+
+
+def _pass_signals_on(processes: list[subprocess.Popen]) -> None:
+    def forward(signum: int, _: object) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signum)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+
+
+def _wait(processes: list[subprocess.Popen]) -> int:
+    """Waits for all; when one fails, gives the others some time and then ends them."""
+    deadline, first = None, 0
+    while any(process.poll() is None for process in processes):
+        failed = [(i, p.returncode) for i, p in enumerate(processes) if p.returncode not in (None, 0)]
+        if failed and deadline is None:
+            index, first = failed[0]
+            deadline = time.monotonic() + GRACE_SECONDS
+            print(f"simscale launch: process {index} ended with status {first}; waiting for the others", flush=True)
+        if deadline is not None and time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(0.1)
+    statuses = [process.returncode for process in processes]
+    first = first or next((status for status in statuses if status), 0)
+    return 128 - first if first < 0 else first

@@ -1,0 +1,144 @@
+"""`TrainConfig`: every setting of supervised training, checked when it is made."""
+
+import dataclasses
+from typing import Any
+
+from simscaleai_jax.core.errors import unknown_name
+
+BACKENDS = ("nccl", "gloo", "mpi", "auto")
+AMP_DTYPES = ("bfloat16", "float16", "float32")
+POSITIVE = (
+    "batch_size", "lr", "max_steps", "save_every", "log_every", "eval_every", "grad_accum_steps",
+    "keep_checkpoints", "max_steps_per_dispatch", "lost_peer_seconds",
+)  # fmt: skip
+NOT_NEGATIVE = ("num_workers", "weight_decay", "warmup_steps", "grad_clip")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Settings of `Trainer`.
+
+    Attributes:
+      model_name: registered model that `simscale train` builds.
+      model_kwargs: its constructor arguments.
+      dataset_path: demonstrations; "" for random dummy data.
+      batch_size: samples per update over all devices and processes; used where a loader is built from the config.
+      num_workers: processes that read image data sets (0: a thread).
+      lr: peak learning rate: linear warm-up over `warmup_steps`, then a half cosine that ends at `max_steps`.
+      weight_decay: decoupled, of all parameters (AdamW, https://arxiv.org/abs/1711.05101).
+      warmup_steps: 0 to `max_steps`.
+      max_steps: updates in all.
+      grad_clip: largest global norm of the gradient; 0 for no clipping.
+      use_amp: compute in `amp_dtype` on accelerators; parameters, optimizer and losses stay float32. A CPU computes in
+        float32, which is faster there.
+      amp_dtype: "bfloat16" (float16 would need loss scaling, which is not built in; "float32" turns amp off).
+      distributed: one run over several processes; `core.distributed.initialize` must have been called first.
+      backend: collectives between processes on CPUs: "gloo" or "mpi"; "nccl" and "auto" leave the choice to JAX, which
+        takes NCCL on GPUs, the interconnect's own on TPUs and gloo on CPUs.
+      checkpoint_dir: the run's folder: checkpoints, metrics.jsonl, metrics.csv, learning_curve.png.
+      save_every: updates between checkpoints.
+      resume_from: checkpoint, or folder of a run, to continue; None: see `auto_resume`.
+      log_every: updates between rows of the log.
+      eval_every: updates between evaluations.
+      use_wandb: log to Weights & Biases, too (needs the extra "wandb").
+      wandb_project, wandb_run_name: where to.
+      device: "auto", "cpu", "gpu" (or "cuda") or "tpu".
+      seed: of dropout and of everything else that is random in the update.
+      min_lr_ratio: final learning rate as a share of `lr`.
+      grad_accum_steps: parts in which a batch is computed one after the other, to save memory.
+      ema_decay: keeps an exponential average of the weights, which is evaluated and deployed; None for none.
+      remat: recompute activations in the backward pass, to save memory.
+      num_devices: devices of this kind to use; default: all accelerators, one CPU device.
+      fsdp: also split large parameters and their optimizer state over the devices (rules in core/sharding.py).
+      keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
+      auto_resume: continue the unfinished run found in `checkpoint_dir`; False starts over.
+      best_metric: number that decides which checkpoint is best; default: success_rate of `eval_fn`, else eval_loss.
+      use_tensorboard: write TensorBoard files, too (needs the extra "tensorboard").
+      max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
+      lost_peer_seconds: how long to wait for another process before it counts as lost.
+    """
+
+    model_name: str = "bc"
+    model_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    dataset_path: str = ""
+    batch_size: int = 32
+    num_workers: int = 4
+    lr: float = 1e-4
+    weight_decay: float = 1e-5
+    warmup_steps: int = 500
+    max_steps: int = 100_000
+    grad_clip: float = 1.0
+    use_amp: bool = True
+    amp_dtype: str = "bfloat16"
+    distributed: bool = False
+    backend: str = "nccl"
+    checkpoint_dir: str = "checkpoints"
+    save_every: int = 5000
+    resume_from: str | None = None
+    log_every: int = 100
+    eval_every: int = 1000
+    use_wandb: bool = False
+    wandb_project: str = "simscaleai"
+    wandb_run_name: str | None = None
+    device: str = "auto"
+    seed: int = 0
+    min_lr_ratio: float = 0.0
+    grad_accum_steps: int = 1
+    ema_decay: float | None = None
+    remat: bool = False
+    num_devices: int | None = None
+    fsdp: bool = False
+    keep_checkpoints: int = 3
+    auto_resume: bool = True
+    best_metric: str | None = None
+    use_tensorboard: bool = False
+    max_steps_per_dispatch: int = 500
+    lost_peer_seconds: int = 60
+
+    def __post_init__(self) -> None:
+        for name in POSITIVE:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"TrainConfig.{name} must be positive; got {getattr(self, name)}.")
+        for name in NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ValueError(f"TrainConfig.{name} must not be negative; got {getattr(self, name)}.")
+        if self.warmup_steps > self.max_steps:
+            raise ValueError(
+                f"TrainConfig.max_steps={self.max_steps} is less than warmup_steps={self.warmup_steps}: the learning "
+                f"rate would never reach lr. Use at least {self.warmup_steps} steps, or warmup_steps of at most "
+                f"{self.max_steps}."
+            )
+        if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"TrainConfig.ema_decay must lie in [0, 1), or be None; got {self.ema_decay}.")
+        if not 0.0 <= self.min_lr_ratio <= 1.0:
+            raise ValueError(f"TrainConfig.min_lr_ratio must lie in [0, 1]; got {self.min_lr_ratio}.")
+        if self.backend not in BACKENDS:
+            raise unknown_name("backend", self.backend, BACKENDS)
+        if self.amp_dtype not in AMP_DTYPES:
+            raise unknown_name("amp_dtype", self.amp_dtype, AMP_DTYPES)
+        if self.use_amp and self.amp_dtype == "float16":
+            raise ValueError("TrainConfig.amp_dtype='float16' would need loss scaling; use 'bfloat16' instead.")
+
+    @property
+    def resolved_device(self) -> str:
+        """Platform that `device` means on this machine: "cpu", "gpu" or "tpu".
+
+        Raises:
+          ValueError: unknown, or absent; the message names what there is.
+        """
+        from simscaleai_jax.core.sharding import pick_devices
+
+        return pick_devices(self.device)[0].platform
+
+    @property
+    def amp_torch_dtype(self) -> Any:
+        """The jnp dtype that `amp_dtype` names."""
+        import jax.numpy as jnp
+
+        return jnp.dtype(self.amp_dtype)
+
+    @property
+    def compute_dtype(self) -> str:
+        """Name of the dtype that activations have on the resolved device."""
+        is_reduced = self.use_amp and self.resolved_device != "cpu"
+        return self.amp_dtype if is_reduced else "float32"

@@ -1,0 +1,98 @@
+"""Settings, the learning rate and the optimizer."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from simscaleai_jax.core.config import load_yaml
+from simscaleai_jax.tools.commands.train import TrainOptions, make_config
+from simscaleai_jax.training.config import TrainConfig
+from simscaleai_jax.training.optimizer import learning_rate, make_optimizer
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("bc_*.yaml"))
+
+
+def test_documented_defaults():
+    config = TrainConfig()
+    documented = {
+        "model_name": "bc", "model_kwargs": {}, "dataset_path": "", "batch_size": 32, "num_workers": 4, "lr": 1e-4,
+        "weight_decay": 1e-5, "warmup_steps": 500, "max_steps": 100_000, "grad_clip": 1.0, "use_amp": True,
+        "amp_dtype": "bfloat16", "distributed": False, "backend": "nccl", "checkpoint_dir": "checkpoints",
+        "save_every": 5000, "resume_from": None, "log_every": 100, "eval_every": 1000, "use_wandb": False,
+        "wandb_project": "simscaleai", "wandb_run_name": None, "device": "auto",
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in documented} == documented
+    assert [field.name for field in dataclasses.fields(config)][: len(documented)] == list(documented)
+    assert config.resolved_device == "cpu"
+    assert config.amp_torch_dtype == jnp.bfloat16
+    assert config.compute_dtype == "float32", "a CPU computes in float32"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_steps": 100}, "max_steps=100 is less than warmup_steps=500.*warmup_steps of at most 100"),
+        ({"batch_size": 0}, "batch_size must be positive; got 0"),
+        ({"grad_clip": -1.0}, "grad_clip must not be negative"),
+        ({"backend": "glooo"}, "Did you mean 'gloo'"),
+        ({"amp_dtype": "bfloat"}, "Did you mean 'bfloat16'"),
+        ({"amp_dtype": "float16"}, "loss scaling"),
+        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
+        ({"min_lr_ratio": 2.0}, "min_lr_ratio must lie"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda", "tpu"])
+def test_an_absent_device_names_what_there_is(device):
+    with pytest.raises(ValueError, match=f"No '{device}' device on this machine; found: cpu"):
+        _ = TrainConfig(device=device).resolved_device
+
+
+def test_mps_is_explained():
+    with pytest.raises(ValueError, match="no backend"):
+        _ = TrainConfig(device="mps").resolved_device
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 1), (0, 10), (1, 1), (1, 2), (4, 10), (9, 10), (10, 10)])
+def test_learning_rate_for_every_relation(warmup, total):
+    config = TrainConfig(lr=0.5, warmup_steps=warmup, max_steps=total, min_lr_ratio=0.1)
+    rates = [float(learning_rate(config, step)) for step in range(total + 5)]
+    rising = [0.5 * (step + 1) / warmup for step in range(warmup)]
+    falling = [
+        0.5 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(total - warmup, 1))))
+        for step in range(warmup, total)
+    ]
+    np.testing.assert_allclose(rates[:total], rising + falling, rtol=1e-5)
+    assert max(rates) == pytest.approx(0.5), "the peak is reached"
+    assert rates[total + 1 :] == pytest.approx([0.05] * 4), "and it stays at the floor"
+
+
+def test_the_optimizer_is_adamw_after_clipping():
+    config = TrainConfig(lr=1e-2, weight_decay=0.1, grad_clip=1.0, warmup_steps=0, max_steps=10)
+    params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[3.0]])}
+    grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0]])}
+    ours, reference = make_optimizer(config), optax.adamw(1e-2, weight_decay=0.1)
+    updates, _ = ours.update(grads, ours.init(params), params)
+    clipped = {name: grad / 5.0 for name, grad in grads.items()}
+    wanted, _ = reference.update(clipped, reference.init(params), params)
+    for name in params:
+        np.testing.assert_allclose(-1e-2 * updates[name], wanted[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_published_configs_are_built(path):
+    options = load_yaml(path, TrainOptions)
+    assert make_config(options).max_steps == options.max_steps
+    assert path.read_text().startswith("#"), "a header says what it is"
+
+
+def test_there_is_a_published_config():
+    assert CONFIGS
