@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from simscaleai_jax.rl.ppo.patches import strided_conv
+
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 IMAGE_FEATURES = 64
 
@@ -62,7 +64,8 @@ class ImageEncoder(nnx.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         batch = image.shape[:-3]
         pixels = image.reshape(-1, *self.image_shape).astype(jnp.float32) / 255.0 - 0.5
-        features = nnx.relu(self.second(nnx.relu(self.first(pixels))))
+        features = nnx.relu(strided_conv(self.first, pixels, stride=4))
+        features = nnx.relu(strided_conv(self.second, features, stride=2))
         return nnx.tanh(self.out(features.reshape(features.shape[0], -1))).reshape(*batch, IMAGE_FEATURES)
 
 
