@@ -46,12 +46,14 @@ def generate_dataset(
 ) -> dict[str, Any]:
     """Plays `n_episodes` episodes and writes them as demonstrations (layout: `core.demonstrations.layout`).
 
-    The result depends on the settings and the seed alone, not on `num_envs` or `shards`. A run that was interrupted is
+    The result depends on the settings and the seed alone, not on `shards`; nor on `num_envs`, but for the last bits of
+    the physics, where XLA may compile another batch size to code that rounds differently. A run that was interrupted is
     continued by the same call; a finished one is left as it is and its statistics are returned again.
 
     Args:
       policy_type: "random", "scripted", or "policy" with `policy(obs, key) -> action` and a `policy_name` to record.
-      num_envs: episodes played at a time. dt: physics step in seconds, the environment's own by default.
+      num_envs: episodes played at a time, rounded up to a multiple of 16.
+      dt: physics step in seconds, the environment's own by default.
       cameras: `CameraConfig`s, their dicts or names; their images are stored.
       only_success: plays an episode again, with other randomness, until it succeeds; `attempts` counts all of them.
       shards: files to split the run into (default: one per process). Merge them with `merge_files`.

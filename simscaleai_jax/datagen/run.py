@@ -24,6 +24,8 @@ from simscaleai_jax.datagen.rollout import Slots, empty_slots, make_chunk_fn
 from simscaleai_jax.datagen.shards import Shard
 from simscaleai_jax.datagen.writer import ShardWriter
 
+LANES = 16  # slots come in whole vectors: XLA computes the rest of an array with other code, which rounds differently
+
 
 class Run:
     """One compiled rollout and the shards that it fills one after the other."""
@@ -39,7 +41,8 @@ class Run:
         progress_fn: ProgressFn | None,
     ) -> None:
         enable()
-        self.env, self.settings, self.num_envs = env, settings, num_envs
+        self.env, self.settings = env, settings
+        self.num_envs = -(-num_envs // LANES) * LANES
         self.policy = make_policy(settings["policy_type"], env_name, env, policy)
         self.progress_fn = progress_fn
         self.chunk_fn = make_chunk_fn(
