@@ -62,8 +62,8 @@ class PreemptionWatch:
         self._heard = True
 
 
-def stop(where: str) -> Preempted:
-    """Prints that the run was saved, and returns the exception to raise."""
-    message = f"SIGTERM: saved {where} and stopped. Start the same command again to continue."
+def stop(where: str, how: str = "") -> Preempted:
+    """Prints that the run was saved and how to start it again, and returns the exception to raise."""
+    message = f"SIGTERM: saved {where} and stopped. Start the same command again {how}to continue."
     print(message, file=sys.stderr, flush=True)
     return Preempted(message)

@@ -21,6 +21,8 @@ Examples:
   simscale rl --config configs/ppo_reach.yaml --resume --total-steps 1000000    go on with it for longer
   simscale rl --env-name reach --env.dt 0.005 --num-envs 1024 --n-steps 16384"""
 
+PEER_SECONDS = 60  # after which a process that does not answer counts as lost
+
 
 @dataclasses.dataclass(frozen=True)
 class PPOOptions(PPOConfig):
@@ -65,6 +67,10 @@ class RLOptions:
       device: "auto", "cpu", "gpu" or "tpu".
       resume: go on with the newest checkpoint in the run's folder.
       num_checkpoints: checkpoints spread over the run; the newest three and the best are kept.
+      distributed: one of several processes; found out by itself on TPU pods, Slurm, Kubernetes and under launch.
+      coordinator: "host:port" of process 0, where it is not.
+      num_processes, process_id: likewise.
+      backend: how CPUs exchange data: "gloo" or "mpi".
       env: settings of the environment.
       ppo: settings of PPO.
     """
@@ -75,17 +81,33 @@ class RLOptions:
     device: str = "auto"
     resume: bool = False
     num_checkpoints: int = 10
+    distributed: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    backend: str = "auto"
     env: EnvOptions = EnvOptions()
     ppo: Annotated[PPOOptions, tyro.conf.arg(name="")] = PPOOptions()
 
 
 def main(argv: list[str]) -> None:
     """Parses the options, trains, prints where everything is."""
-    train(parse(RLOptions, argv, "rl", DESCRIPTION))
+    from simscaleai_jax.core import distributed
+
+    options = parse(RLOptions, argv, "rl", DESCRIPTION)
+    try:
+        if options.distributed:
+            joined = (options.coordinator, options.num_processes, options.process_id)
+            distributed.initialize(*joined, backend=options.backend)
+        with distributed.peer_errors():
+            train(options)
+    except distributed.PeerLostError as error:
+        distributed.leave_broken_run(error)
 
 
 def train(options: RLOptions) -> dict[str, list[float]]:
     """Trains and writes the run's folder; returns the history of this call."""
+    from simscaleai_jax.core import distributed, preemption
     from simscaleai_jax.core.checkpoint_series import CheckpointSeries
     from simscaleai_jax.rl.agents.ppo import PPOAgent
     from simscaleai_jax.rl.curves import plot_learning_curve
@@ -96,11 +118,18 @@ def train(options: RLOptions) -> dict[str, list[float]]:
     agent = PPOAgent.for_env(env, config, options.device)
     agent.env_record = {"name": options.env_name}
     folder = Path(options.save_path or f"checkpoints/ppo_{options.env_name}")
-    with CheckpointSeries(folder) as series:
+    is_main = distributed.is_main()
+    with CheckpointSeries(folder) as series, preemption.PreemptionWatch() as watch:
         if options.resume:
             _resume(agent, series)
-        metrics = MetricsFile(folder / "metrics.jsonl", append=options.resume)
-        history = agent.train(env, callbacks=[metrics, _saver(series, config, options.num_checkpoints)])
+        saver = _saver(series, config, options.num_checkpoints, watch)
+        metrics = MetricsFile(folder / "metrics.jsonl", append=options.resume) if is_main else None
+        history = agent.train(env, callbacks=[metrics, saver] if metrics else [saver], progress=is_main)
+    distributed.barrier("finish", PEER_SECONDS)
+    if agent.total_steps < config.num_updates * config.n_steps:
+        raise preemption.stop(f"{agent.total_steps:,} steps in {folder}", "with --resume ")
+    if metrics is None:
+        return history
     if not history:
         print(f"Nothing to do: the run in {folder} has its {config.total_timesteps:,} steps (see --total-steps).")
         return history
@@ -124,14 +153,17 @@ def make_training_env(options: RLOptions) -> Any:
 
 
 def _resume(agent: Any, series: Any) -> None:
-    latest = series.latest()
-    if latest is None:
+    from simscaleai_jax.core import distributed
+
+    latest = series.latest() if distributed.is_main() else None
+    step = distributed.agree(-1 if latest is None else int(latest.name.removeprefix("step_")))
+    if step < 0:
         raise FileNotFoundError(f"--resume: {series.folder} holds no complete checkpoint.")
-    agent.load(str(latest))
+    agent.load(str(series.folder / f"step_{step:09d}"))
 
 
-def _saver(series: Any, config: PPOConfig, count: int) -> Callable[[Any, dict[str, float]], None]:
-    """A callback that saves `count` checkpoints over the run, the last one at its end."""
+def _saver(series: Any, config: PPOConfig, count: int, watch: Any) -> Callable[[Any, dict[str, float]], bool]:
+    """A callback that saves `count` checkpoints over the run, the last one at its end or when SIGTERM ends it."""
     import math
 
     from simscaleai_jax.rl.ppo.storage import make_manifest
@@ -139,13 +171,15 @@ def _saver(series: Any, config: PPOConfig, count: int) -> Callable[[Any, dict[st
     due = {math.ceil(config.num_updates * (i + 1) / max(count, 1)) * config.n_steps for i in range(max(count, 1))}
     passed: set[int] = set()
 
-    def save(agent: Any, row: dict[str, float]) -> None:
+    def save(agent: Any, row: dict[str, float]) -> bool:
         passed.update(steps for steps in due if steps <= row["total_steps"])
         is_current = int(row["total_steps"]) == agent.total_steps  # the state is that of the end of the dispatch
-        if passed and is_current:
+        is_stopped = is_current and watch.is_requested()
+        if is_current and (passed or is_stopped):
             passed.clear()
             due.difference_update([steps for steps in due if steps <= agent.total_steps])
             metric = row["success_rate"] if math.isfinite(row["success_rate"]) else None
             series.save(agent.total_steps, agent.state, make_manifest(agent), metric)
+        return not is_stopped
 
     return save

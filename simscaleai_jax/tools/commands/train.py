@@ -31,7 +31,7 @@ class TrainOptions:
 
     Attributes:
       model: registered model (see simscale list-models).
-      model_kwargs: constructor arguments as JSON (a mapping in YAML); sizes are taken from the data set.
+      model_kwargs: constructor arguments as JSON; sizes are taken from the data set.
       dataset: HDF5 file of demonstrations; empty: random dummy data.
       split: mask of the file to train on, for example "train"; default: all episodes.
       eval_split: mask of the file to evaluate on, for example "valid"; default: no such evaluation.
@@ -65,7 +65,7 @@ class TrainOptions:
     """
 
     model: str = "bc"
-    model_kwargs: str | dict[str, Any] = "{}"
+    model_kwargs: str = "{}"
     dataset: str = ""
     split: str | None = None
     eval_split: str | None = None
@@ -162,12 +162,10 @@ def make_config(options: TrainOptions) -> Any:
     from simscaleai_jax.core.config import init_fields
     from simscaleai_jax.training.config import TrainConfig
 
-    kwargs = options.model_kwargs
-    if isinstance(kwargs, str):
-        try:
-            kwargs = json.loads(kwargs)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"--model-kwargs is not JSON: {error}.") from None
+    try:
+        kwargs = json.loads(options.model_kwargs)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--model-kwargs is not JSON: {error}.") from None
     shared = {name: getattr(options, name) for name in init_fields(TrainConfig) if hasattr(options, name)}
     warmup = min(500, options.max_steps // 10) if options.warmup_steps is None else options.warmup_steps
     renamed = {"model_name": options.model, "model_kwargs": kwargs, "dataset_path": options.dataset}
