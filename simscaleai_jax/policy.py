@@ -147,8 +147,8 @@ def load_policy(
     Args:
       path: checkpoint directory of kind "ppo" or "model", or a run's folder.
       deterministic: PPO's mean action instead of a sample.
-      language: instruction for models that read one; None: the one in the checkpoint's `extra["language"]`, or token ids
-        under obs["language"].
+      language: instruction for models that read one; None: the one in the checkpoint's `extra["language"]`. Token
+        ids under obs["language"] win over both.
       execute_steps: actions executed per planned chunk, all of them when None.
       ensemble: weight decay of temporal ensembling, None for none.
       use_ema: the averaged weights where the checkpoint has them.

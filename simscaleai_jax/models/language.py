@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from simscaleai_jax.models.layers import LANGUAGE_MLP_RATIO, compute_dtype, layer_norm, make_rngs
+from simscaleai_jax.models.layers import LANGUAGE_MLP_RATIO, compute_dtype, embedding, layer_norm, make_rngs
 from simscaleai_jax.models.transformer import TransformerEncoder
 
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
@@ -51,8 +50,8 @@ class SimpleLanguageEncoder(nnx.Module):
         self.embed_dim = embed_dim
         self.dtype = dtype
         self.deterministic = False
-        self.token_embed = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, embed_dim)))
-        self.pos_embed = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, max_len, embed_dim)))
+        self.token_embed = embedding((vocab_size, embed_dim), 1.0, rngs)
+        self.pos_embed = embedding((1, max_len, embed_dim), 0.02, rngs)
         self.encoder = TransformerEncoder(
             embed_dim,
             num_heads,

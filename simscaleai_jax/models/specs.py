@@ -18,7 +18,9 @@ def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 
 
 def fake_batch(spec: Any, seed: int = 0) -> Any:
-    """Random NumPy arrays of a spec: floats in [-1, 1], images 0..255, token ids that the tokenizer makes, True flags."""
+    """Random NumPy arrays of a spec: floats in [-1, 1], images 0..255, token ids that the tokenizer makes, True
+    flags.
+    """
     rng = np.random.default_rng(seed)
 
     def fill(leaf: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from simscaleai_jax.models.inputs import scale_image
-from simscaleai_jax.models.layers import compute_dtype, layer_norm, linear, make_rngs
+from simscaleai_jax.models.layers import compute_dtype, embedding, layer_norm, linear, make_rngs
 from simscaleai_jax.models.transformer import TransformerEncoder
 
 
@@ -34,7 +33,7 @@ class PatchEmbedding(nnx.Module):
         self.dtype = dtype
         self.num_patches = (image_size // patch_size) ** 2
         self.proj = linear(patch_size * patch_size * in_channels, embed_dim, dtype=dtype, rngs=rngs)
-        self.pos_embed = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, self.num_patches, embed_dim)))
+        self.pos_embed = embedding((1, self.num_patches, embed_dim), 0.02, rngs)
 
     def forward(self, x: Any) -> Float[Array, "B N D"]:
         """Float (B, C, H, W) in [0, 1] or uint8 (B, H, W, C) to (B, num_patches, embed_dim), row by row."""
@@ -77,7 +76,7 @@ class VisionEncoder(nnx.Module):
         self.dtype = dtype
         self.deterministic = False
         self.patch_embed = PatchEmbedding(image_size, patch_size, in_channels, embed_dim, dtype=dtype, rngs=rngs)
-        self.cls_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, 1, embed_dim)))
+        self.cls_token = embedding((1, 1, embed_dim), 0.02, rngs)
         self.encoder = TransformerEncoder(
             embed_dim,
             num_heads,

@@ -215,7 +215,6 @@ class VisionLanguageAction(nnx.Module):
             return dict(batch)
         return prepare_language(batch, self.language_encoder.tokenize, leading_size(batch["observations"]))
 
-
     def input_spec(self, batch_size: int) -> dict[str, Any]:
         """Shapes of a prepared training batch."""
         size = self.image_size

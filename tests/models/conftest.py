@@ -1,5 +1,6 @@
 """Small models that the tests share, and strict rank promotion around every test here."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,7 @@ class Compiled:
             return out["loss"], out
 
         self.train = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        evaluated = cls(**kwargs)
+        evaluated = copy.deepcopy(self.model)
         evaluated.eval()
         eval_graphdef = nnx.graphdef(evaluated)
         self.evaluate = jax.jit(lambda params, batch, key: nnx.merge(eval_graphdef, params)(batch, key=key))

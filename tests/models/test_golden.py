@@ -1,0 +1,16 @@
+"""One training step gives the numbers in golden.json; `python -m tests.models.golden` remakes them."""
+
+import json
+
+import pytest
+
+from tests.models import golden
+from tests.models.conftest import CASES
+
+WANTED = json.loads(golden.FILE.read_text())
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_one_step_gives_the_golden_metrics(name: str) -> None:
+    assert golden.one_step(name) == pytest.approx(WANTED[name], rel=1e-4, abs=1e-6)
+    assert WANTED[name]["loss_after"] < WANTED[name]["loss"]
