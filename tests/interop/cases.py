@@ -57,7 +57,7 @@ def make(name: str) -> Any:
     module = cls(**kwargs)
     rng = np.random.default_rng(sum(map(ord, name)))
     params = flat_parameters(module)
-    fresh = {path: (0.3 * rng.normal(size=value.shape)).astype(np.float32) for path, value in params.items()}
+    fresh = {path: (0.15 * rng.normal(size=value.shape)).astype(np.float32) for path, value in params.items()}
     set_parameters(module, fresh)
     module.eval()
     return module

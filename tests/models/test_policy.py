@@ -1,0 +1,138 @@
+"""Policies from checkpoints: normalisation, chunk execution, ensembling, batches of any shape."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simscaleai_jax.core import checkpoint, flat_tree
+from simscaleai_jax.core.checkpoint import Manifest
+from simscaleai_jax.models import BehaviorCloning, Statistics
+from simscaleai_jax.models.describe import describe, flat_parameters
+from simscaleai_jax.policy import Policy, load_policy
+from tests.models.conftest import Compiled
+
+HORIZON = 3
+
+
+def save(path: Path, model: Any, statistics: Statistics | None = None, **extra: Any) -> Path:
+    name, kwargs = describe(model)
+    tree: dict[str, Any] = {"params": flat_tree.nest(flat_parameters(model)), **extra}
+    if statistics is not None:
+        tree["statistics"] = dict(statistics.__dict__)
+    limits = {"shape": [4], "dtype": "float32", "low": -1.0, "high": 1.0}
+    spec = {"joint": {"shape": [3], "dtype": "float32"}, "place": {"shape": [2], "dtype": "float32"}}
+    manifest = Manifest("model", name, kwargs, action_spec=limits, observation_spec=spec)
+    return checkpoint.save(path, tree, manifest)
+
+
+@pytest.fixture(scope="module")
+def model() -> BehaviorCloning:
+    return BehaviorCloning(5, hidden_dim=8, n_layers=1)
+
+
+def observation(*batch: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {"place": rng.normal(size=(*batch, 2)), "joint": rng.normal(size=(*batch, 3)), "unused": np.zeros(9)}
+
+
+def test_a_policy_normalises_clips_and_takes_any_batch(model: BehaviorCloning, tmp_path: Path) -> None:
+    statistics = Statistics(
+        state_mean=np.arange(5.0), state_std=np.full(5, 2.0), action_mean=np.full(4, 0.1), action_std=np.full(4, 40.0)
+    )
+    policy = load_policy(save(tmp_path / "bc", model, statistics))
+    obs, key = observation(2, 3), jax.random.key(0)
+    state = np.concatenate([obs["joint"], obs["place"]], -1).astype(np.float32)
+    normal = ((state - np.arange(5.0)) / 2.0).astype(np.float32)
+    wanted = np.clip(np.asarray(model.predict({"state": normal})) * 40.0 + 0.1, -1.0, 1.0)
+    actions = policy(obs, key)
+    np.testing.assert_allclose(actions, wanted, atol=1e-5)
+    assert (np.abs(wanted) == 1.0).any()
+    one = {name: value[1, 2] if name != "unused" else value for name, value in obs.items()}
+    np.testing.assert_allclose(policy(one, key), wanted[1, 2], atol=1e-5)
+    rows = {name: value.reshape(6, -1) for name, value in obs.items() if name != "unused"}
+    mapped = jax.vmap(policy)(rows, jax.random.split(key, 6))
+    np.testing.assert_allclose(mapped, wanted.reshape(6, 4), atol=1e-5)
+    with pytest.raises(ValueError, match="obs\\['joint'\\]"):
+        policy({"place": obs["place"]}, key)
+
+
+def test_averaged_weights_are_used_when_there_are_any(model: BehaviorCloning, tmp_path: Path) -> None:
+    doubled = flat_tree.nest({name: 2.0 * value for name, value in flat_parameters(model).items()})
+    path = save(tmp_path / "ema", model, ema_params=doubled)
+    obs, key = observation(), jax.random.key(0)
+    plain, averaged = (load_policy(path, use_ema=flag)(obs, key) for flag in (False, True))
+    state = np.concatenate([obs["joint"], obs["place"]]).astype(np.float32)
+    np.testing.assert_allclose(plain, model.predict({"state": state}), atol=1e-6)
+    assert not np.allclose(plain, averaged)
+
+
+def counting_policy(**options: Any) -> Policy:
+    """Plans (10 t, 10 t + 1, 10 t + 2) at time t = obs["state"]."""
+
+    def plan(params: Any, obs: Any, key: Any) -> Any:
+        return jnp.stack([10.0 * obs["state"] + i for i in range(HORIZON)], axis=-2)
+
+    return Policy(plan, (), 1, HORIZON, **options)
+
+
+def run(policy: Policy, num_steps: int, batch: tuple[int, ...] = (), done_at: int = -1) -> np.ndarray:
+    carry, actions = policy.init(batch), []
+    for t in range(num_steps):
+        action, carry = policy.step(carry, {"state": jnp.full((*batch, 1), float(t))}, jax.random.key(t))
+        actions.append(np.asarray(action)[..., 0])
+        if t == done_at:
+            carry = policy.reset(carry, jnp.arange(batch[0]) == 0)
+    return np.array(actions)
+
+
+def test_a_chunk_is_executed_before_the_next_plan() -> None:
+    np.testing.assert_array_equal(run(counting_policy(), 5), [0, 1, 2, 30, 31])
+    np.testing.assert_array_equal(run(counting_policy(execute_steps=2), 5), [0, 1, 20, 21, 40])
+    np.testing.assert_array_equal(run(counting_policy(execute_steps=1), 3), [0, 10, 20])
+
+
+def test_episodes_that_end_plan_anew_alone() -> None:
+    actions = run(counting_policy(), 5, (2,), done_at=0)
+    np.testing.assert_array_equal(actions[:, 0], [0, 10, 11, 12, 40])
+    np.testing.assert_array_equal(actions[:, 1], [0, 1, 2, 30, 31])
+    policy = counting_policy()
+    obs = {"state": jnp.ones((2, 1))}
+    mapped, _ = jax.vmap(lambda o, k: policy.step(policy.init(), o, k))(obs, jax.random.split(jax.random.key(0), 2))
+    np.testing.assert_array_equal(mapped, [[10.0], [10.0]])
+
+
+def test_ensembling_averages_every_plan_for_now() -> None:
+    decay = 0.5
+    actions = run(counting_policy(ensemble=decay), 5)
+    for t, action in enumerate(actions):
+        plans = range(max(0, t - HORIZON + 1), t + 1)  # oldest first
+        weights = [np.exp(-decay * i) for i in range(len(plans))]
+        np.testing.assert_allclose(action, np.average([10 * p + t - p for p in plans], weights=weights), rtol=1e-6)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="wanted 1 to 3"):
+        counting_policy(execute_steps=4)
+    with pytest.raises(ValueError, match="ensemble"):
+        counting_policy(ensemble=-1.0)
+
+
+def test_an_instruction_reaches_the_model(compiled_cache: dict[str, Compiled], tmp_path: Path) -> None:
+    compiled = compiled_cache.setdefault("vla-mlp", Compiled("vla-mlp"))
+    name, kwargs = describe(compiled.model)
+    tree = {"params": flat_tree.nest(flat_parameters(compiled.model))}
+    path = checkpoint.save(tmp_path / "vla", tree, Manifest("model", name, kwargs, extra={"language": "left"}))
+    obs = {key: value[0] for key, value in compiled.batch["observations"].items()}
+    policy = load_policy(path)
+    carry = policy.init()
+    first, carry = policy.step(carry, obs, jax.random.key(0))
+    batch = {"observations": compiled.batch["observations"], "language": ["left"] * 2}
+    wanted = jax.jit(compiled.model)(compiled.model.prepare_batch(batch))["predicted_actions"][0]
+    np.testing.assert_allclose(first, wanted[0], atol=1e-6)
+    np.testing.assert_allclose(carry.chunk, wanted, atol=1e-6)
+    tokens = compiled.model.language_encoder.tokenize(["right"])
+    assert not np.allclose(policy({**obs, "language": tokens[0]}, jax.random.key(0)), first, atol=1e-7)
