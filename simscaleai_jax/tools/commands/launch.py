@@ -23,6 +23,7 @@ Examples:
   simscale launch --num-processes 2 -- train --distributed --dataset data/reach.h5
   simscale launch --num-processes 2 --devices-per-process 2 -- rl --distributed --config configs/ppo_reach.yaml"""
 
+PREEMPTED = 128 + signal.SIGTERM  # all have saved and are about to leave
 GRACE_SECONDS = 20.0  # for the others to notice that a process is gone, and to say so
 
 
@@ -111,12 +112,17 @@ def _pass_signals_on(processes: list[subprocess.Popen]) -> None:
 def _wait(processes: list[subprocess.Popen]) -> int:
     """Waits for all; when one fails, gives the others some time and then ends them."""
     deadline, first = None, 0
-    while any(process.poll() is None for process in processes):
-        failed = [(i, p.returncode) for i, p in enumerate(processes) if p.returncode not in (None, 0)]
+    while None in [process.poll() for process in processes]:
+        failed = [(i, p.returncode) for i, p in enumerate(processes) if p.returncode not in (None, 0, PREEMPTED)]
         if failed and deadline is None:
             index, first = failed[0]
             deadline = time.monotonic() + GRACE_SECONDS
-            print(f"simscale launch: process {index} ended with status {first}; waiting for the others", flush=True)
+            print(
+                f"simscale launch: process {index} ended with status {first}; the others cannot go on without it and "
+                f"end within {GRACE_SECONDS:g} s. Start the same command again: the run continues from its last "
+                "complete checkpoint.",
+                flush=True,
+            )
         if deadline is not None and time.monotonic() > deadline:
             for process in processes:
                 process.kill()

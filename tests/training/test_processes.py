@@ -1,0 +1,160 @@
+"""Runs over real processes: train together, save together, are killed, are started again and end the same."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simscaleai_jax.core import checkpoint, distributed, flat_tree
+from simscaleai_jax.tools.commands.launch import LaunchOptions, free_port, launch
+
+from .conftest import same
+
+BC = [
+    "train", "--distributed", "--max-steps", "600", "--save-every", "50", "--log-every", "50", "--warmup-steps", "5",
+    "--model-kwargs", '{"hidden_dim": 16, "n_layers": 1}', "--keep-checkpoints", "2",
+]  # fmt: skip
+PPO = [
+    "rl", "--distributed", "--env.dt", "0.01", "--num-envs", "16", "--n-steps", "128", "--num-minibatches", "2",
+    "--n-epochs", "2", "--hidden-dim", "16", "--updates-per-dispatch", "1", "--total-steps", "2560",
+    "--num-checkpoints", "10",
+]  # fmt: skip
+RUNS = {"bc": (BC, "--checkpoint-dir", []), "ppo": (PPO, "--save-path", ["--resume"])}
+SECONDS = 300
+
+
+class Run:
+    """`simscale launch` with two processes of two CPU devices each."""
+
+    def __init__(self, kind: str, folder: Path, resume: bool = False) -> None:
+        command, where, again = RUNS[kind]
+        environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+        launcher = [sys.executable, "-m", "simscaleai_jax.tools.cli", "launch", "--num-processes", "2"]
+        arguments = ["--devices-per-process", "2", "--", *command, where, str(folder), *(again if resume else [])]
+        self.folder = folder
+        self.process = subprocess.Popen(
+            launcher + arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def wait_for_checkpoints(self, count: int) -> None:
+        """Returns when that many have been completed since the run began; a failed run is an error."""
+        deadline = time.monotonic() + SECONDS
+        names: set[str] = set()
+        while len(names) < count:
+            names |= {path.name for path in self.folder.glob("step_*") if (path / checkpoint.MANIFEST).is_file()}
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(self.process.communicate()[0])
+            time.sleep(0.02)
+
+    def children(self) -> list[int]:
+        """Process ids of the two workers."""
+        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in text.split()]
+
+    def finish(self) -> tuple[int, str]:
+        """(status, everything printed)."""
+        output = self.process.communicate(timeout=SECONDS)[0]
+        return self.process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """kind -> folder of a run that nobody disturbed."""
+    done = {}
+
+    def get(kind):
+        if kind not in done:
+            folder = tmp_path_factory.mktemp(kind)
+            status, output = Run(kind, folder).finish()
+            assert status == 0, output
+            done[kind] = folder
+        return done[kind]
+
+    return get
+
+
+def newest(folder: Path) -> Path:
+    return sorted(folder.glob("step_*"))[-1]
+
+
+def assert_same_end(first: Path, second: Path) -> None:
+    assert newest(first).name == newest(second).name
+    trees = [flat_tree.host_arrays(checkpoint.load(newest(folder))[0]) for folder in (first, second)]
+    assert list(trees[0]) == list(trees[1])
+    different = [name for name in trees[0] if not same(trees[0][name], trees[1][name])]
+    assert not different
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNS)
+def test_sigterm_to_both_saves_and_a_restart_ends_the_same(kind, uninterrupted, tmp_path):
+    folder = tmp_path / kind
+    run = Run(kind, folder)
+    run.wait_for_checkpoints(2)
+    run.process.send_signal(signal.SIGTERM)
+    status, output = run.finish()
+    assert status == 143, output
+    assert len(re.findall(r"SIGTERM: saved .* Start the same command again", output)) == 2
+    assert newest(folder).name < newest(uninterrupted(kind)).name, "it was stopped in the middle"
+    status, output = Run(kind, folder, resume=True).finish()
+    assert status == 0, output
+    assert_same_end(uninterrupted(kind), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNS)
+def test_sigkill_of_one_is_explained_and_a_restart_ends_the_same(kind, uninterrupted, tmp_path):
+    folder = tmp_path / kind
+    run = Run(kind, folder)
+    run.wait_for_checkpoints(2)
+    os.kill(run.children()[1], signal.SIGKILL)
+    status, output = run.finish()
+    assert status != 0
+    assert re.search(r"process 1 ended with status -9; .* Start the same command again", output), output
+    status, output = Run(kind, folder, resume=True).finish()
+    assert status == 0, output
+    assert_same_end(uninterrupted(kind), folder)
+
+
+@pytest.mark.parametrize("given", [{"coordinator": "a:1"}, {"num_processes": 2, "process_id": 0}])
+def test_half_of_the_addresses_is_an_error(given):
+    with pytest.raises(ValueError, match=r"is missing: give all of --coordinator, --num-processes, --process-id"):
+        distributed.initialize(**given)
+
+
+def test_launch_gives_each_process_its_place(capfd):
+    code = "import os; print(*(os.environ[n] for n in ('SIMSCALE_PROCESS_ID', 'SIMSCALE_NUM_PROCESSES', 'XLA_FLAGS')))"
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        status = launch(LaunchOptions(2, 3, free_port()), [sys.executable, "-c", code])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    lines = sorted(capfd.readouterr().out.splitlines())
+    assert status == 0
+    assert [line[:7] for line in lines] == ["[0] 0 2", "[1] 1 2"]
+    assert all(line.endswith("device_count=3") for line in lines)
+
+
+def test_launch_needs_a_command_and_a_size():
+    from simscaleai_jax.tools.commands.launch import main
+
+    with pytest.raises(ValueError, match="No command"):
+        main(["--num-processes", "2"])
+    with pytest.raises(ValueError, match="must be at least 1"):
+        LaunchOptions(num_processes=0)
+
+
+def test_errors_of_a_dead_peer_are_recognised(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(distributed.PeerLostError, match="Start all 2 processes again"), distributed.peer_errors():
+        raise RuntimeError("Gloo all-reduce failed: Connection closed by peer [127.0.0.1]:3")
+    with pytest.raises(ValueError, match="batch of 3"), distributed.peer_errors():
+        raise ValueError("batch of 3 does not split")
