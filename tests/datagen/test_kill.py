@@ -74,5 +74,10 @@ def test_killed_writer_is_never_read_as_complete(tmp_path):
 
 
 @pytest.mark.slow
+def test_writer_killed_at_twenty_moments(tmp_path):
+    kill_repeatedly(WRITE, tmp_path, 20, 40)
+
+
+@pytest.mark.slow
 def test_killed_generation_is_never_read_as_complete(tmp_path):
-    kill_repeatedly(GENERATE, tmp_path, 20, 400)
+    kill_repeatedly(GENERATE, tmp_path, 4, 400)
