@@ -23,4 +23,5 @@ def strided_conv(conv: nnx.Conv, image: Float[Array, "B H W C"], stride: int) ->
     offsets = [(i, j) for i in range(blocks) for j in range(blocks)]
     patches = jnp.concatenate([cells[:, i : i + rows, j : j + columns] for i, j in offsets], axis=-1)
     weights = kernel.reshape(blocks, stride, blocks, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
-    return patches @ weights.reshape(-1, features) + conv.bias[...]
+    product = patches @ weights.reshape(-1, features)
+    return product if conv.bias is None else product + conv.bias[...]
