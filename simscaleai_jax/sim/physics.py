@@ -45,7 +45,7 @@ class MjxPhysics:
         self.robot = robot
         self.substeps = substeps
         self.impl = impl
-        self.model = mjx.put_model(model, impl=impl)
+        self.model = mjx.put_model(model, own_device(), impl=impl)
 
     def reset(self, start: Start) -> PhysicsState:
         """State at rest."""
@@ -86,10 +86,14 @@ class MjxPhysics:
     def _data(self, state: PhysicsState) -> Any:
         if self.impl == "warp":
             data = mjx.make_data(
-                self.host_model, impl="warp", naconmax=WARP_CONTACTS_PER_WORLD, njmax=WARP_CONSTRAINTS_PER_WORLD
+                self.host_model,
+                own_device(),
+                impl="warp",
+                naconmax=WARP_CONTACTS_PER_WORLD,
+                njmax=WARP_CONSTRAINTS_PER_WORLD,
             )
         else:
-            data = mjx.make_data(self.host_model, impl=self.impl)
+            data = mjx.make_data(self.host_model, own_device(), impl=self.impl)
         fields = {field: getattr(state, field) for field in PhysicsState.__dataclass_fields__}
         return data.replace(**fields)
 
@@ -99,6 +103,11 @@ class MjxPhysics:
         from simscaleai_jax.sim.randomization import apply_to_mjx
 
         return apply_to_mjx(self.model, overrides)
+
+
+def own_device() -> Any:
+    """In a run over several processes a device of this one, where MJX would take the first of all; otherwise None."""
+    return jax.local_devices()[0] if jax.process_count() > 1 else None
 
 
 def choose_impl(impl: str) -> str:
