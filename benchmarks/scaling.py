@@ -66,8 +66,8 @@ def examine(name: str, model_kwargs: dict[str, Any], per_device: int) -> dict[st
     state = sharding.put_replicated(init_state(params, config), mesh)
     batch = sharding.put_batch(fake_batch(model.input_spec(DEVICES * per_device)), mesh)
     program = update.lower(state, batch).compile()
-    flops = float(program.cost_analysis()["flops"])
-    size = reduced_bytes(program.as_text())
+    flops = float((program.cost_analysis() or {})["flops"])
+    size = reduced_bytes(program.as_text() or "")
     result: dict[str, Any] = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "samples_per_device": per_device,

@@ -196,13 +196,13 @@ class FlowActionHead(_Denoiser):
         """{"predicted_actions"} and, with targets, {"loss"}; `noise` and `time` are drawn when not given."""
         if target_actions is None:
             return {"predicted_actions": self.sample(features, noise)}
-        time = torch.rand(features.shape[0], device=features.device) if time is None else time
-        noise = torch.randn_like(target_actions) if noise is None else noise
-        fraction = time.reshape(-1, *[1] * (target_actions.ndim - 1))
-        here = (1.0 - fraction) * noise + fraction * target_actions
-        velocity = self.direction(features, here, TIME_SCALE * time)
+        at = torch.rand(features.shape[0], device=features.device) if time is None else time
+        start = torch.randn_like(target_actions) if noise is None else noise
+        fraction = at.reshape(-1, *[1] * (target_actions.ndim - 1))
+        here = (1.0 - fraction) * start + fraction * target_actions
+        velocity = self.direction(features, here, TIME_SCALE * at)
         estimate = (here + (1.0 - fraction) * velocity).clamp(-1.0, 1.0).detach()
-        return {"loss": F.mse_loss(velocity, target_actions - noise), "predicted_actions": estimate}
+        return {"loss": F.mse_loss(velocity, target_actions - start), "predicted_actions": estimate}
 
     @torch.no_grad()
     def sample(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ LAYER_NORM_EPSILON = 1e-5
 LANGUAGE_MLP_RATIO = 4
 
 
-def compute_dtype(name: str) -> type:
+def compute_dtype(name: str) -> Any:
     """The jnp dtype of a `dtype` argument; parameters, softmax, norms and losses stay float32."""
     if name not in DTYPES:
         raise unknown_name("dtype", name, DTYPES)
@@ -102,7 +103,7 @@ class MLP(nnx.Module):
 
 
 def _uniform(bound: float) -> nnx.initializers.Initializer:
-    def init(key: Array, shape: Sequence[int], dtype: type = jnp.float32) -> Array:
+    def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

@@ -89,7 +89,7 @@ def apply_to_host(model: mujoco.MjModel, nominal: mujoco.MjModel, overrides: dic
     """Write the overrides into `model`; whatever they do not name goes back to `nominal`, so that nothing drifts."""
     for name in MODEL_FIELDS:
         field = getattr(model, name)
-        field[:] = np.reshape(overrides.get(name, getattr(nominal, name)), field.shape)
+        field[:] = np.reshape(overrides[name] if name in overrides else getattr(nominal, name), field.shape)
     model.opt.gravity[:] = overrides.get("gravity", nominal.opt.gravity)
 
 

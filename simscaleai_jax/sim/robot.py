@@ -1,4 +1,4 @@
-"""Names and ids: finds the arm, gripper, objects and sensors of a suitable MJCF, or says all that is missing at once."""
+"""Names and ids: finds the arm, gripper, objects and sensors of a suitable MJCF, or says all that is missing."""
 
 import dataclasses
 from typing import Any

@@ -91,9 +91,10 @@ class DiffusionActionHead(nnx.Module):
         if target_actions is None:
             return {"predicted_actions": self.sample(features, key=key_noise)}
         target_actions = jnp.asarray(target_actions, jnp.float32)
+        mask = None if valid is None else jnp.asarray(valid)
         noise = jax.random.normal(key_noise, target_actions.shape)
         steps = jax.random.randint(key_time, (features.shape[0],), 0, self.num_diffusion_steps)
-        loss, estimate = self.denoise(features, target_actions, steps, noise, valid)
+        loss, estimate = self.denoise(features, target_actions, steps, noise, mask)
         actions = estimate if not self.deterministic else self.sample(features, key=key_noise)
         return {"loss": loss, "predicted_actions": actions}
 

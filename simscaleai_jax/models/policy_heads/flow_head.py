@@ -61,9 +61,10 @@ class FlowActionHead(nnx.Module):
         if target_actions is None:
             return {"predicted_actions": self.sample(features, key=key_noise)}
         target_actions = jnp.asarray(target_actions, jnp.float32)
+        mask = None if valid is None else jnp.asarray(valid)
         noise = jax.random.normal(key_noise, target_actions.shape)
         time = jax.random.uniform(key_time, (features.shape[0],))
-        loss, estimate = self.match(features, target_actions, time, noise, valid)
+        loss, estimate = self.match(features, target_actions, time, noise, mask)
         actions = estimate if not self.deterministic else self.sample(features, key=key_noise)
         return {"loss": loss, "predicted_actions": actions}
 

@@ -24,4 +24,5 @@ def strided_conv(conv: nnx.Conv, image: Float[Array, "B H W C"], stride: int) ->
     patches = jnp.concatenate([cells[:, i : i + rows, j : j + columns] for i, j in offsets], axis=-1)
     weights = kernel.reshape(blocks, stride, blocks, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
     product = patches @ weights.reshape(-1, features)
-    return product if conv.bias is None else product + conv.bias[...]
+    bias = conv.bias
+    return product if bias is None else product + bias[...]

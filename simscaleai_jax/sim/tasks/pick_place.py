@@ -201,6 +201,7 @@ class PickPlaceTask:
     ) -> tuple[Array, Array, Array, Array]:
         """Curriculum: with probability `overrides["curriculum"]` the arm hovers over the object or already holds it."""
         key_use, key_hold, key_posture = jax.random.split(key, 3)
+        assert self._postures is not None  # found with the task, where its curriculum is on
         postures, ee_pos = self._postures
         row = jax.random.randint(key_posture, (), 0, len(postures))
         posture, ee = jnp.asarray(postures, jnp.float32)[row], jnp.asarray(ee_pos, jnp.float32)[row]
