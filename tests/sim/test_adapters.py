@@ -178,7 +178,8 @@ def test_six_hooks_on_an_mjcf_of_ones_own(pendulum):
     assert pendulum.functional_env() is None
 
 
-def test_register_env_makes_a_class_known(tmp_path):
+def test_register_env_makes_a_class_known(tmp_path, monkeypatch):
+    monkeypatch.setattr("simscaleai_jax.sim.factory._USER_ENVS", {})
     path = tmp_path / "pendulum.xml"
     path.write_text(PENDULUM)
     sim.register_env("pendulum", Pendulum)

@@ -83,6 +83,18 @@ def test_wrong_calls_end_in_one_clear_line(argv, message, tmp_path, capsys):
     assert not list(tmp_path.rglob("step_*")), "nothing half-written"
 
 
+def test_list_envs_shows_a_class_that_needs_settings_of_its_own(capsys, monkeypatch):
+    class Needy:
+        def __init__(self, render_mode, cameras):
+            raise ValueError("needs a map")
+
+    monkeypatch.setattr("simscaleai_jax.sim.factory._USER_ENVS", {"needy": Needy})
+    assert cli.main(["list-envs"]) == 0
+    shown = capsys.readouterr().out
+    assert "needs a map" in shown
+    assert "reach" in shown
+
+
 def test_lists_name_what_there_is(capsys):
     assert cli.main(["list-envs"]) == 0
     assert cli.main(["list-models"]) == 0

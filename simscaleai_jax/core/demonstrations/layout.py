@@ -11,7 +11,7 @@
     mask/{train,valid,success}   byte strings, names of demos
     stats/{obs/<key>,actions}    mean, std, min, max, q01, q10, q50, q90, q99, count
 
-State arrays are contiguous and not compressed: measured (benchmarks/hdf5_layout.py), that writes twice as fast as any
+State arrays are contiguous and not compressed: on synthetic arrays that was seen to write twice as fast as any
 compressor, is smaller than compressed chunks (whose index outweighs the little that gzip wins on such short arrays),
 and lets readers map them into memory. Images are stored one frame per chunk, so a random frame costs one chunk.
 """

@@ -17,7 +17,11 @@ def main(argv: list[str]) -> None:
     parse(ListEnvsOptions, argv, "list-envs", "List the environments that `make_env` and every command know.")
     rows = []
     for name in list_envs():
-        env = make_env(name, cameras=[])
+        try:
+            env = make_env(name, cameras=[])
+        except (TypeError, ValueError, OSError) as error:  # a registered class may need settings of its own
+            rows.append((name, f"not built with defaults: {error}", ""))
+            continue
         spaces = ", ".join(f"{key} {box.shape}" for key, box in env.observation_space.spaces.items())
         rows.append((name, spaces, str(env.action_space.shape)))
         env.close()
