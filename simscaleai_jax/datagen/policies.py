@@ -16,7 +16,8 @@ def make_policy(policy_type: str, env_name: str, env: Any, policy: Callable[...,
     """Builds the acting side of a rollout.
 
     Args:
-      policy_type: "random", "scripted", or "policy" (then `policy(obs, key) -> action`, unbatched and pure).
+      policy_type: "random", "scripted", or "policy" (then `policy(obs, key) -> action`, unbatched and pure; one that
+        carries its plan, with `init` and `step` as `core.policy.Policy`, executes its chunks).
       env: the functional environment it will act in.
 
     Raises:
@@ -29,8 +30,17 @@ def make_policy(policy_type: str, env_name: str, env: Any, policy: Callable[...,
     if policy_type == "random":
         return _random(env.action_size)
     if policy is not None:
-        return RolloutPolicy(lambda state, carry, key: (policy(state.obs, key), carry))
+        return _given(policy)
     return _scripted(env_name, env)
+
+
+def _given(policy: Any) -> RolloutPolicy:
+    if not hasattr(policy, "init") or not hasattr(policy, "step"):
+        return RolloutPolicy(lambda state, carry, key: (policy(state.obs, key), carry))
+    return RolloutPolicy(
+        lambda state, carry, key: policy.step(carry, state.obs, key, state.terminated | state.truncated),
+        lambda state: policy.init(),
+    )
 
 
 def _random(action_size: int) -> RolloutPolicy:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ class EvalConfig:
       video_dir: where.
       max_videos: how many.
       seed: of the episodes.
+      on_host: step the environment itself, even where its episodes could run batched on MJX.
     """
 
     n_episodes: int = 20
@@ -39,6 +42,7 @@ class EvalConfig:
     video_dir: str = "eval_videos"
     max_videos: int = 3
     seed: int = 0
+    on_host: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_episodes", "max_steps"):
@@ -52,7 +56,8 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
     Args:
       env: any gymnasium environment; with a pure policy also a functional, batched or vector environment of ours.
       predict_fn: `predict_fn(obs) -> action` for a plain loop, or a pure `policy(obs, key) -> action` (two required
-        arguments), with which episodes of our own environments run batched on MJX.
+        arguments), with which episodes of our own environments run batched on MJX. A pure policy that carries its plan
+        (`init` and `step`, as `simscaleai_jax.policy.Policy`) executes its chunks as it was told to.
       config: settings; None for the defaults.
     Returns:
       success_rate (of episodes whose last step was a success), mean_reward, std_reward, mean_length, min_reward,
@@ -63,7 +68,7 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
     config = EvalConfig() if config is None else config
     compile_cache.enable()
     is_pure = takes_key(predict_fn)
-    functional = _functional_env(env) if is_pure else None
+    functional = _functional_env(env) if is_pure and not config.on_host else None
     if functional is not None:
         return _summary(*_batched_episodes(functional, predict_fn, config))
     if not hasattr(env, "action_space"):
@@ -81,6 +86,11 @@ def takes_key(predict_fn: Callable) -> bool:
     return sum(p.default is inspect.Parameter.empty and p.kind in positional for p in parameters) == 2
 
 
+def carries_plan(policy: Callable) -> bool:
+    """Whether a policy remembers what it planned: `init(batch_shape)` and `step(carry, obs, key, is_over)`."""
+    return all(callable(getattr(policy, name, None)) for name in ("init", "step"))
+
+
 def _functional_env(env: Any) -> Any:
     """The functional environment behind ours, or None."""
     from simscaleai_jax.rl.ppo.envs import find_batched_env
@@ -95,15 +105,19 @@ def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> tuple[n
 
     steps = min(config.max_steps, env.max_episode_steps)
     videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
+    plans: Any = policy if carries_plan(policy) else None
 
     def play(keys: jax.Array) -> tuple:
         def act(state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-            return policy(state.obs, key), carry
+            if plans is None:
+                return policy(state.obs, key), carry
+            return plans.step(carry, state.obs, key, state.terminated | state.truncated)
 
         def keep(before: Any, action: jax.Array, after: Any) -> tuple:
             return after.reward, (after.physics if videos else None)
 
-        last, (rewards, physics), valid = rollout(env, act, (), keys, steps, keep)
+        carry = () if plans is None else plans.init(config.n_episodes)
+        last, (rewards, physics), valid = rollout(env, act, carry, keys, steps, keep)
         filmed = jax.tree.map(lambda leaf: leaf[:, :videos], physics)
         return (rewards * valid).sum(0), valid.sum(0), last.info["success"], filmed
 
@@ -131,21 +145,35 @@ def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> Non
         write_video(Path(config.video_dir) / f"episode_{video:03d}.mp4", frames, FRAMES_PER_SECOND)
 
 
-def _plain_predict(predict_fn: Callable, is_pure: bool, config: EvalConfig) -> Callable[[Any], np.ndarray]:
-    """One face for predict_fn(obs), predict_fn(obs, deterministic=...) and policy(obs, key)."""
+def _plain_predict(predict_fn: Any, is_pure: bool, config: EvalConfig) -> Callable[[], Callable[[Any], np.ndarray]]:
+    """`begin() -> predict(obs)` for one episode, from predict_fn(obs), predict_fn(obs, deterministic=...), a pure
+    policy(obs, key), or one that carries its plan."""
     if is_pure:
+        keys = map(partial(jax.random.fold_in, jax.random.key(config.seed)), itertools.count())
+        if carries_plan(predict_fn):
+            return lambda: PlannedEpisode(predict_fn, keys)
         acts = jax.jit(predict_fn)
-        key, count = jax.random.key(config.seed), iter(range(2**31))
-        return lambda obs: np.asarray(acts(obs, jax.random.fold_in(key, next(count))))
+        return lambda: lambda obs: np.asarray(acts(obs, next(keys)))
     try:
         has_switch = "deterministic" in inspect.signature(predict_fn).parameters
     except (TypeError, ValueError):
         has_switch = False
-    return lambda obs: predict_fn(obs, deterministic=config.deterministic) if has_switch else predict_fn(obs)
+    return lambda: partial(predict_fn, deterministic=config.deterministic) if has_switch else predict_fn
 
 
-def _plain_episodes(env: Any, predict: Callable, config: EvalConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    played = [_plain_episode(env, predict, config, number) for number in range(config.n_episodes)]
+class PlannedEpisode:
+    """predict(obs) for one episode of a policy that carries its plan."""
+
+    def __init__(self, policy: Any, keys: Iterator[jax.Array]) -> None:
+        self.policy, self.keys, self.carry = policy, keys, policy.init()
+
+    def __call__(self, obs: Any) -> np.ndarray:
+        action, self.carry = self.policy.step(self.carry, obs, next(self.keys))
+        return np.asarray(action)
+
+
+def _plain_episodes(env: Any, begin: Callable, config: EvalConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    played = [_plain_episode(env, begin(), config, number) for number in range(config.n_episodes)]
     returns, lengths, successes = (np.array(column) for column in zip(*played, strict=True))
     return returns, lengths, successes
 

@@ -1,8 +1,10 @@
 """Episodes in MuJoCo's viewer, and videos of recorded episodes."""
 
+import itertools
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,11 @@ def play_live(
             raise ValueError(f"{label} must be at least 1, got {value}")
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ValueError("viz-live shows a window and found no display; viz-env --save FILE draws frames without one")
-    settings, act = _policy(checkpoint)
+    settings, begin = _policy(checkpoint)
     env = make_env(env_name, render_mode="human", max_episode_steps=max_steps, **settings)
     try:
         env.action_space.seed(seed)
-        return [_episode(env, act, seed + number) for number in range(num_episodes)]
+        return [_episode(env, begin, seed + number) for number in range(num_episodes)]
     finally:
         env.close()
 
@@ -57,25 +59,27 @@ def write_episode_video(path: str | Path, episode: int, save: str | Path) -> Pat
 
 
 def _policy(checkpoint: str | None) -> tuple[dict[str, Any], Any]:
-    """Settings of the environment and act(env, obs)."""
+    """Settings of the environment and `begin(env) -> act(obs)` for one episode."""
     if checkpoint is None:
-        return {"cameras": []}, lambda env, obs: env.action_space.sample()
+        return {"cameras": []}, lambda env: lambda obs: env.action_space.sample()
     import jax
 
     from simscaleai_jax.core.checkpoint import read_manifest
     from simscaleai_jax.policy import load_policy
+    from simscaleai_jax.rl.evaluator import PlannedEpisode
 
-    act, key = jax.jit(load_policy(checkpoint)), jax.random.key(0)
+    policy, keys = load_policy(checkpoint), map(partial(jax.random.fold_in, jax.random.key(0)), itertools.count())
     settings = dict(read_manifest(checkpoint).env.get("config", {})) | {"impl": "c"}
-    return {"cameras": [], **settings}, lambda env, obs: np.asarray(act(obs, key))
+    return {"cameras": [], **settings}, lambda env: PlannedEpisode(policy, keys)
 
 
-def _episode(env: Any, act: Any, seed: int) -> float:
+def _episode(env: Any, begin: Any, seed: int) -> float:
     obs, _ = env.reset(seed=seed)
+    act = begin(env)
     total, done = 0.0, False
     while not done:
         started = time.perf_counter()
-        obs, reward, terminated, truncated, _ = env.step(act(env, obs))
+        obs, reward, terminated, truncated, _ = env.step(act(obs))
         total, done = total + float(reward), terminated or truncated
         time.sleep(max(0.0, env.unwrapped.config.control_dt - (time.perf_counter() - started)))
     return total

@@ -1,51 +1,28 @@
 """The model in training as a pure policy, for closed-loop evaluation while it trains."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from simscaleai_jax.core.observations import state_keys
+from simscaleai_jax.core.policy import Policy
 from simscaleai_jax.models.normalization import Statistics
+from simscaleai_jax.models.planning import make_plan_fn
 
-IMAGE_RANK = 3
+LIMITS = {"low": -1.0, "high": 1.0}
 
 
-class ModelPolicy:
-    """policy(obs, key) -> action of one observation, (A,), or of a batch, (B, A); physical units, clipped to [-1, 1].
+class ModelPolicy(Policy):
+    """What `load_policy` will make of this run's checkpoint: the same plans, executed in the same chunks.
 
     One object serves a whole run: new weights replace `params`, and nothing is compiled again.
-    `apply(params, obs, key)` is the same as a pure function of the weights.
     """
 
     def __init__(self, graphdef: Any, params: Any, statistics: Statistics | None, tokens: Any = None) -> None:
-        self.params = params
-        self._graphdef, self._statistics, self._tokens = graphdef, statistics, tokens
-        self._jitted = jax.jit(self.apply)
+        def forward(params: Any, batch: dict[str, Any], key: Array) -> Array:
+            return nnx.merge(graphdef, nnx.State(params)).forward(batch, key=key)["predicted_actions"]
 
-    def __call__(self, obs: Mapping[str, Any], key: Array) -> Array:
-        return self._jitted(self.params, {name: value for name, value in obs.items() if name != "language"}, key)
-
-    def apply(self, params: Any, obs: Mapping[str, Any], key: Array) -> Array:
-        """The action; of a chunk the first one."""
-        names = state_keys(obs)
-        name, rank = (names[0], 1) if names else (next(iter(obs)), IMAGE_RANK)
-        is_single = jnp.ndim(obs[name]) == rank
-        observations = {
-            key: jnp.asarray(value)[None] if is_single else jnp.asarray(value) for key, value in obs.items()
-        }
-        size = observations[name].shape[0]
-        batch: dict[str, Any] = {"observations": observations}
-        if self._tokens is not None:
-            batch["language"] = jnp.broadcast_to(self._tokens, (size, self._tokens.shape[-1]))
-        if self._statistics is not None:
-            batch = self._statistics.normalize_batch(batch)
-        actions = nnx.merge(self._graphdef, nnx.State(params)).forward(batch, key=key)["predicted_actions"]
-        if self._statistics is not None:
-            actions = self._statistics.denormalize_actions(actions)
-        actions = actions.reshape(size, -1, actions.shape[-1])[:, 0]
-        actions = jnp.clip(actions, -1.0, 1.0)
-        return actions[0] if is_single else actions
+        model = nnx.merge(graphdef, nnx.State(params))
+        horizon = int(getattr(model, "action_horizon", 1))
+        plan = make_plan_fn(forward, horizon, statistics=statistics, tokens=tokens, limits=LIMITS)
+        super().__init__(plan, params, int(getattr(model, "action_dim", 0)), horizon)

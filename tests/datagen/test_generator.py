@@ -1,11 +1,13 @@
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_writer import content
 from toy import EXPERT, STEP, ToyEnv, toy_expert
 
 from simscaleai_jax.core.observations import is_image_key
+from simscaleai_jax.core.policy import Policy
 from simscaleai_jax.datagen import draw_instruction, generate_dataset, instructions, merge_files, register_instructions
 from simscaleai_jax.datagen import language as language_module
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
@@ -136,6 +138,19 @@ def test_random_policy_covers_the_action_space(tmp_path):
     assert actions.max() > 0.95
     assert abs(actions.mean()) < 0.1
     assert summary["success_rate"] < 0.5
+
+
+def test_a_policy_that_plans_chunks_executes_them(tmp_path):
+    def plan(params, obs, key):
+        first = obs["ee_pos"].sum(-1, keepdims=True)[..., None, :]
+        return 0.01 * first + jnp.arange(0.1, 0.35, 0.1)[:, None] * jnp.ones(4)
+
+    policy = Policy(plan, (), 4, 3)
+    generate(tmp_path / "a.h5", ToyEnv(max_steps=8), n_episodes=5, policy=policy, num_envs=2)
+    with h5py.File(tmp_path / "a.h5") as file:
+        for demo in file["data"].values():
+            looked = demo["obs/ee_pos"][:].sum(1)[np.arange(8) // 3 * 3]  # at the steps where a plan was due
+            np.testing.assert_allclose(demo["actions"][:, 0], 0.01 * looked + 0.1 * (1 + np.arange(8) % 3), atol=1e-6)
 
 
 def test_images_are_stored_as_rendered(tmp_path):

@@ -1,18 +1,22 @@
 """Policies from checkpoints: normalisation, chunk execution, ensembling, batches of any shape."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from simscaleai_jax.core import checkpoint, flat_tree
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.models import BehaviorCloning, Statistics
 from simscaleai_jax.models.describe import describe, flat_parameters
 from simscaleai_jax.policy import Policy, load_policy
+from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
+from simscaleai_jax.sim.config import SimConfig
 from tests.models.conftest import Compiled
 
 HORIZON = 3
@@ -95,6 +99,30 @@ def test_a_chunk_is_executed_before_the_next_plan() -> None:
     np.testing.assert_array_equal(run(counting_policy(execute_steps=1), 3), [0, 10, 20])
 
 
+def test_the_model_runs_only_where_a_plan_is_due() -> None:
+    calls: list[float] = []
+
+    def plan(params: Any, obs: Any, key: Any) -> Any:
+        jax.debug.callback(lambda t: calls.append(float(t)), obs["state"][0])
+        return jnp.zeros((HORIZON, 1))
+
+    policy = Policy(plan, (), 1, HORIZON)
+
+    @jax.jit
+    def play(carry: Any) -> Any:
+        def step(carry: Any, t: Any) -> tuple[Any, None]:
+            obs = {"state": jnp.full((2, 1), t, jnp.float32)}
+            is_over = jnp.asarray([False, True]) & (t >= 3)
+            keys = jax.random.split(jax.random.key(0), 2)
+            return jax.vmap(policy.step)(carry, obs, keys, is_over)[1], None
+
+        return jax.lax.scan(step, carry, jnp.arange(7))[0]
+
+    jax.block_until_ready(play(policy.init(2)))
+    jax.effects_barrier()
+    assert sorted(set(calls)) == [0.0, 3.0, 6.0]
+
+
 def test_episodes_that_end_plan_anew_alone() -> None:
     actions = run(counting_policy(), 5, (2,), done_at=0)
     np.testing.assert_array_equal(actions[:, 0], [0, 10, 11, 12, 40])
@@ -112,6 +140,69 @@ def test_ensembling_averages_every_plan_for_now() -> None:
         plans = range(max(0, t - HORIZON + 1), t + 1)  # oldest first
         weights = [np.exp(-decay * i) for i in range(len(plans))]
         np.testing.assert_allclose(action, np.average([10 * p + t - p for p in plans], weights=weights), rtol=1e-6)
+
+
+@struct.dataclass
+class ClockState:
+    obs: dict[str, jax.Array]
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    info: dict[str, jax.Array]
+    physics: tuple[()] = ()
+
+
+class Clock:
+    """A functional environment whose observation is the time and whose reward is the action; four or five steps."""
+
+    max_episode_steps, action_size = 5, 1
+    observation_spec: ClassVar = {"state": jax.ShapeDtypeStruct((1,), jnp.float32)}
+    config = SimConfig(cameras=[])
+
+    def reset(self, key: Any) -> ClockState:
+        no = jnp.bool_(False)
+        ends_early = jax.random.bernoulli(key)
+        return ClockState({"state": jnp.zeros(1)}, jnp.float32(0), no, no, {"success": no, "early": ends_early})
+
+    def step(self, state: ClockState, action: Any) -> ClockState:
+        time = state.obs["state"] + 1
+        over = (time[0] >= 5) | (state.info["early"] & (time[0] >= 4))
+        info = state.info | {"success": over}
+        return state.replace(obs={"state": time}, reward=action[0], terminated=over, info=info)
+
+
+class GymClock(gym.Env):
+    """The same clock behind gymnasium's API, always five steps."""
+
+    observation_space = gym.spaces.Dict({"state": gym.spaces.Box(0, 9, (1,), np.float32)})
+    action_space = gym.spaces.Box(-99, 99, (1,), np.float32)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        self.time = 0
+        return self._obs(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return self._obs(), float(action[0]), self.time == 5, False, {"success": True}
+
+    def _obs(self) -> dict[str, np.ndarray]:
+        return {"state": np.full(1, self.time, np.float32)}
+
+
+CHUNKS = {3: [0, 1, 2, 30, 31], 2: [0, 1, 20, 21, 40], 1: [0, 10, 20, 30, 40]}  # actions by executed steps
+
+
+@pytest.mark.parametrize("execute_steps", sorted(CHUNKS))
+def test_the_evaluator_executes_chunks_in_every_path(execute_steps: int) -> None:
+    policy, wanted = counting_policy(execute_steps=execute_steps), CHUNKS[execute_steps]
+    plain = evaluate_policy(GymClock(), policy, EvalConfig(n_episodes=2))
+    assert (plain["min_reward"], plain["max_reward"]) == (sum(wanted), sum(wanted)), "every episode plans for itself"
+    batched = evaluate_policy(Clock(), policy, EvalConfig(n_episodes=8))
+    assert (batched["min_reward"], batched["max_reward"]) == (sum(wanted[:4]), sum(wanted))
+    assert 4 < batched["mean_length"] < 5
+    averaged = evaluate_policy(GymClock(), counting_policy(ensemble=0.0), EvalConfig(n_episodes=1))
+    assert averaged["mean_reward"] == pytest.approx(run(counting_policy(ensemble=0.0), 5).sum())
 
 
 def test_settings_are_checked() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from simscaleai_jax.core.checkpoint import Manifest, read_manifest
+from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.tools.arguments import parse, print_table
 
 DESCRIPTION = """Play fresh episodes with the policy of a checkpoint and print how often it succeeds.
@@ -38,6 +38,9 @@ class EvalOptions:
       host_dt: seconds per physics step on the host.
       seed: of the episodes.
       output: also write the results to this JSON file.
+      language: instruction; default: the one in the checkpoint.
+      execute_steps: actions executed of every planned chunk; default: all of them.
+      ensemble: weight decay of temporal ensembling; default: none.
     """
 
     checkpoint: Annotated[str, tyro.conf.Positional]
@@ -51,6 +54,9 @@ class EvalOptions:
     host_dt: float = 0.002
     seed: int = 0
     output: str | None = None
+    language: str | None = None
+    execute_steps: int | None = None
+    ensemble: float | None = None
 
 
 def main(argv: list[str]) -> None:
@@ -68,11 +74,18 @@ def main(argv: list[str]) -> None:
 
 def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
     """Results by physics ("MJX", "host"), each with its time step."""
+    from simscaleai_jax.policy import load_policy
+
     manifest = read_manifest(options.checkpoint)
     name = options.env_name or manifest.env.get("name") or "reach"
     settings = dict(manifest.env.get("config", {})) if name == manifest.env.get("name") else {}
     settings.setdefault("cameras", [])
-    policy = load_policy(options.checkpoint, manifest)
+    policy = load_policy(
+        options.checkpoint,
+        language=options.language,
+        execute_steps=options.execute_steps,
+        ensemble=options.ensemble,
+    )
     on_host = settings | {"dt": options.host_dt, "impl": "c"}
     results = {}
     if options.physics in ("both", "mjx"):
@@ -82,17 +95,6 @@ def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
     if options.save_videos:
         film(name, on_host, policy, options)
     return results
-
-
-def load_policy(path: str, manifest: Manifest) -> Any:
-    """A pure policy(obs, key) -> action from any checkpoint."""
-    if manifest.kind == "ppo":
-        from simscaleai_jax.rl.agents.ppo import load_policy as load_ppo
-
-        return load_ppo(path)
-    from simscaleai_jax.policy import load_policy as load_any
-
-    return load_any(path)
 
 
 def _on_mjx(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, float]:
@@ -108,9 +110,10 @@ def _on_host(name: str, settings: dict[str, Any], policy: Any, options: EvalOpti
     from simscaleai_jax.sim.factory import make_env
 
     env = make_env(name, render_mode="human" if options.render else None, **settings)
-    predict, config = _predict_fn(policy), _config(options, env.unwrapped.config)
+    config = _config(options, env.unwrapped.config)
+    config.on_host = True
     try:
-        return evaluate_policy(env, predict, config) | {"dt": options.host_dt}
+        return evaluate_policy(env, policy, config) | {"dt": options.host_dt}
     finally:
         env.close()
 
@@ -123,19 +126,11 @@ def film(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions)
     env = make_env(name, "rgb_array", **settings)
     config = _config(options, env.unwrapped.config)
     config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
+    config.on_host = True
     try:
-        evaluate_policy(env, _predict_fn(policy), config)
+        evaluate_policy(env, policy, config)
     finally:
         env.close()
-
-
-def _predict_fn(policy: Any) -> Any:
-    """predict_fn(obs) of a pure policy, jitted."""
-    import jax
-    import numpy as np
-
-    act, key = jax.jit(policy), jax.random.key(0)
-    return lambda obs: np.asarray(act(obs, key))
 
 
 def _config(options: EvalOptions, env_config: Any) -> Any:

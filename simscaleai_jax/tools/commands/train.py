@@ -206,9 +206,6 @@ def env_record(dataset: Any) -> dict[str, Any]:
 
 def make_eval_fn(env: dict[str, Any], num_episodes: int) -> Any:
     """Closed-loop evaluation on host physics: eval_fn(policy) -> success_rate, mean_reward, mean_length."""
-    import jax
-    import numpy as np
-
     if not env:
         raise ValueError("--eval-episodes: the data set does not say which environment it comes from.")
 
@@ -217,11 +214,9 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int) -> Any:
         from simscaleai_jax.sim.factory import make_env
 
         host = make_env(env["name"], **env["config"] | {"impl": "c"})
-        key = jax.random.key(0)
         try:
             steps = host.unwrapped.config.max_episode_steps  # type: ignore[attr-defined]
-            config = EvalConfig(num_episodes, steps, seed=1)
-            found = evaluate_policy(host, lambda obs: np.asarray(policy(obs, key)), config)
+            found = evaluate_policy(host, policy, EvalConfig(num_episodes, steps, seed=1, on_host=True))
         finally:
             host.close()
         return {name: found[name] for name in ("success_rate", "mean_reward", "mean_length")}

@@ -1,0 +1,170 @@
+"""Policies as pure functions: one action at a time, or chunks of actions executed over several steps.
+
+    action = policy(obs, key)                     # pure; one observation or any batch of them; vmappable
+
+A model that predicts chunks of actions executes several of them before it looks again (receding horizon), which needs a
+small carried state:
+
+    carry = policy.init(batch_shape)
+    action, carry = policy.step(carry, obs, key)  # pure, too
+    carry = policy.reset(carry, is_done)          # where an episode ended
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+PlanFn = Callable[[Any, Mapping[str, Any], Array], Array]
+
+
+@struct.dataclass
+class PolicyCarry:
+    """What chunked execution remembers; every leaf leads with the batch shape.
+
+    Attributes:
+      chunk: (..., h, A) actions planned for now and the next h - 1 steps; with ensembling their weighted sums.
+      weight: (..., h) sum of the weights in `chunk`; ensembling only.
+      count: (..., h) predictions in `chunk`; ensembling only.
+      position: (...) int32 index of the action to execute next; at `execute_steps` a new plan is due.
+    """
+
+    chunk: Float[Array, "... h A"]
+    weight: Float[Array, "... h"]
+    count: Float[Array, "... h"]
+    position: Array
+
+
+class Policy:
+    """A pure policy over explicit parameters, which may be replaced; see the module's docstring.
+
+    Attributes:
+      params: pytree of arrays that the policy reads.
+      action_dim: A.
+      action_horizon: h, actions per plan.
+      execute_steps: actions executed per plan, 1 to h.
+      ensemble: None, or m >= 0: every step plans anew, and the action is the mean of all plans for now, weighted
+        exp(-m i) with i = 0 for the oldest, https://arxiv.org/abs/2304.13705.
+    """
+
+    def __init__(
+        self,
+        plan_fn: PlanFn,
+        params: Any,
+        action_dim: int,
+        action_horizon: int = 1,
+        *,
+        execute_steps: int | None = None,
+        ensemble: float | None = None,
+    ) -> None:
+        steps = action_horizon if execute_steps is None else execute_steps
+        if not 1 <= steps <= action_horizon:
+            raise ValueError(f"execute_steps is {steps}; wanted 1 to {action_horizon} (the action horizon).")
+        if ensemble is not None and ensemble < 0:
+            raise ValueError(f"ensemble is {ensemble}; wanted a weight decay of at least 0, or None.")
+        self.params = params
+        self.action_dim = action_dim
+        self.action_horizon = action_horizon
+        self.execute_steps = steps
+        self.ensemble = ensemble
+        self._plan = jax.jit(plan_fn)
+        self._refresh = _refresh_where_due(plan_fn)
+        self._act = jax.jit(lambda params, obs, key: plan_fn(params, obs, key)[..., 0, :])
+        self._step = jax.jit(self._receding_step if ensemble is None else self._ensemble_step)
+
+    def __call__(self, obs: Mapping[str, Any], key: Array) -> Float[Array, "*B A"]:
+        """Action (A,) for one observation, (B, A) for a batch; plans anew at every call."""
+        return self._act(self.params, obs, key)
+
+    def plan(self, obs: Mapping[str, Any], key: Array) -> Float[Array, "*B h A"]:
+        """The whole chunk (..., h, A), physical units."""
+        return self._plan(self.params, obs, key)
+
+    def init(self, batch_shape: int | tuple[int, ...] = ()) -> PolicyCarry:
+        """A carry that plans at its first step; () for a single observation (and under vmap)."""
+        shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
+        steps = (*shape, self.action_horizon)
+        return PolicyCarry(
+            chunk=jnp.zeros((*steps, self.action_dim)),
+            weight=jnp.zeros(steps),
+            count=jnp.zeros(steps),
+            position=jnp.full(shape, self.execute_steps, jnp.int32),
+        )
+
+    def step(
+        self, carry: PolicyCarry, obs: Mapping[str, Any], key: Array, is_over: Bool[Array, "*B"] | None = None
+    ) -> tuple[Float[Array, "*B A"], PolicyCarry]:
+        """(action to execute now, carry); the model runs only at steps where some plan is due.
+
+        Where `is_over`, an episode has ended: nothing is planned for it, and its action means nothing.
+        """
+        return self._step(self.params, carry, obs, key, is_over)
+
+    def reset(self, carry: PolicyCarry, is_done: Bool[Array, "*B"]) -> PolicyCarry:
+        """Forgets the plans of episodes that ended; `is_done` has the batch shape."""
+        fresh = self.init(carry.position.shape)
+        done = jnp.asarray(is_done)
+        return jax.tree.map(lambda new, old: jnp.where(_expand(done, old.ndim), new, old), fresh, carry)
+
+    def _receding_step(
+        self, params: Any, carry: PolicyCarry, obs: Any, key: Array, is_over: Array | None
+    ) -> tuple[Array, PolicyCarry]:
+        is_due = carry.position >= self.execute_steps
+        if is_over is not None:
+            is_due &= ~is_over
+        chunk = self._refresh(is_due, carry.chunk, params, obs, key)
+        position = jnp.where(is_due, 0, carry.position)
+        here = jnp.minimum(position, self.action_horizon - 1)
+        action = jnp.take_along_axis(chunk, here[..., None, None], axis=-2)[..., 0, :]
+        return action, carry.replace(chunk=chunk, position=position + 1)
+
+    def _ensemble_step(
+        self, params: Any, carry: PolicyCarry, obs: Any, key: Array, is_over: Array | None
+    ) -> tuple[Array, PolicyCarry]:
+        weight = jnp.exp(-jnp.float32(self.ensemble) * carry.count)
+        chunk = carry.chunk + weight[..., None] * self._plan(params, obs, key)
+        total = carry.weight + weight
+        action = chunk[..., 0, :] / total[..., 0, None]
+        later = carry.replace(
+            chunk=_advance(chunk, -2), weight=_advance(total, -1), count=_advance(carry.count + 1.0, -1)
+        )
+        return action, later
+
+
+def _refresh_where_due(plan_fn: PlanFn) -> Callable[..., Array]:
+    """`refresh(is_due, chunk, params, obs, key) -> chunk`: new plans where due, and no model call where none is.
+
+    Under vmap a `cond` on a mapped condition runs both of its branches; the rule asks once for the whole batch instead.
+    """
+
+    def replan(is_due: Array, chunk: Array, params: Any, obs: Any, key: Array) -> Array:
+        return jnp.where(_expand(is_due, chunk.ndim), plan_fn(params, obs, key), chunk)
+
+    @jax.custom_batching.custom_vmap
+    def refresh(is_due: Array, chunk: Array, params: Any, obs: Any, key: Array) -> Array:
+        operands = (is_due, chunk, params, obs, key)
+        return jax.lax.cond(jnp.any(is_due), replan, lambda _, chunk, *rest: chunk, *operands)
+
+    @refresh.def_vmap
+    def refresh_batch(axis_size: int, is_mapped: list[Any], *operands: Any) -> tuple[Array, bool]:
+        def keep(_: Array, chunk: Array, *rest: Any) -> Array:
+            return chunk if is_mapped[1] else jnp.broadcast_to(chunk, (axis_size, *chunk.shape))
+
+        axes = jax.tree.map(lambda flag: 0 if flag else None, tuple(is_mapped))
+        replan_all = jax.vmap(replan, in_axes=axes, axis_size=axis_size)
+        return jax.lax.cond(jnp.any(operands[0]), replan_all, keep, *operands), True
+
+    return refresh
+
+
+def _expand(mask: Array, ndim: int) -> Array:
+    return mask.reshape(*mask.shape, *[1] * (ndim - mask.ndim))
+
+
+def _advance(values: Array, axis: int) -> Array:
+    """Drops the first step along `axis` and appends a zero."""
+    rest = jax.lax.slice_in_dim(values, 1, None, axis=axis)
+    return jnp.concatenate([rest, jnp.zeros_like(jax.lax.slice_in_dim(values, 0, 1, axis=axis))], axis=axis)

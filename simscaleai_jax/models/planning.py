@@ -1,0 +1,85 @@
+"""From a model's forward pass to a plan: select and normalise observations, predict, back to physical units, clip."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from simscaleai_jax.core.errors import suggest
+from simscaleai_jax.core.observations import state_keys
+from simscaleai_jax.core.policy import PlanFn
+from simscaleai_jax.models.normalization import Statistics
+
+IMAGE_RANK = 3
+
+# (params, batch, key) -> predicted actions (B, A) or (B, h, A)
+ForwardFn = Callable[[Any, dict[str, Any], Array], Array]
+
+
+def make_plan_fn(
+    forward: ForwardFn,
+    horizon: int,
+    *,
+    statistics: Statistics | None = None,
+    tokens: Array | None = None,
+    observation_spec: Mapping[str, Any] | None = None,
+    limits: Mapping[str, Any] | None = None,
+) -> PlanFn:
+    """`plan(params, obs, key) -> (*B, h, A)` for observations with any leading axes.
+
+    Args:
+      forward: the model; it sees one batch axis.
+      horizon: h.
+      statistics: of the normalisation it was trained with.
+      tokens: (1, L) ids of the instruction; ids under obs["language"] win over them.
+      observation_spec: names of the observations that the model reads; None or {}: all that there are.
+      limits: "low" and "high" of the actions.
+    """
+    spec, bounds = observation_spec or {}, limits or {}
+
+    def plan(params: Any, obs: Mapping[str, Any], key: Array) -> Array:
+        observations = _select(obs, spec)
+        shape = _batch_shape(observations)
+        given = obs.get("language", tokens)
+        observations = {name: _merge_batch(value, len(shape)) for name, value in observations.items()}
+        batch: dict[str, Any] = {"observations": observations}
+        if given is not None:
+            size = next(iter(observations.values())).shape[0]
+            batch["language"] = jnp.broadcast_to(jnp.reshape(given, (-1, given.shape[-1])), (size, given.shape[-1]))
+        if statistics is not None:
+            batch = statistics.normalize_batch(batch)
+        actions = forward(params, batch, key)
+        if statistics is not None:
+            actions = statistics.denormalize_actions(actions)
+        if "low" in bounds and "high" in bounds:
+            actions = jnp.clip(actions, bounds["low"], bounds["high"])
+        return actions.reshape(*shape, horizon, actions.shape[-1])
+
+    return plan
+
+
+def instruction_tokens(model: Any, text: str | None) -> Any:
+    """Token ids (1, L) of an instruction, None where there is none or the model reads none."""
+    if text is None or not getattr(model, "use_language", False):
+        return None
+    return jnp.asarray(model.language_encoder.tokenize([text]))
+
+
+def _select(obs: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Array]:
+    """The observations that the checkpoint names, all but "language" where it names none."""
+    names = list(spec) or [name for name in obs if name != "language"]
+    for name in names:
+        if name not in obs:
+            raise ValueError(f"The policy needs obs[{name!r}]; the keys are {sorted(obs)}.{suggest(name, obs)}")
+    return {name: jnp.asarray(obs[name]) for name in names}
+
+
+def _batch_shape(observations: Mapping[str, Array]) -> tuple[int, ...]:
+    names = state_keys(observations)
+    name, rank = (names[0], 1) if names else (next(iter(observations)), IMAGE_RANK)
+    return observations[name].shape[: observations[name].ndim - rank]
+
+
+def _merge_batch(value: Array, batch_rank: int) -> Array:
+    return value.reshape(-1, *value.shape[batch_rank:])
