@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO := outputs/reach_demo
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadgroup
+
 # An interpreter for which a CPU build of torch is at hand; it only runs the torch side of the comparisons.
 TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/python3.11 $(PYTHON); do \
 	$$p -c '' 2>/dev/null && { echo $$p; break; }; done)
@@ -32,7 +34,7 @@ types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones
 	$(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp"

@@ -1,10 +1,11 @@
-"""Environment throughput: batched MJX against the number of environments, the host adapter against bare MuJoCo.
+"""Environment throughput: batched MJX and PPO against the number of environments, the host adapter against MuJoCo.
 
     python benchmarks/env_throughput.py [--env-name reach] [--output benchmarks/results/env_throughput_reach.json]
 
 Prints a table and writes JSON stamped with the machine and the versions. Every figure is the median of several
 repeats in this one run; the adapter and the bare loop over `mj_step` alternate in short blocks, so that their ratio
-holds even where the machine's speed drifts.
+holds even where the machine's speed drifts. PPO's figure is training with everything on: environments, rollouts,
+minibatches, statistics.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ import tyro
 from stamp import stamp
 
 from simscaleai_jax.core.compile_cache import enable
+from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.sim import make_batched_env, make_env
 
 
@@ -33,6 +36,7 @@ class Options:
       num_envs: batch sizes.
       dt: seconds per physics step of the batched environment.
       repeats: timed repeats of each figure.
+      ppo: measure PPO too.
       impl: "auto", "jax" or "warp".
       output: JSON file; default benchmarks/results/env_throughput_<env_name>.json.
     """
@@ -41,6 +45,7 @@ class Options:
     num_envs: tuple[int, ...] = (64, 256, 1024, 4096)
     dt: float = 0.01
     repeats: int = 5
+    ppo: bool = True
     impl: str = "auto"
     output: str = ""
 
@@ -51,8 +56,8 @@ def main(options: Options) -> None:
     result = {"env_name": options.env_name, "dt": options.dt, "batched": batched, "host": measure_host(options)}
     for row in batched:
         print(
-            "{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  reset overhead {reset_overhead:+.1%}  "
-            "{bytes_per_env:,} bytes per env".format(**row)
+            "{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  {ppo_steps_per_second:>8,.0f} in PPO  "
+            "reset overhead {reset_overhead:+.1%}  {bytes_per_env:,} bytes per env".format(**row)
         )
     host = result["host"]
     print(
@@ -93,7 +98,19 @@ def measure_batched(options: Options, num_envs: int) -> dict[str, float]:
         "steps_per_second": num_envs * num_steps / seconds[0],
         "reset_overhead": seconds[0] / seconds[1] - 1.0,
         "bytes_per_env": size,
+        "ppo_steps_per_second": measure_ppo(options, env, num_envs) if options.ppo else float("nan"),
     }
+
+
+def measure_ppo(options: Options, env: Any, num_envs: int) -> float:
+    """Transitions per second of training, the median over updates; the first one is not counted."""
+    n_steps = 16 * num_envs
+    config = PPOConfig(
+        num_envs=num_envs, n_steps=n_steps, num_minibatches=8, n_epochs=4, updates_per_dispatch=1,
+        total_timesteps=n_steps * (options.repeats + 1),
+    )  # fmt: skip
+    history = PPOAgent.for_env(env, config).train(env, progress=False)
+    return statistics.median(history["steps_per_second"][1:])
 
 
 def alternate(functions, states, repeats):
