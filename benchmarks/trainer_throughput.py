@@ -72,8 +72,8 @@ def advance(trainer: Trainer, count: int) -> None:
     """Makes updates as `Trainer.train` does between two rows of the log, and waits for them."""
     programs, loader = trainer.programs, trainer.train_loader
     if not programs.is_compiled:
-        programs.compile_many(trainer.state, programs.zero_metrics(), loader.batch_at, trainer._data)
-    trainer.state, totals = programs.run_many(trainer.state, programs.zero_metrics(), loader.step, count, trainer._data)
+        programs.compile_many(trainer.state, programs.zero_metrics(), loader.batch_at, trainer.resident_data)
+    trainer.state, totals = programs.run_many(trainer.state, programs.zero_metrics(), loader.step, count, trainer.resident_data)
     loader.step += count
     totals["loss"].block_until_ready()
 

@@ -1,11 +1,11 @@
 """SIGKILL at random moments of saving: the last complete checkpoint is always there."""
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -13,37 +13,48 @@ import pytest
 from simscaleai_jax.core import checkpoint
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 
-WRITER = """
-import sys
-import numpy as np
-from simscaleai_jax.core.checkpoint import Manifest
-from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+from .writer import save_forever
 
-with CheckpointSeries(sys.argv[1], keep=2) as series:
-    latest = series.latest()
-    step = 0 if latest is None else int(latest.name[5:])
+KILLS, SECONDS = 20, 60
+
+
+def heard(told: Connection) -> list[tuple[int, bool]]:
+    """Everything that a dead process has said."""
+    messages = []
     while True:
-        step += 1
-        tree = {f"w{i}": np.full(20_000, step, np.float32) for i in range(20)}
-        series.save(step, tree, Manifest("model", "bc", step=step))
-        series.wait()
-        print(step, flush=True)
-"""
+        try:
+            messages.append(told.recv())
+        except (EOFError, OSError):
+            return messages
+
+
+def kill_while_saving(context, folder: str, delay: float) -> list[tuple[int, bool]]:
+    """Starts the writer and kills it `delay` seconds after its second save has begun; returns what it said."""
+    told, mouth = context.Pipe(duplex=False)
+    writer = context.Process(target=save_forever, args=(folder, mouth), daemon=True)
+    writer.start()
+    mouth.close()
+    messages = []
+    while [is_done for _, is_done in messages] != [False, True, False]:
+        assert told.poll(SECONDS), "the writer is stuck"
+        messages.append(told.recv())
+    time.sleep(delay)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join(SECONDS)
+    assert writer.exitcode == -signal.SIGKILL
+    return messages + heard(told)
 
 
 @pytest.mark.slow
 def test_twenty_kills_lose_nothing(tmp_path):
-    delays, newest = random.Random(0), 0
-    for _ in range(20):
-        command = [sys.executable, "-c", WRITER, str(tmp_path)]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
-        assert writer.stdout is not None
-        confirmed = int(writer.stdout.readline())
-        assert confirmed > newest, "it went on from the newest one"
-        time.sleep(delays.uniform(0.0, 0.3))
-        writer.send_signal(signal.SIGKILL)
-        rest = writer.communicate()[0]
-        confirmed = max([confirmed, *(int(line) for line in rest.splitlines())])
+    context = multiprocessing.get_context("forkserver")  # the imports are made once
+    context.set_forkserver_preload(["simscaleai_jax.core.checkpoint_series", "orbax.checkpoint"])
+    moments, newest, interrupted = random.Random(0), 0, 0
+    for _ in range(KILLS):
+        messages = kill_while_saving(context, str(tmp_path), moments.uniform(0.0, 0.1))
+        confirmed = max(step for step, is_done in messages if is_done)
+        assert messages[0][0] == newest + 1, "it went on from the newest one"
+        interrupted += not messages[-1][1]
         with CheckpointSeries(tmp_path, keep=2) as series:
             latest = series.latest()
         assert latest is not None
@@ -51,4 +62,8 @@ def test_twenty_kills_lose_nothing(tmp_path):
         assert newest >= confirmed, "what was said to be saved is there"
         tree, manifest = checkpoint.load(latest)
         assert manifest.step == newest
+        assert len(tree) == 8
         assert all(np.all(array == newest) for array in tree.values())
+        assert checkpoint.resolve(tmp_path).name == "step_000000001", "so is the best one"
+        checkpoint.load(tmp_path)
+    assert interrupted >= KILLS * 3 // 4, "most kills came while something was being written"

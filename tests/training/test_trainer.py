@@ -24,7 +24,7 @@ from .conftest import SMALL_MODEL, make_trainer, same
 class TestLogs:
     def test_files(self, finished):
         trainer, numbers = finished
-        folder = trainer._series.folder
+        folder = trainer.series.folder
         rows = read_rows(folder / "metrics.jsonl")
         assert [row["step"] for row in rows] == [4, 8, 12, 16, 20, 24]
         assert numbers["loss"] == rows[-1]["loss"]
@@ -105,7 +105,7 @@ class TestCheckpoints:
     def test_policies_are_rebuilt_without_flags(self, finished):
         trainer, _ = finished
         obs, key = {"state": np.linspace(-1, 1, 20, dtype=np.float32)}, jax.random.key(0)
-        action = load_policy(trainer._series.folder)(obs, key)
+        action = load_policy(trainer.series.folder)(obs, key)
         np.testing.assert_allclose(action, trainer.policy(obs, key), atol=1e-6)
         np.testing.assert_allclose(action, np.clip(trainer.model.predict(obs), -1, 1), atol=1e-6)
         weights = flat_parameters(trainer.model)
@@ -228,7 +228,7 @@ class TestBadInput:
         trainer, _ = finished
         other = create_model("bc", hidden_dim=32, n_layers=1)
         with pytest.raises(ValueError, match=r"holds the model bc\(hidden_dim=16.*trains bc\(hidden_dim=32"):
-            make_trainer(trainer._series.folder, model=other).train()
+            make_trainer(trainer.series.folder, model=other).train()
 
     def test_a_checkpoint_of_ppo(self, tmp_path):
         checkpoint.save(tmp_path / "ppo", {"x": np.zeros(1)}, Manifest("ppo", "actor_critic"))
@@ -248,10 +248,10 @@ class TestBadInput:
         with pytest.raises(ValueError, match="is cut short"):
             make_trainer(tmp_path / "other", resume_from=str(newest)).train()
         trainer = make_trainer(tmp_path, max_steps=32)
-        trainer._open_series()
+        trainer.open_series()
         from simscaleai_jax.training import storage
 
-        assert storage.find_resume(trainer.config, trainer._series).name == "step_000000016"
+        assert storage.find_resume(trainer.config, trainer.series).name == "step_000000016"
 
     def test_missing_checkpoint(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="does not exist"):
@@ -260,7 +260,7 @@ class TestBadInput:
     def test_starting_over_needs_a_folder_of_its_own(self, finished):
         trainer, _ = finished
         with pytest.raises(ValueError, match="auto_resume=False"):
-            make_trainer(trainer._series.folder, auto_resume=False).train()
+            make_trainer(trainer.series.folder, auto_resume=False).train()
 
     def test_a_batch_that_does_not_divide(self, tmp_path):
         with pytest.raises(ValueError, match=r"batch size of 12 does not split evenly over 8 .*nearest: 8 or 16"):
@@ -284,7 +284,7 @@ class TestBadInput:
 
 def test_the_same_command_after_the_end_does_nothing(finished):
     trainer, _ = finished
-    again = make_trainer(trainer._series.folder, ema_decay=0.9)
+    again = make_trainer(trainer.series.folder, ema_decay=0.9)
     again.train()
     assert again.step == 24
     assert same(again.state, trainer.state)
