@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
 
 from simscaleai_jax.core.observations import state_vector
-from simscaleai_jax.sim.tasks.pick_place import clearance
+from simscaleai_jax.sim.tasks.pick_place_stages import clearance
 
 HELD = (3.0, 3.0)
 ON_TABLE = (0.5, -0.1, HALF)
@@ -68,7 +69,7 @@ def test_tipping_is_no_lift():
     for angle in np.linspace(0.0, np.pi / 2, 7):
         height = HALF * (abs(np.cos(angle)) + abs(np.sin(angle)))  # resting on an edge
         scene = snapshot((0.5, 0.0, height), quat=(np.cos(angle / 2), np.sin(angle / 2), 0.0, 0.0))
-        assert abs(float(clearance(scene, fresh_state()))) < 1e-6
+        assert abs(float(clearance(scene, fresh_state().half_size, 0.0))) < 1e-6
     _, info, _ = play([scene])
     assert not info["lifted"]
 
@@ -84,11 +85,37 @@ def test_both_pads_must_press():
         assert info["grasped"] is expected
 
 
+def with_gripper(opening, ee_pos, touch=(0.0, 0.0)):
+    """The cube on the table and the gripper somewhere, opened by so many metres per finger."""
+    return snapshot(ON_TABLE, ee_pos=ee_pos, touch=touch).replace(gripper=jnp.array([opening]))
+
+
 def test_gripper_closed_on_nothing_earns_nothing():
-    closed = snapshot(ON_TABLE, ee_pos=(0.5, 0.2, 0.3)).replace(gripper=jnp.array([0.0]))
+    closed = with_gripper(0.0, (0.5, 0.2, 0.3))
     totals, info, _ = play([closed] * 20)
     assert not info["grasped"]
     assert all(value == 0.0 for value in totals.values())
+
+
+@pytest.mark.parametrize("place", [(0.5, 0.2, 0.3), (0.5, -0.1, 0.06), (0.5, -0.06, HALF), ON_TABLE])
+def test_closing_on_nothing_never_earns(place):
+    """Far away, above the cube, beside it, and (which only a broken scene allows) through it."""
+    openings = np.linspace(0.04, 0.0, 9)
+    closing = [with_gripper(opening, place) for opening in openings]
+    totals, _, _ = play(closing)
+    assert totals["grasp"] <= 1e-6
+    assert totals["lift"] == totals["place"] == totals["success"] == 0.0
+    again, _, _ = play((closing + closing[::-1]) * 5)
+    assert again["grasp"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_each_part_of_a_grasp_earns():
+    above = (0.5, -0.1, 0.08)
+    path = [with_gripper(0.02, above), with_gripper(0.04, above), with_gripper(0.04, ON_TABLE),
+            with_gripper(0.03, ON_TABLE), with_gripper(0.02, ON_TABLE), with_gripper(0.02, ON_TABLE, HELD)]  # fmt: skip
+    earned = [play(path[: i + 1])[0]["grasp"] for i in range(len(path))]
+    assert np.all(np.diff(earned) > 0.01), earned
+    assert earned[-1] == pytest.approx(task().config.grasp_weight)
 
 
 def test_pushing_to_the_target_earns_no_more_than_reaching():
@@ -101,7 +128,8 @@ def test_pushing_to_the_target_earns_no_more_than_reaching():
     assert not info["success"]
     assert not terminated
     assert abs(totals["reach"]) < 1e-5
-    assert totals["grasp"] == totals["lift"] == totals["place"] == totals["success"] == 0.0
+    assert abs(totals["grasp"]) < 1e-5
+    assert totals["lift"] == totals["place"] == totals["success"] == 0.0
 
 
 def test_throwing_past_the_target_earns_nothing():
@@ -169,13 +197,35 @@ def test_action_penalty():
 def test_observation_is_documented_and_inside_its_bounds():
     obs = task().observe(snapshot((9.0, 0.0, -9.0), vel=STILL), fresh_state())
     shapes = {key: value.shape for key, value in obs.items()}
-    assert shapes == {"joint_pos": (7,), "joint_vel": (7,), "ee_pos": (3,), "object_pos": (3,), "object_quat": (4,),
-                      "target_pos": (3,), "gripper_state": (1,)}  # fmt: skip
+    wanted = {"joint_pos": (7,), "joint_vel": (7,), "ee_pos": (3,), "object_pos": (3,), "object_quat": (4,),
+              "target_pos": (3,), "gripper_state": (1,)}  # fmt: skip
+    assert shapes == wanted
     assert state_vector(obs).shape == (28,)
-    for key, (low, high) in task().observation_bounds().items():
+    assert_inside(obs, task().observation_bounds())
+
+
+def assert_inside(obs, bounds):
+    assert set(bounds) == set(obs)
+    for key, (low, high) in bounds.items():
         assert np.all(np.isfinite(low) & np.isfinite(high))
+        assert np.shape(low) == np.shape(high) == obs[key].shape
         assert np.all(low <= np.asarray(obs[key]))
         assert np.all(np.asarray(obs[key]) <= high)
+
+
+def test_relative_observations_are_added_on_request():
+    of = task(relative_observations=True)
+    scene = snapshot((0.5, -0.1, HALF), ee_pos=(0.47, -0.1, 0.3), touch=(3.0, 0.0))
+    obs = of.observe(scene, fresh_state())
+    plain = task().observe(scene, fresh_state())
+    assert all(np.array_equal(obs[key], plain[key]) for key in plain)
+    assert np.allclose(obs["ee_to_object"], (0.03, 0.0, HALF - 0.3))
+    assert np.allclose(obs["ee_to_object_near"], np.tanh([1.0, 0.0, (HALF - 0.3) / 0.03]), atol=1e-5)
+    assert np.allclose(obs["object_to_target"], np.subtract(TARGET, (0.5, -0.1, HALF)))
+    assert np.allclose(obs["object_to_target_near"], np.tanh(np.subtract(TARGET, (0.5, -0.1, HALF)) / 0.03), atol=1e-5)
+    assert obs["touch"].tolist() == [1.0, 0.0]
+    far = snapshot((9.0, 0.0, -9.0), ee_pos=(-0.5, 0.0, 0.4))
+    assert_inside(of.observe(far, fresh_state()), of.observation_bounds())
 
 
 @pytest.fixture(scope="module")
@@ -201,19 +251,53 @@ def test_starts_cover_the_area_and_keep_their_distance(starts):
     assert np.array_equal(np.asarray(start.mocap_pos[:, robot().target_mocap]), targets)
 
 
-def test_curriculum_starts_near_or_in_a_grasp():
-    eased = task(curriculum_share=0.6, curriculum_held=0.5)
-    keys = jax.random.split(jax.random.key(4), 1000)
+def test_curriculum_starts_near_around_and_in_a_grasp():
+    eased = task(curriculum_share=0.6, curriculum_held=0.5, curriculum_around=0.3)
+    keys = jax.random.split(jax.random.key(4), 2000)
     start, state = jax.jit(jax.vmap(lambda key: eased.sample(key, {"curriculum": jnp.float32(0.6)})))(keys)
     assisted = np.asarray(state.assisted)
-    assert abs(assisted.mean() - 0.6) < 0.06
-    objects = np.asarray(start.qpos[:, 9:12])
+    assert abs(assisted.mean() - 0.6) < 0.05
+    objects, hands = np.asarray(start.qpos[:, 9:12]), tool_positions(start.qpos)
     held = assisted & (objects[:, 2] > HALF + 0.01)
-    assert abs(held.sum() / assisted.sum() - 0.5) < 0.08
+    around = assisted & (hands[:, 2] < HALF + 0.02)
+    hovering = assisted & ~held & ~around
+    for kind, share in ((held, 0.5), (around, 0.3), (hovering, 0.2)):
+        assert abs(kind.sum() / assisted.sum() - share) < 0.06
+    distance = np.linalg.norm(hands - objects, axis=1)
+    assert distance[held].max() < 0.003
+    assert distance[around].max() < 0.02  # inside the open gripper, which is 0.04 wide to either side
+    assert np.linalg.norm((hands - objects)[hovering, :2], axis=1).max() < 0.06
     assert np.allclose(start.qpos[held][:, 7:9], HALF)  # fingers closed on the cube
     assert np.allclose(start.ctrl[held][:, 7:9], 0.0)
     assert np.allclose(start.qpos[~held][:, 7:9], 0.04)
+    assert np.allclose(start.ctrl[~held][:, 7:9], 0.04)
     assert np.all(np.linalg.norm(objects - np.asarray(state.target_pos), axis=1) >= eased.config.min_distance)
+    assert np.array_equal(np.asarray(state.lifted), held)
+
+
+def tool_positions(qpos):
+    """Where MuJoCo has the end effector in each configuration."""
+    data, places = mujoco.MjData(robot().model), []
+    for row in np.asarray(qpos):
+        data.qpos[:] = row
+        mujoco.mj_kinematics(robot().model, data)
+        places.append(data.site_xpos[robot().ee_site].copy())
+    return np.array(places)
+
+
+def test_a_start_in_a_grasp_has_that_much_to_lose_and_nothing_to_gain():
+    eased = task(curriculum_share=1.0, curriculum_held=1.0, curriculum_around=0.0)
+    start, state = eased.sample(jax.random.key(0), {"curriculum": jnp.float32(1.0)})
+    held_at = tuple(np.asarray(start.qpos[9:12]))
+    for touch, expected in ((HELD, 0.0), ((0.0, 0.0), -1.0)):
+        scene = snapshot(held_at, ee_pos=held_at, touch=touch)
+        scene = scene.replace(gripper=jnp.array([0.04 if expected else HALF]))
+        after = eased.update(scene, state, jnp.zeros(4))
+        terms = eased.reward_terms(scene, after, jnp.zeros(4), jnp.int32(9))
+        assert float(terms["lift"]) == pytest.approx(expected * eased.config.lift_weight)
+        assert float(terms["grasp"]) == pytest.approx(0.7 * expected * eased.config.grasp_weight)
+        assert (float(terms["place"]) < -0.01) is bool(expected)
+        assert float(terms["success"]) == 0.0
 
 
 def test_plain_resets_are_never_eased():

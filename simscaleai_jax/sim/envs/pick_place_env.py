@@ -10,7 +10,8 @@ class PickPlaceEnv(TaskEnv):
     target_pos (3,) m, gripper_state (1,) opening of one finger in m, image (H, W, 3) uint8 with a camera. Action:
     end-effector step (3,) in units of 0.05 m, gripper (-1 closed, +1 open). Info: step, reach_dist, place_dist (m),
     grasped, lifted, success (lifted, within 5 cm, slower than 0.1 m/s), success_strict (the same within 2 cm),
-    failed (the cube left the workspace), assisted.
+    failed (the cube left the workspace), assisted (the episode began eased, see PickPlaceConfig). With
+    `relative_observations=True` the observation has five keys more (PickPlaceConfig names them).
     """
 
     task_name = "pick_place"

@@ -15,10 +15,13 @@ from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
 from simscaleai_jax.sim.task import Bounds, Start, scenery
-from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig, check_scene, workspace_postures
+from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig, check_scene
+from simscaleai_jax.sim.tasks.pick_place_curriculum import EasedStarts
+from simscaleai_jax.sim.tasks.pick_place_stages import clearance, closeness, grasp_progress, grasped
 
 MAX_JOINT_VEL = 10.0  # rad/s, observations are clipped to it
 MAX_REACH = 2.0  # m, bound of observed positions
+NEARBY = 0.03  # m, scale of the finer of the two relative observations
 CANDIDATES = 12  # targets drawn per episode, of which the first that is far enough from the object is taken
 
 
@@ -46,7 +49,7 @@ class PickPlaceTask:
         self.robot = robot
         self.config = config or PickPlaceConfig()
         check_scene(robot, self.config)
-        self._postures = workspace_postures(robot, self.config) if self.config.curriculum_share > 0.0 else None
+        self._eased = EasedStarts(robot, self.config) if self.config.curriculum_share > 0.0 else None
 
     def curriculum(self, control_steps: Int[Array, ""]) -> Float[Array, ""]:
         """Share of episodes that start near or in a grasp, for an environment that has been trained that many steps."""
@@ -62,23 +65,29 @@ class PickPlaceTask:
         noise = jax.random.uniform(keys[0], (7,), minval=-self.config.joint_noise, maxval=self.config.joint_noise)
         joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T).astype(jnp.float32)
         object_pos = jnp.append(self._uniform_on_table(keys[1]), rest_height)
-        fingers = robot.finger_range[1]
-        assisted = jnp.bool_(False)
-        if self._postures is not None and "curriculum" in overrides:
-            assisted, joints, object_pos, fingers = self._assist(keys[2], overrides, joints, object_pos, half_size)
-        target_pos = self._sample_target(keys[3], object_pos, rest_height)
         yaw = jax.random.uniform(keys[4], minval=-self.config.object_yaw, maxval=self.config.object_yaw)
-        yaw = jnp.where(assisted, 0.0, yaw)
+        fingers, assisted, is_held = robot.finger_range[1], jnp.bool_(False), jnp.bool_(False)
+        if self._eased is not None and "curriculum" in overrides:
+            plain = (joints, object_pos, yaw, fingers)
+            eased, is_held = self._eased.draw(keys[2], object_pos, yaw, half_size)
+            assisted = jax.random.uniform(jax.random.fold_in(keys[2], 1)) < overrides["curriculum"]
+            joints, object_pos, yaw, fingers = jax.tree.map(lambda a, b: jnp.where(assisted, a, b), eased, plain)
+            is_held &= assisted
+        target_pos = self._sample_target(keys[3], object_pos, rest_height)
         start = self._start(joints, fingers, object_pos, yaw, target_pos, overrides)
-        zeros = {name: jnp.float32(0.0) for name in ("reach", "grasp", "lift", "place")}
-        no = jnp.bool_(False)
-        return start, PickPlaceState(target_pos, table, half_size, no, assisted, no, zeros, dict(zeros))
+        # A start in a grasp has those stages behind it: letting the object go costs them from the first step on.
+        place_start = closeness(jnp.linalg.norm(object_pos - target_pos))
+        potential = {"reach": 1.0, "grasp": 1.0, "lift": 1.0, "place": place_start}
+        potential = {name: jnp.where(is_held, jnp.float32(value), 0.0) for name, value in potential.items()}
+        zeros = {name: jnp.float32(0.0) for name in potential}
+        return start, PickPlaceState(target_pos, table, half_size, is_held, assisted, is_held, potential, zeros)
 
     def control(self, snapshot: Snapshot, task_state: PickPlaceState, action: Float[Array, "4"]) -> Float[Array, "U"]:
         return cartesian_control(self.robot, snapshot, action)
 
     def update(self, snapshot: Snapshot, task_state: PickPlaceState, action: Float[Array, "4"]) -> PickPlaceState:
-        lifted = task_state.lifted | (clearance(snapshot, task_state) > self.config.lift_height)
+        height = clearance(snapshot, task_state.half_size, task_state.table_height)
+        lifted = task_state.lifted | (height > self.config.lift_height)
         state = task_state.replace(lifted=lifted)
         after = self.potentials(snapshot, state)
         before = {name: jnp.where(state.has_potential, state.potential[name], value) for name, value in after.items()}
@@ -86,7 +95,7 @@ class PickPlaceTask:
         return state.replace(has_potential=jnp.bool_(True), potential=after, progress=progress)
 
     def observe(self, snapshot: Snapshot, task_state: PickPlaceState) -> dict[str, Float[Array, "..."]]:
-        return {
+        obs = {
             "joint_pos": snapshot.joint_pos,
             "joint_vel": jnp.clip(snapshot.joint_vel, -MAX_JOINT_VEL, MAX_JOINT_VEL),
             "ee_pos": snapshot.ee_pos,
@@ -95,12 +104,24 @@ class PickPlaceTask:
             "target_pos": task_state.target_pos,
             "gripper_state": snapshot.gripper,
         }
+        return obs | self._relative(obs, snapshot) if self.config.relative_observations else obs
+
+    def _relative(self, obs: dict[str, Array], snapshot: Snapshot) -> dict[str, Array]:
+        """What `relative_observations` adds: differences in metres and, finer, squashed beyond NEARBY; pads' touch."""
+        to_object, to_target = obs["object_pos"] - obs["ee_pos"], obs["target_pos"] - obs["object_pos"]
+        return {
+            "ee_to_object": to_object,
+            "ee_to_object_near": jnp.tanh(to_object / NEARBY),
+            "object_to_target": to_target,
+            "object_to_target_near": jnp.tanh(to_target / NEARBY),
+            "touch": (snapshot.touch[0] > self.config.touch_force).astype(jnp.float32),
+        }
 
     def observation_bounds(self) -> dict[str, Bounds]:
         margin = 0.1  # rad a joint may be pushed past its limit
         low, high = self.robot.finger_range
         reach = (np.full(3, -MAX_REACH), np.full(3, MAX_REACH))
-        return {
+        bounds = {
             "joint_pos": (self.robot.joint_range[:, 0] - margin, self.robot.joint_range[:, 1] + margin),
             "joint_vel": (np.full(7, -MAX_JOINT_VEL), np.full(7, MAX_JOINT_VEL)),
             "ee_pos": reach,
@@ -109,6 +130,12 @@ class PickPlaceTask:
             "target_pos": reach,
             "gripper_state": (np.array([low - 0.01]), np.array([high + 0.01])),  # m, the fingers are springy
         }
+        if self.config.relative_observations:
+            for name in ("ee_to_object", "object_to_target"):
+                bounds[name] = (2 * reach[0], 2 * reach[1])
+                bounds[name + "_near"] = (np.full(3, -1.0), np.full(3, 1.0))
+            bounds["touch"] = (np.zeros(2), np.ones(2))
+        return bounds
 
     def potentials(self, snapshot: Snapshot, task_state: PickPlaceState) -> dict[str, Float[Array, ""]]:
         """How far along each stage is, in [0, 1]; all zero once the object has left the workspace.
@@ -116,13 +143,15 @@ class PickPlaceTask:
         Rewards are differences of these, so over an episode each term adds up to (last - first): waiting anywhere earns
         nothing, and whatever is gained by half a task is lost again when it is undone.
         """
-        is_held = grasped(snapshot, self.config)
-        rises = jnp.clip(clearance(snapshot, task_state) / self.config.lift_height, 0.0, 1.0)
+        is_held = grasped(snapshot, self.config.touch_force)
+        height = clearance(snapshot, task_state.half_size, task_state.table_height)
+        rises = jnp.clip(height / self.config.lift_height, 0.0, 1.0)
+        half_width = jnp.min(task_state.half_size[:2])
         stages = {
-            "reach": _closeness(self._reach_dist(snapshot)),
-            "grasp": jnp.float32(is_held),
+            "reach": closeness(self._reach_dist(snapshot)),
+            "grasp": grasp_progress(snapshot, half_width, float(self.robot.finger_range[1]), is_held),
             "lift": jnp.where(is_held, jnp.where(task_state.lifted, 1.0, rises), 0.0),
-            "place": jnp.where(is_held & task_state.lifted, _closeness(self._place_dist(snapshot, task_state)), 0.0),
+            "place": jnp.where(is_held & task_state.lifted, closeness(self._place_dist(snapshot, task_state)), 0.0),
         }
         failed = self.has_failed(snapshot, task_state)
         return {name: jnp.where(failed, 0.0, value) for name, value in stages.items()}
@@ -150,7 +179,7 @@ class PickPlaceTask:
         return {
             "reach_dist": self._reach_dist(snapshot),
             "place_dist": place_dist,
-            "grasped": grasped(snapshot, self.config),
+            "grasped": grasped(snapshot, self.config.touch_force),
             "lifted": task_state.lifted,
             "success": settled & (place_dist < self.config.success_distance),
             "success_strict": settled & (place_dist < self.config.strict_distance),
@@ -196,22 +225,6 @@ class PickPlaceTask:
         height = jax.random.uniform(key_height, minval=self.config.air_low, maxval=self.config.air_high)
         return jnp.append(spots[jnp.argmax(is_far)], rest_height + jnp.where(in_air, height, 0.0))
 
-    def _assist(
-        self, key: PRNGKeyArray, overrides: dict[str, Array], joints: Array, object_pos: Array, half_size: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """Curriculum: with probability `overrides["curriculum"]` the arm hovers over the object or already holds it."""
-        key_use, key_hold, key_posture = jax.random.split(key, 3)
-        assert self._postures is not None  # found with the task, where its curriculum is on
-        postures, ee_pos = self._postures
-        row = jax.random.randint(key_posture, (), 0, len(postures))
-        posture, ee = jnp.asarray(postures, jnp.float32)[row], jnp.asarray(ee_pos, jnp.float32)[row]
-        assisted = jax.random.uniform(key_use) < overrides["curriculum"]
-        is_held = jax.random.uniform(key_hold) < self.config.curriculum_held
-        eased_pos = jnp.where(is_held, ee, ee.at[2].set(object_pos[2]))
-        closed_on_object = jnp.min(half_size[:2])
-        fingers = jnp.where(assisted & is_held, closed_on_object, self.robot.finger_range[1])
-        return assisted, jnp.where(assisted, posture, joints), jnp.where(assisted, eased_pos, object_pos), fingers
-
     def _start(self, joints, fingers, object_pos, yaw, target_pos, overrides) -> Start:
         robot = self.robot
         closed, opened = robot.gripper_range.T
@@ -226,21 +239,3 @@ class PickPlaceTask:
             mocap_pos=scenery(robot, target_pos, overrides),
             mocap_quat=jnp.asarray(robot.mocap_quat, jnp.float32),
         )
-
-
-def grasped(snapshot: Snapshot, config: PickPlaceConfig) -> Bool[Array, ""]:
-    """Whether both pads press on the object."""
-    return jnp.all(snapshot.touch[0] > config.touch_force)
-
-
-def clearance(snapshot: Snapshot, task_state: PickPlaceState) -> Float[Array, ""]:
-    """Height of the lowest corner of the box around the object above the table, m; 0 at rest and while it only tips."""
-    w, x, y, z = snapshot.object_quat[0]
-    world_up = jnp.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)])  # in the object's frame
-    extent = jnp.sum(jnp.abs(world_up) * task_state.half_size)
-    return snapshot.object_pos[0, 2] - extent - task_state.table_height
-
-
-def _closeness(distance: Float[Array, ""]) -> Float[Array, ""]:
-    """1 at distance 0, falling to 0 over decimetres; steep within the last centimetres, never flat far away."""
-    return 1.0 - 0.5 * (jnp.tanh(distance / 0.3) + jnp.tanh(distance / 0.05))

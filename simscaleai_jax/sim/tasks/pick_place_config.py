@@ -10,8 +10,6 @@ from simscaleai_jax.sim.robot import Robot
 
 REACH_TOLERANCE = 0.01  # m the arm may miss a corner of the workspace by
 GRIP_MARGIN = 0.002  # m of air on either side of the object in the open gripper
-POSTURES = 256  # arm postures from which curriculum episodes start
-HOVER = (0.08, 0.2)  # m above the table, heights of those postures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +21,13 @@ class PickPlaceConfig:
     rests. The object may be anywhere in the box `workspace_low`..`workspace_high` (heights above the table); outside
     it the episode has failed.
 
-    Curriculum: in training a share of the episodes starts with the arm hovering over the object or, for
-    `curriculum_held` of them, already holding it. The share begins at `curriculum_share` and falls linearly to zero
-    over `curriculum_steps` control steps of each environment. Plain resets, and with them every evaluation, never
-    start that way.
+    Curriculum: in training a share of the episodes starts eased. Of these a share `curriculum_held` already holds the
+    object in the air, a share `curriculum_around` has the open gripper around it on the table, and in the rest the
+    arm hovers over it. The share begins at `curriculum_share` and falls linearly to zero over `curriculum_steps`
+    control steps of each environment. Plain resets, and with them every evaluation, never start that way.
+
+    `relative_observations` adds ee_to_object and object_to_target (m, (3,)), both once more as tanh(x / 0.03 m) under
+    the names with `_near`, and touch (2,), 1 for each pad that presses.
     """
 
     area_low: tuple[float, float] = (0.4, -0.2)
@@ -54,7 +55,9 @@ class PickPlaceConfig:
     action_penalty: float = 0.002  # per squared unit of action and step
     curriculum_share: float = 0.0
     curriculum_held: float = 0.5
+    curriculum_around: float = 0.25
     curriculum_steps: int = 10_000
+    relative_observations: bool = False
 
     def __post_init__(self) -> None:
         for low, high in (("area_low", "area_high"), ("workspace_low", "workspace_high")):
@@ -63,9 +66,14 @@ class PickPlaceConfig:
                 raise ValueError(f"{low} must lie below {high}, got {getattr(self, low)} and {getattr(self, high)}")
         if not 0.0 <= self.air_low <= self.air_high:
             raise ValueError(f"wanted 0 <= air_low <= air_high, got {self.air_low} and {self.air_high}")
-        for share in ("air_share", "curriculum_share", "curriculum_held"):
+        for share in ("air_share", "curriculum_share", "curriculum_held", "curriculum_around"):
             if not 0.0 <= getattr(self, share) <= 1.0:
                 raise ValueError(f"{share} must lie in [0, 1], got {getattr(self, share)}")
+        if self.curriculum_held + self.curriculum_around > 1.0:
+            raise ValueError(
+                "curriculum_held and curriculum_around are shares of the eased starts and must not exceed 1 together, "
+                f"got {self.curriculum_held} and {self.curriculum_around}"
+            )
         for positive in ("touch_force", "lift_height", "success_speed", "strict_distance", "curriculum_steps"):
             if getattr(self, positive) <= 0:
                 raise ValueError(f"{positive} must be positive, got {getattr(self, positive)}")
@@ -116,13 +124,3 @@ def check_fits_gripper(robot: Robot, scale: float) -> None:
     opening = 2.0 * float(robot.finger_range[1])
     if width > opening - 2.0 * GRIP_MARGIN:
         raise ValueError(f"object cannot fit the gripper: {width:.3f} m wide, the gripper opens to {opening:.3f} m")
-
-
-def workspace_postures(robot: Robot, config: PickPlaceConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Postures (K, 7) rad over the table, and where each holds the end effector (K, 3) m; the same ones every time."""
-    low = [*config.area_low, robot.table_height + HOVER[0]]
-    high = [*config.area_high, robot.table_height + HOVER[1]]
-    positions = np.random.default_rng(0).uniform(low, high, (POSTURES, 3))
-    joints, errors = solve_poses(robot, positions)
-    is_good = errors < 2e-3
-    return joints[is_good], positions[is_good]
