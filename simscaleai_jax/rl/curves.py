@@ -30,7 +30,11 @@ def plot_learning_curve(history: Mapping[str, Sequence[float]], path: str | Path
     figure = Figure(figsize=(11, 6), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, (name, label) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
-        axis.plot(steps, history[name], linewidth=1.5)
+        axis.plot(steps, history[name], linewidth=1.5, label="all episodes")
+        plain = history.get("plain_success_rate", ())
+        if name == "success_rate" and len(plain) and not np.array_equal(plain, history[name], equal_nan=True):
+            axis.plot(steps, plain, linewidth=1.0, label="plain starts")
+            axis.legend(loc="lower right")
         axis.set(title=label, xlabel="environment steps")
         axis.grid(alpha=0.3)
         if name == "success_rate":

@@ -108,8 +108,9 @@ class PPOAgent:
           total_timesteps: replaces the config's.
         Returns:
           One number per update: episode_reward, episode_length, success_rate (means over the episodes that ended in the
-          latest update in which one did), policy_loss, value_loss, entropy, approx_kl, clip_fraction, steps_per_second,
-          total_steps and those in `METRICS`.
+          latest update in which one did), plain_success_rate (over the episodes that this update ended and no
+          curriculum eased; NaN where there was none), policy_loss, value_loss, entropy, approx_kl, clip_fraction,
+          steps_per_second, total_steps and those in `METRICS`.
         Raises:
           ValueError: the environment does not fit the networks, or sizes that do not divide.
         """

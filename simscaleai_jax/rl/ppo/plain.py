@@ -91,6 +91,7 @@ class _Loop:
             "episode_reward": float(episodes.reward),
             "episode_length": float(episodes.length),
             "success_rate": float(episodes.success),
+            "plain_success_rate": float(episodes.success),
             "episodes": len(finished),
             "nan_count": 0,
             "action_std": float(jnp.exp(agent.state.params["actor_log_std"]).mean()),

@@ -30,6 +30,7 @@ class Rollout(struct.PyTreeNode):
       terminated: no further reward after this step.
       truncated: cut by a time limit.
       success: the step's info["success"].
+      assisted: the step's info["assisted"], where the environment eases some starts; else False.
       nan: the step's environment was not finite.
       episode_return: undiscounted return of the episode so far.
       episode_length: its length so far.
@@ -44,6 +45,7 @@ class Rollout(struct.PyTreeNode):
     terminated: Any
     truncated: Any
     success: Any
+    assisted: Any
     nan: Any
     episode_return: Any
     episode_length: Any
@@ -99,6 +101,7 @@ def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids
             terminated=after.terminated,
             truncated=after.truncated,
             success=after.info["success"],
+            assisted=after.info.get("assisted", jnp.zeros_like(after.terminated)),
             nan=after.info["nan"],
             episode_return=after.episode_return,
             episode_length=after.episode_length,

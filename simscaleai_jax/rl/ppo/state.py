@@ -15,8 +15,9 @@ from simscaleai_jax.rl.ppo.normalize import init_stats
 ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the training key
 
 METRICS = (
-    "episode_reward", "episode_length", "success_rate", "episodes", "policy_loss", "value_loss", "entropy", "approx_kl",
-    "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std", "nan_count",
+    "episode_reward", "episode_length", "success_rate", "plain_success_rate", "episodes", "policy_loss", "value_loss",
+    "entropy", "approx_kl", "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std",
+    "nan_count",
 )  # fmt: skip
 
 

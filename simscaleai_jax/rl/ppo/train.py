@@ -99,7 +99,9 @@ def record(
     """Merges this rollout into the statistics and reports its finished episodes."""
     done = (rollout.terminated | rollout.truncated).astype(jnp.float32)
     numbers = (jnp.ones_like(done), rollout.episode_return, rollout.episode_length, rollout.success)
-    sums = jnp.stack([(done * number).sum() for number in numbers] + [rollout.nan.sum().astype(jnp.float32)])
+    plain = done * ~rollout.assisted
+    extra = [rollout.nan.sum(), plain.sum(), (plain * rollout.success).sum()]
+    sums = jnp.stack([(done * number).sum() for number in numbers] + [number.astype(jnp.float32) for number in extra])
     sums = sums if axis_name is None else jax.lax.psum(sums, axis_name)
     means = sums[1:4] / jnp.maximum(sums[0], 1.0)
     latest = EpisodeStats(means[0], means[1], means[2])
@@ -111,6 +113,7 @@ def record(
         "episode_reward": episodes.reward,
         "episode_length": episodes.length,
         "success_rate": episodes.success,
+        "plain_success_rate": sums[6] / sums[5],  # NaN where no episode with a plain start ended
         "episodes": sums[0],
         "nan_count": sums[4],
         "action_std": jnp.exp(state.params["actor_log_std"]).mean(),
