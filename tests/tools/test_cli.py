@@ -11,6 +11,7 @@ import simscaleai_jax
 from simscaleai_jax.core import apply_overrides, load_yaml
 from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
+from simscaleai_jax.rl.ppo.envs import env_record
 from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import parse
@@ -60,6 +61,27 @@ def test_options_win_over_the_file(tmp_path):
     options = parse(rl.RLOptions, ["--config", str(path), "--lr", "2e-3"], "rl", "")
     assert (options.ppo.lr, options.ppo.gamma, options.env.dt) == (2e-3, 0.8, 0.01)
     assert apply_overrides(load_yaml(path, rl.RLOptions), {"ppo.lr": 1e-2}).ppo.lr == 1e-2
+
+
+def test_task_settings_come_from_the_file_and_may_be_changed(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("env_name: pick_place\nenv: {task: {curriculum_share: 0.5, area_low: [0.45, -0.1]}}\n")
+    options = parse(rl.RLOptions, ["--config", str(path), "--env.task.curriculum-share", "0.25"], "rl", "")
+    assert options.env.task == {"curriculum_share": 0.25, "area_low": [0.45, -0.1]}
+    env = rl.make_training_env(options)
+    task = env.functional.task.config
+    assert (task.curriculum_share, task.area_low, task.area_high) == (0.25, (0.45, -0.1), (0.65, 0.2))
+    recorded = env_record(env, "pick_place")["config"]
+    assert make_functional_env("pick_place", **recorded).task.config == task
+
+
+def test_an_unknown_task_setting_names_the_nearest(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("env_name: pick_place\nenv: {task: {curiculum_share: 0.5}}\n")
+    assert cli.main(["rl", "--config", str(path), "--save-path", str(tmp_path / "run")]) == 1
+    assert (
+        "Unknown PickPlaceConfig field 'curiculum_share'. Did you mean 'curriculum_share'?" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ class EnvOptions:
       camera: camera whose image --encoder cnn sees.
       image_size: side of that image in pixels.
       image_fov: its vertical field of view in degrees.
+      task: settings of the task, by the names in PickPlaceConfig or ReachConfig. Set in a YAML file; those that it
+        sets may be changed here.
     """
 
     dt: float | None = None
@@ -54,6 +56,7 @@ class EnvOptions:
     camera: str = "wrist_cam"
     image_size: int = 64
     image_fov: float = 60.0
+    task: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +150,8 @@ def make_training_env(options: RLOptions) -> Any:
     from simscaleai_jax.sim.factory import make_batched_env
 
     settings = given(dataclasses.asdict(options.env))
+    if not settings["task"]:
+        del settings["task"]
     name, side, fov = (settings.pop(key) for key in ("camera", "image_size", "image_fov"))
     cameras = [CameraConfig(name, side, side, fov)] if options.ppo.encoder != "none" else []
     return make_batched_env(options.env_name, cameras=cameras, **settings)
