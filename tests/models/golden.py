@@ -36,7 +36,7 @@ def one_step(name: str) -> dict[str, float]:
         updates, _ = optimizer.update(gradients, optimizer.init(params), params)
         after, _ = loss(optax.apply_updates(params, updates))
         mean = jnp.mean(out["predicted_actions"])
-        return {"loss": before, "loss_after": after, "grad_norm": optax.global_norm(gradients), "mean_action": mean}
+        return {"loss": before, "loss_after": after, "grad_norm": optax.tree.norm(gradients), "mean_action": mean}
 
     return {name: float(value) for name, value in run(params).items()}
 

@@ -7,20 +7,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from simscaleai_jax.models.layers import make_rngs
 from simscaleai_jax.models.losses import masked_mean
-from simscaleai_jax.models.policy_heads.chunks import chunk_shape, draw_key, flatten_chunk
-from simscaleai_jax.models.policy_heads.denoiser import Denoiser
+from simscaleai_jax.models.policy_heads.generative import DirectionFn, GenerativeHead
 
 TIME_SCALE = 100.0  # the sinusoid's unit is one of 100 steps, as in the diffusion head
 
 
-class FlowActionHead(nnx.Module):
+class FlowActionHead(GenerativeHead):
     """Flow-matching head with the diffusion head's network. Actions lie in [-1, 1]; h > 1 makes chunks (B, h, A)."""
+
+    time_scale = TIME_SCALE
 
     def __init__(
         self,
@@ -34,50 +33,24 @@ class FlowActionHead(nnx.Module):
         dtype: str = "float32",
         rngs: nnx.Rngs | None = None,
     ) -> None:
-        if num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}; wanted at least 1.")
-        self.input_dim = input_dim
-        self.action_dim = action_dim
-        self.hidden_dim = hidden_dim
-        self.n_layers = n_layers
-        self.num_inference_steps = num_inference_steps
-        self.action_horizon = action_horizon
-        self.dtype = dtype
-        self.deterministic = False
-        size = action_dim * action_horizon
-        self.network = Denoiser(input_dim, size, hidden_dim, n_layers, dtype=dtype, rngs=make_rngs(rngs))
+        _check_steps(num_inference_steps)
+        super().__init__(input_dim, action_dim, hidden_dim, n_layers, num_inference_steps, action_horizon, dtype, rngs)
 
-    def forward(
-        self,
-        features: Float[Array | np.ndarray, "B D"],
-        target_actions: Float[Array | np.ndarray, "B ..."] | None = None,
-        *,
-        key: Array | None = None,
-        valid: Bool[Array | np.ndarray, "B ..."] | None = None,
-    ) -> dict[str, Array]:
-        """As `DiffusionActionHead.forward`: "predicted_actions" and, with targets, "loss"."""
-        features = jnp.asarray(features)
-        key_noise, key_time = jax.random.split(draw_key(key))
-        if target_actions is None:
-            return {"predicted_actions": self.sample(features, key=key_noise)}
-        target_actions = jnp.asarray(target_actions, jnp.float32)
-        mask = None if valid is None else jnp.asarray(valid)
-        noise = jax.random.normal(key_noise, target_actions.shape)
-        time = jax.random.uniform(key_time, (features.shape[0],))
-        loss, estimate = self.match(features, target_actions, time, noise, mask)
-        actions = estimate if not self.deterministic else self.sample(features, key=key_noise)
-        return {"loss": loss, "predicted_actions": actions}
+    def draw_time(self, key: Array, batch: int) -> Float[Array, "B"]:
+        """A time in [0, 1) for each sample."""
+        return jax.random.uniform(key, (batch,))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
-        """Same as `forward`."""
-        return self.forward(*args, **kwargs)
+    def score(
+        self, features: Array, actions: Array, time: Array, noise: Array, valid: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Same as `match`."""
+        return self.match(features, actions, time, noise, valid)
 
     def predict_velocity(
         self, features: Float[Array, "B D"], actions: Float[Array, "B ..."], time: Float[Array, "B"]
     ) -> Float[Array, "B ..."]:
         """The velocity at `actions`, in their shape, at `time` (B,) in [0, 1]."""
-        velocity = self.network(self.network.condition(features), flatten_chunk(actions), TIME_SCALE * time)
-        return velocity.reshape(actions.shape)
+        return self.direction(features, actions, time)
 
     def match(
         self,
@@ -94,24 +67,17 @@ class FlowActionHead(nnx.Module):
         estimate = jnp.clip(here + (1.0 - fraction) * velocity, -1.0, 1.0)
         return masked_mean(jnp.square(velocity - (actions - noise)), valid), estimate
 
-    def sample(
-        self,
-        features: Float[Array, "B D"],
-        *,
-        key: Array | None = None,
-        noise: Float[Array, "B ..."] | None = None,
-        num_steps: int | None = None,
-    ) -> Float[Array, "B ..."]:
-        """Actions (B, A) or (B, h, A) from `noise` (drawn from `key` when None) in exactly `num_steps` Euler steps."""
-        shape = chunk_shape(features.shape[0], self.action_horizon, self.action_dim)
-        start = jax.random.normal(draw_key(key), shape) if noise is None else noise
-        count = self.num_inference_steps if num_steps is None else num_steps
-        condition = self.network.condition(features)
+    def sampling_path(self, num_steps: int) -> tuple[Array, Array]:
+        """Time and length of each step, (num_steps,) each."""
+        _check_steps(num_steps)
+        return jnp.arange(num_steps, dtype=jnp.float32) / num_steps, jnp.full(num_steps, 1.0 / num_steps)
 
-        def euler(actions: Array, time: Array) -> tuple[Array, None]:
-            velocity = self.network(condition, actions, jnp.broadcast_to(time, actions.shape[:1]))
-            return actions + velocity / count, None
+    def advance(self, direction_fn: DirectionFn, actions: Array, point: Any) -> Array:
+        """One Euler step."""
+        time, length = point
+        return actions + length * direction_fn(actions, time)
 
-        times = TIME_SCALE * jnp.arange(count, dtype=jnp.float32) / count
-        actions, _ = jax.lax.scan(euler, flatten_chunk(start), times)
-        return jnp.clip(actions, -1.0, 1.0).reshape(shape)
+
+def _check_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"num_inference_steps is {num_steps}; wanted at least 1.")
