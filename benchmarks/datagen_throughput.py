@@ -8,17 +8,15 @@ the figure is the second one's, from the moment the first file got its final nam
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import itertools
 import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import h5py
+from stamp import stamp
 
 from simscaleai_jax.datagen import generate_dataset
 
@@ -40,7 +38,7 @@ def main() -> None:
     for name, dt, size, num_envs in itertools.product(
         options.env_names, options.dt, options.image_size, options.num_envs
     ):
-        cases.append(measure(name, num_envs, dt, _episodes(name, dt, size, options.scale), size))
+        cases.append(measure(name, num_envs, dt, _episodes(name, num_envs, dt, size, options.scale), size))
         shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in cases[-1].items()}
         print(json.dumps(shown), flush=True)
     report = {
@@ -88,16 +86,17 @@ def measure(env_name: str, num_envs: int, dt: float, n_episodes: int, image_size
     }
 
 
-def _episodes(env_name: str, dt: float, image_size: int, scale: float) -> int:
-    """Enough episodes for some ten seconds."""
-    size = {"reach": 2000, "pick_place": 500}[env_name] * scale
-    return max(int(size * min(dt / 0.01, 1.0) / (10 if image_size else 1)), 16)
+def _episodes(env_name: str, num_envs: int, dt: float, image_size: int, scale: float) -> int:
+    """Enough episodes for some ten seconds, and for every environment to play three."""
+    size = {"reach": 2000, "pick_place": 500}[env_name]
+    size = max(size * min(dt / 0.01, 1.0) / (10 if image_size else 1), 3 * num_envs)
+    return max(int(size * scale), 16)
 
 
 def _merged(path: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Earlier cases that were not run again stay, each with the commit it was measured at."""
     identity = ("env_name", "num_envs", "dt", "image_size")
-    commit = _stamp()["commit"]
+    commit = stamp()["commit"]
     fresh = [case | {"commit": commit} for case in cases]
     known = {tuple(case[key] for key in identity) for case in fresh}
     earlier = json.loads(path.read_text())["cases"] if path.exists() else []
@@ -106,27 +105,8 @@ def _merged(path: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _stamp() -> dict[str, Any]:
     """Where and with what this was measured."""
-    import jax
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    processor = next(
-        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
-    )
-    return {
-        "date": datetime.date.today().isoformat(),
-        "commit": commit,
-        "hardware": {"cpu": processor, "cores": os.cpu_count(), "device": jax.devices()[0].device_kind},
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "mujoco", "mujoco-mjx", "h5py", "numpy")
-        },
-    }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    head = stamp()
+    return head | {"versions": head["versions"] | {"h5py": h5py.__version__}}
 
 
 if __name__ == "__main__":

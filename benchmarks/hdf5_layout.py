@@ -1,15 +1,13 @@
 """Why demonstration files store states contiguous and images one frame per chunk under gzip 1.
 
-    python benchmarks/hdf5_layout.py DEMOS.h5        a file of `simscale datagen --cameras front_cam --image-size 64`
-
     python benchmarks/hdf5_layout.py DEMOS.h5      a file of `simscale datagen --cameras front_cam --image-size 64`
-per episode, and microseconds per random read of one step (states: all keys of the step; images: one frame).
+
+For every way of storing the same episodes: milliseconds to write an episode, bytes per episode and their share of the
+raw arrays, and microseconds per random read of one step (states: all keys of the step; images: one frame).
 """
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from stamp import stamp
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 
@@ -56,10 +55,11 @@ def main() -> None:
         cases += [{"arrays": "images", "storage": n, **measure(images, kw)} for n, kw in IMAGE_STORAGE.items()]
     for case in cases:
         print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in case.items()}))
+    head = stamp()
     report = {
         "benchmark": "hdf5_layout",
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
-        "versions": {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__},
+        **head,
+        "versions": head["versions"] | {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version},
         "episodes": len(states),
         "steps": int(demos.lengths.sum()),
         "cases": cases,

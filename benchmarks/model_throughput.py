@@ -10,13 +10,14 @@ the two, and medians are compared. PATH defaults to SIMSCALE_TORCH_PYTHON. Write
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from stamp import stamp
 
 THREADS = 2
 CASES: dict[str, dict[str, Any]] = {
@@ -43,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", default=os.environ.get("SIMSCALE_TORCH_PYTHON"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=sorted(CASES))
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--large-batch", type=int, default=64)
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bf16 peak of the GPU (H200: 989)")
@@ -52,7 +54,9 @@ def main() -> None:
     results = large(options.large_batch, options.peak_tflops) if options.large else compare(options)
     name = "model_throughput_large" if options.large else "model_throughput"
     file = ROOT / "benchmarks" / "results" / f"{name}.json"
-    file.write_text(json.dumps({"stamp": stamp(), "results": results}, indent=1) + "\n")
+    earlier = json.loads(file.read_text())["results"] if file.exists() else {}
+    report = {"benchmark": name, **_stamp(options.torch_python), "results": earlier | results}
+    file.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 
 
@@ -61,7 +65,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     if not options.torch_python:
         raise SystemExit("Name an interpreter that has torch: --torch-python PATH or SIMSCALE_TORCH_PYTHON.")
     results = {}
-    for name, case in CASES.items():
+    for name in options.cases:
+        case = CASES[name]
         runs = {rate: Run(case, rate) for rate in (0.1, 0.0)}
         times: dict[str, list[float]] = {"jax": [], "jax_without_dropout": [], "torch": [], "torch_fused_adamw": []}
         for _ in range(options.rounds):
@@ -85,6 +90,19 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             "compile_seconds": runs[0.1].compile_seconds,
         }
     return results
+
+
+def _stamp(torch_python: str | None) -> dict[str, Any]:
+    """Where and with what this was measured, torch's version included."""
+    import flax
+
+    head = stamp()
+    versions = head["versions"] | {"flax": flax.__version__, "python": sys.version.split()[0]}
+    if torch_python:
+        code = "import torch; print(torch.__version__)"
+        done = subprocess.run([torch_python, "-c", code], check=True, capture_output=True, text=True)
+        versions["torch"] = done.stdout.strip()
+    return head | {"versions": versions, "threads": THREADS}
 
 
 class Run:
@@ -163,31 +181,6 @@ def large(batch: int, peak_tflops: float) -> dict[str, Any]:
         "model_tflops": flops / seconds / 1e12,
         "mfu": flops / seconds / (peak_tflops * 1e12),
     }
-
-
-def stamp() -> dict[str, Any]:
-    """Hardware, versions and commit."""
-    import jax
-
-    head = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    return {
-        "commit": head.stdout.strip(),
-        "device": str(jax.devices()[0].device_kind),
-        "cpu": _cpu_name(),
-        "threads": THREADS,
-        "jax": jax.__version__,
-        "python": sys.version.split()[0],
-        "time": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":
