@@ -25,7 +25,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
     """
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 20}  # noqa: RUF012 - gymnasium's own form
-    ramp_control = False  # whether control targets move linearly over the physics steps instead of jumping
+    ramp_control = False  # whether control targets move to their new values in equal steps instead of jumping
 
     def __init__(self, config: SimConfig, render_mode: str | None = None) -> None:
         """Load `config.xml_path` and build the spaces.
@@ -45,7 +45,9 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         self.model = load_model(self.config.xml_path, self.config.dt)
         self.data = mujoco.MjData(self.model)
         _check_camera_names(self.model, [camera.name for camera in self.config.cameras])
-        self._ramp = np.linspace(1.0 / config.substeps, 1.0, config.substeps)[:, None]
+        ramp_steps = self.config.ramp_steps if self.ramp_control else 1
+        self._steps_per_target = self.config.substeps // ramp_steps
+        self._ramp = np.linspace(1.0 / ramp_steps, 1.0, ramp_steps)[:, None]
         self.step_count = 0
         self.overrides: dict[str, Any] = {}
         self._cameras: Any = None
@@ -178,15 +180,11 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
 
     def _advance(self, before: np.ndarray) -> None:
         """Step the physics, then bring positions up to date with the joint angles."""
-        model, data, count = self.model, self.data, self.config.substeps
-        step = mujoco.mj_step
-        if self.ramp_control:
-            ctrl = data.ctrl
-            for target in before + self._ramp * (ctrl - before):
-                np.copyto(ctrl, target)
-                step(model, data)
-        else:
-            step(model, data, nstep=count)
+        model, data, count = self.model, self.data, self._steps_per_target
+        ctrl = data.ctrl
+        for target in before + self._ramp * (ctrl - before):
+            np.copyto(ctrl, target)
+            mujoco.mj_step(model, data, count)
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
 

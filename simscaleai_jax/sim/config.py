@@ -5,6 +5,7 @@ from typing import Any
 
 IMPLEMENTATIONS = ("auto", "c", "jax", "warp")
 RENDERERS = ("jax", "mujoco")
+MIN_RAMP_STEPS = 5
 
 
 @dataclasses.dataclass
@@ -71,6 +72,14 @@ class SimConfig:
     def substeps(self) -> int:
         """Physics steps per control step."""
         return round(self.control_dt / self.dt)
+
+    @property
+    def ramp_steps(self) -> int:
+        """Equal steps in which control targets move to their new values: the fewest that divide the substeps, but at
+        least MIN_RAMP_STEPS where there are that many substeps.
+        """
+        wanted = min(MIN_RAMP_STEPS, self.substeps)
+        return next(count for count in range(wanted, self.substeps + 1) if self.substeps % count == 0)
 
     def copy(self) -> "SimConfig":
         """An independent copy, cameras included."""

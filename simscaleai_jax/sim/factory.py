@@ -71,7 +71,7 @@ def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs
         from simscaleai_jax.sim.cameras import make_camera_fn
 
         camera_fn = make_camera_fn(model, config.cameras)
-    return FunctionalEnv(config, task, MjxPhysics(model, robot, config.substeps, impl), camera_fn)
+    return FunctionalEnv(config, task, MjxPhysics(model, robot, config.substeps, impl, config.ramp_steps), camera_fn)
 
 
 def make_batched_env(env_name: str, config: SimConfig | None = None, **kwargs: Any) -> BatchedEnv:

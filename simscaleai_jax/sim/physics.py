@@ -5,24 +5,25 @@ thousand times that, lives inside the step and never in a training loop's carry.
 """
 
 import contextlib
+import functools
 import io
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from simscaleai_jax.sim import buffers
 from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.snapshot import Snapshot, make_snapshot
 from simscaleai_jax.sim.task import Start
 
 with contextlib.redirect_stdout(io.StringIO()):  # mjx prints two lines when the optional warp is absent
     from mujoco import mjx
-
-WARP_CONTACTS_PER_WORLD = 24  # room for every contact point that the explicit pairs of our scenes can make
-WARP_CONSTRAINTS_PER_WORLD = 128
 
 
 @struct.dataclass
@@ -40,12 +41,19 @@ class PhysicsState:
 class MjxPhysics:
     """One scene on an MJX implementation ("jax" or "warp")."""
 
-    def __init__(self, model: mujoco.MjModel, robot: Robot, substeps: int, impl: str) -> None:
+    def __init__(self, model: mujoco.MjModel, robot: Robot, substeps: int, impl: str, ramp_steps: int) -> None:
         self.host_model = model
         self.robot = robot
-        self.substeps = substeps
+        self.ramp = np.repeat(np.linspace(1.0 / ramp_steps, 1.0, ramp_steps), substeps // ramp_steps)
         self.impl = impl
         self.model = mjx.put_model(model, own_device(), impl=impl)
+        if impl == "warp":
+            self._capacity = buffers.warp_capacity(model)
+            self._lost_bits = buffers.lost_bits()
+            # Solvers stop early on purpose here; only lost contacts and constraints are worth a line on stdout.
+            self.model = self.model.tree_replace({"opt._impl.warn_overflow": self._lost_bits})
+        else:
+            buffers.check_pair_limit(model)
 
     def reset(self, start: Start) -> PhysicsState:
         """State at rest."""
@@ -59,39 +67,75 @@ class MjxPhysics:
 
     def kinematics(self, state: PhysicsState) -> Any:
         """MJX data with the poses of bodies, geoms, sites and joints that belong to `state`."""
-        return mjx.kinematics(self.model, self._data(state))
+        return mjx.kinematics(self.model, self._data(state, worlds=1))
 
     def step(
         self, state: PhysicsState, ctrl: Float[Array, "U"], overrides: dict[str, Array]
-    ) -> tuple[PhysicsState, Snapshot]:
-        """Advance one control step, ramping the targets linearly to `ctrl` over the substeps.
+    ) -> tuple[PhysicsState, Snapshot, Bool[Array, ""]]:
+        """Advance one control step, moving the targets to `ctrl` in equal steps.
 
         Args:
           state: where to start.
           ctrl: actuator targets at the end of the step.
           overrides: model fields of this one environment, {} for the nominal model.
+
+        Returns:
+          The new state, its snapshot, and whether a full buffer may have cost contacts or constraints.
         """
+        if self.impl == "warp":
+            return self._sized(())(state, ctrl, overrides)
+        return self._advance(state, ctrl, overrides, worlds=1)
+
+    def _sized(self, batch: tuple[int, ...]) -> Any:
+        """`step` over leading axes `batch`, that learns of every further `vmap`: warp's worlds share one list of
+        contacts, whose length must be known before the batch is.
+        """
+        worlds = math.prod(batch)
+
+        def plain(*args):
+            function = functools.partial(self._advance, worlds=worlds)
+            for _ in batch:
+                function = jax.vmap(function)
+            return function(*args)
+
+        sized = jax.custom_batching.custom_vmap(plain)
+
+        @sized.def_vmap
+        def batched(axis_size, is_batched, *args):
+            spread = jax.tree.map(
+                lambda leaf, has_axis: leaf if has_axis else jnp.broadcast_to(leaf, (axis_size, *jnp.shape(leaf))),
+                args, tuple(is_batched),
+            )  # fmt: skip
+            out = self._sized((axis_size, *batch))(*spread)
+            return out, jax.tree.map(lambda leaf: True, out)
+
+        return sized
+
+    def _advance(
+        self, state: PhysicsState, ctrl: Float[Array, "U"], overrides: dict[str, Array], worlds: int
+    ) -> tuple[PhysicsState, Snapshot, Bool[Array, ""]]:
         with jax.default_matmul_precision("highest"):
             model = self._override(overrides)
-            ramp = (jnp.arange(self.substeps, dtype=jnp.float32) + 1.0) / self.substeps
 
             def substep(data, share):
-                return mjx.step(model, data.replace(ctrl=state.ctrl + share * (ctrl - state.ctrl))), None
+                data = mjx.step(model, data.replace(ctrl=state.ctrl + share * (ctrl - state.ctrl)))
+                return data, self._has_overflowed(data)
 
-            data, _ = jax.lax.scan(substep, self._data(state), ramp)
+            data, overflows = jax.lax.scan(substep, self._data(state, worlds), jnp.asarray(self.ramp, jnp.float32))
             after = PhysicsState(data.qpos, data.qvel, ctrl, data.qacc_warmstart, state.mocap_pos, state.mocap_quat)
             data = mjx.kinematics(model, data.replace(ctrl=ctrl))
-            return after, make_snapshot(self.robot, data)
+            return after, make_snapshot(self.robot, data), jnp.any(overflows)
 
-    def _data(self, state: PhysicsState) -> Any:
+    def _has_overflowed(self, data: Any) -> Bool[Array, ""]:
         if self.impl == "warp":
-            data = mjx.make_data(
-                self.host_model,
-                own_device(),
-                impl="warp",
-                naconmax=WARP_CONTACTS_PER_WORLD,
-                njmax=WARP_CONSTRAINTS_PER_WORLD,
-            )
+            return (data._impl.overflow & self._lost_bits) != 0
+        return buffers.is_jax_buffer_full(self.host_model, data)
+
+    def _data(self, state: PhysicsState, worlds: int) -> Any:
+        """MJX data of one world; under warp its contact list has room for `worlds` of them."""
+        if self.impl == "warp":
+            contacts, rows = self._capacity
+            data = mjx.make_data(self.host_model, own_device(), impl="warp", naconmax=contacts * worlds, njmax=rows)
         else:
             data = mjx.make_data(self.host_model, own_device(), impl=self.impl)
         fields = {field: getattr(state, field) for field in PhysicsState.__dataclass_fields__}

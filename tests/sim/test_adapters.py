@@ -1,9 +1,11 @@
 """The gymnasium adapters: documented behaviour of make_env, ReachEnv, hooks, cameras and the vector environment."""
 
+import time
 import warnings
 
 import gymnasium
 import jax
+import mujoco
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -55,6 +57,28 @@ def pendulum(tmp_path):
     path = tmp_path / "pendulum.xml"
     path.write_text(PENDULUM)
     return Pendulum(sim.SimConfig(xml_path=str(path), cameras=[], max_episode_steps=30), render_mode="rgb_array")
+
+
+def test_an_environment_is_ready_within_two_seconds_of_one_core():
+    started = time.process_time()
+    sim.make_env("reach", cameras=[])
+    assert time.process_time() - started < 2.0
+
+
+@pytest.mark.parametrize(("dt", "targets"), [(0.002, 5), (0.01, 5), (0.005, 5), (0.025, 2), (0.05 / 7, 7)])
+def test_c23_targets_move_in_equal_steps(dt, targets, monkeypatch):
+    host = sim.make_env("reach", dt=dt, cameras=[])
+    host.reset(seed=0)
+    before, seen = host.data.ctrl.copy(), []
+    step = mujoco.mj_step
+    monkeypatch.setattr(mujoco, "mj_step", lambda m, d, nstep: seen.append((d.ctrl.copy(), nstep)) or step(m, d, nstep))
+    host.step(np.array([1.0, 0.0, 0.0, 1.0], np.float32))
+    after = host.data.ctrl.copy()
+    shares = np.linspace(1 / targets, 1, targets)
+    np.testing.assert_allclose([ctrl for ctrl, _ in seen], before + shares[:, None] * (after - before), atol=1e-12)
+    assert {count for _, count in seen} == {host.config.substeps // targets}
+    mjx = sim.make_functional_env("reach", dt=dt, cameras=[]).physics
+    np.testing.assert_allclose(mjx.ramp, np.repeat(shares, host.config.substeps // targets))
 
 
 def test_gymnasium_checker_passes_without_a_warning(env):

@@ -1,9 +1,9 @@
 """The `simscale` command: help, errors, and a run from training to evaluation."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -22,9 +22,9 @@ SMALL = "--hidden-dim 16 --num-envs 8 --n-steps 64 --num-minibatches 2 --n-epoch
 
 def test_help_and_version_are_instant_and_import_nothing_heavy():
     code = "import sys; from simscaleai_jax.tools import cli; cli.main(['--help']); print('jax' in sys.modules)"
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 3.0
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.5  # seconds of work, whatever else runs
     assert result.stdout.rstrip().endswith("False")
     assert result.stderr == ""
     for name in cli.COMMANDS:

@@ -1,1 +1,11 @@
-"""Reward functions; see `rewards.rewards`."""
+"""The documented reward functions."""
+
+from simscaleai_jax.rl.rewards.rewards import (
+    ActionPenalty,
+    CompositeReward,
+    DistanceReward,
+    RewardFunction,
+    SuccessBonus,
+)
+
+__all__ = ["ActionPenalty", "CompositeReward", "DistanceReward", "RewardFunction", "SuccessBonus"]
