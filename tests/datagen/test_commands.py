@@ -1,6 +1,10 @@
 """The commands of data sets, run through `simscale` itself."""
 
+import json
+import pathlib
+
 import demo_files
+import h5py
 import matplotlib
 import numpy as np
 import pytest
@@ -51,6 +55,28 @@ def test_figures_show_the_numbers_of_the_file(path):
     assert "success" in figure.get_suptitle()
 
 
+def read_as_robomimic_does(path):
+    """Sizes and sums of everything that a robomimic training run reads, with h5py alone."""
+    seen = {}
+    with h5py.File(path, "r", swmr=True, libver="latest") as file:
+        assert json.loads(file["data"].attrs["env_args"])["type"] == 2
+        demos = [name.decode("utf-8") for name in np.array(file["mask/train"][:])]
+        demos += [name.decode("utf-8") for name in np.array(file["mask/valid"][:])]
+        for demo in sorted(demos, key=lambda name: int(name[5:])):
+            length = int(file[f"data/{demo}"].attrs["num_samples"])
+            for key in file[f"data/{demo}/obs"]:
+                rows = file[f"data/{demo}/obs/{key}"][()].astype("float32")
+                assert rows.shape[0] == length
+                seen[demo, key] = rows.sum()
+            for key in ("actions", "rewards", "dones"):
+                rows = file[f"data/{demo}/{key}"][()].astype("float32")
+                assert rows.shape[0] == length
+                seen[demo, key] = rows.sum()
+        assert file["data"].attrs["total"] == sum(file[f"data/{demo}"].attrs["num_samples"] for demo in demos)
+    assert len({demo for demo, _ in seen}) == 3
+    return seen
+
+
 def test_merge_and_export_commands(path, tmp_path, capsys):
     episodes = demo_files.write_file(tmp_path / "one.h5", (5, 3, 8))
     shards = []
@@ -59,7 +85,13 @@ def test_merge_and_export_commands(path, tmp_path, capsys):
         for number in writer.missing():
             writer.add(number, episodes[number])
         shards.append(str(writer.finish()))
-    assert main(["merge", str(tmp_path / "m.h5"), *shards]) == 0
+    assert main(["merge", str(tmp_path / "m.h5"), *shards, "--copy"]) == 0
+    assert main(["merge", str(tmp_path / "linked.h5"), *shards, "--link"]) == 0
+    assert read_as_robomimic_does(tmp_path / "m.h5") == read_as_robomimic_does(tmp_path / "linked.h5")
+    assert main(["merge", str(tmp_path / "x.h5"), *shards, "--link", "--copy"]) == 1
+    assert "exclude each other" in capsys.readouterr().err
+    for shard in shards:
+        pathlib.Path(shard).unlink()  # copies stand alone
     assert main(["export-dataset", str(tmp_path / "m.h5"), str(tmp_path / "lerobot"), "--to", "lerobot"]) == 0
     assert main(["export-dataset", str(tmp_path / "lerobot"), str(tmp_path / "back.h5"), "--from", "lerobot"]) == 0
     assert main(["export-dataset", str(tmp_path / "m.h5"), str(tmp_path / "r.h5"), "--to", "robomimic"]) == 0

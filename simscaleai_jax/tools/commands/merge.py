@@ -9,8 +9,12 @@ from simscaleai_jax.tools.arguments import parse
 
 DESCRIPTION = """Write one file from all shards of a run of simscale datagen, as an unsharded run would have written it.
 
-Example:
-  simscale merge data/reach.h5 data/reach-*-of-00004.h5"""
+Either way the result is one robomimic file that h5py reads by itself: with --copy (the default) it stands alone, with
+--link its episodes are links that HDF5 follows into the shards.
+
+Examples:
+  simscale merge data/reach.h5 data/reach-*-of-00004.h5
+  simscale merge data/reach.h5 data/reach-*-of-00004.h5 --link"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +24,14 @@ class MergeOptions:
     Attributes:
       output: file to write; must not exist.
       shards: the shards, in any order.
+      copy: store copies, the default; the shards may be deleted afterwards.
       link: store links instead of copies; the shards must then stay where they are.
     """
 
     output: Annotated[str, tyro.conf.Positional]
     shards: Annotated[tuple[str, ...], tyro.conf.Positional]
-    link: bool = False
+    copy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    link: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
 def main(argv: list[str]) -> None:
@@ -33,4 +39,6 @@ def main(argv: list[str]) -> None:
     from simscaleai_jax.datagen import merge_files
 
     options = parse(MergeOptions, argv, "merge", DESCRIPTION)
+    if options.copy and options.link:
+        raise ValueError("--copy and --link exclude each other.")
     print(f"Wrote {merge_files(options.shards, options.output, options.link)} from {len(options.shards)} shards.")
