@@ -1,6 +1,7 @@
 """Environment throughput: batched MJX and PPO against the number of environments, the host adapter against MuJoCo.
 
     python benchmarks/env_throughput.py [--env-name reach] [--output benchmarks/results/env_throughput_reach.json]
+    python benchmarks/env_throughput.py --image-size 64 --num-envs 256 --output benchmarks/results/pixels_reach.json
 
 Prints a table and writes JSON stamped with the machine and the versions. Every figure is the median of several
 repeats in this one run; the adapter and the bare loop over `mj_step` alternate in short blocks, so that their ratio
@@ -24,7 +25,7 @@ from stamp import stamp
 
 from simscaleai_jax.core.compile_cache import enable
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
-from simscaleai_jax.sim import make_batched_env, make_env
+from simscaleai_jax.sim import CameraConfig, make_batched_env, make_env
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Options:
       dt: seconds per physics step of the batched environment.
       repeats: timed repeats of each figure.
       ppo: measure PPO too.
+      image_size: side of an image of front_cam in every observation, in pixels, which PPO encodes; 0: no image.
       impl: "auto", "jax" or "warp".
       output: JSON file; default benchmarks/results/env_throughput_<env_name>.json.
     """
@@ -46,6 +48,7 @@ class Options:
     dt: float = 0.01
     repeats: int = 5
     ppo: bool = True
+    image_size: int = 0
     impl: str = "auto"
     output: str = ""
 
@@ -53,7 +56,8 @@ class Options:
 def main(options: Options) -> None:
     enable()
     batched = [measure_batched(options, count) for count in options.num_envs]
-    result = {"env_name": options.env_name, "dt": options.dt, "batched": batched, "host": measure_host(options)}
+    result = {"env_name": options.env_name, "dt": options.dt, "image_size": options.image_size, "batched": batched}
+    result["host"] = measure_host(options)
     for row in batched:
         print(
             "{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  {ppo_steps_per_second:>8,.0f} in PPO  "
@@ -70,7 +74,9 @@ def main(options: Options) -> None:
 
 def measure_batched(options: Options, num_envs: int) -> dict[str, float]:
     """Env steps per second with everything on (task, reward terms, info, auto-reset), and the cost of auto-reset."""
-    env = make_batched_env(options.env_name, dt=options.dt, cameras=[], impl=options.impl)
+    side = options.image_size
+    cameras = [CameraConfig("front_cam", side, side, 45.0)] if side else []
+    env = make_batched_env(options.env_name, dt=options.dt, cameras=cameras, impl=options.impl)
     num_steps = max(10, 16384 // num_envs)
     state = jax.jit(env.init)(jax.random.key(0), jnp.arange(num_envs))
 
@@ -107,6 +113,7 @@ def measure_ppo(options: Options, env: Any, num_envs: int) -> float:
     n_steps = 16 * num_envs
     config = PPOConfig(
         num_envs=num_envs, n_steps=n_steps, num_minibatches=8, n_epochs=4, updates_per_dispatch=1,
+        encoder="cnn" if options.image_size else "none",
         total_timesteps=n_steps * (options.repeats + 1),
     )  # fmt: skip
     history = PPOAgent.for_env(env, config).train(env, progress=False)
