@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from simscaleai_jax.core.last_words import LastWords
+
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "SIMSCALE_COORDINATOR", "SIMSCALE_NUM_PROCESSES", "SIMSCALE_PROCESS_ID"
 CPU_COLLECTIVES = ("gloo", "mpi")
 START_SECONDS = 120
-HEARTBEAT_SECONDS = 60
+LOST_PEER_SECONDS = 60
+COMPILE_SECONDS = 3600
 LOST_PEER_STATUS = 75  # EX_TEMPFAIL: starting the job again is the right answer
 
 # What XLA, gloo, NCCL and the coordination service say when a process has died.
@@ -26,6 +29,7 @@ PEER_ERRORS = re.compile(
 
 
 _barriers = itertools.count()  # the service wants a new name for every barrier
+_last_words: list[LastWords] = []  # of this process, once it has joined a run
 
 
 class PeerLostError(RuntimeError):
@@ -39,6 +43,7 @@ def initialize(
     *,
     backend: str = "auto",
     timeout_s: int = START_SECONDS,
+    lost_peer_seconds: int = LOST_PEER_SECONDS,
 ) -> None:
     """Joins this process to the run; needs no argument where a scheduler or `simscale launch` started it.
 
@@ -48,6 +53,7 @@ def initialize(
       process_id: 0 to num_processes - 1.
       backend: "gloo" or "mpi" choose how CPUs exchange data; anything else leaves it to JAX.
       timeout_s: how long to wait for the other processes.
+      lost_peer_seconds: how long a process may be silent before it counts as lost.
     Raises:
       ValueError: only some of the three are given, none can be found out, or JAX has been used before.
       PeerLostError: the other processes did not come in time.
@@ -59,10 +65,11 @@ def initialize(
     given = _with_environment(coordinator, num_processes, process_id)
     if backend in CPU_COLLECTIVES:
         jax.config.update("jax_cpu_collectives_implementation", backend)
+    last_words = LastWords()
     try:
         jax.distributed.initialize(
-            *given, initialization_timeout=timeout_s, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+            *given, initialization_timeout=timeout_s, heartbeat_timeout_seconds=lost_peer_seconds,
+            shutdown_timeout_seconds=lost_peer_seconds,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(
@@ -76,6 +83,11 @@ def initialize(
             f"The other processes did not join within {timeout_s} s at {given[0] or 'the coordinator'}. Are all of "
             f"them running, with the same address and num_processes? ({_first_line(error)})"
         ) from error
+    last_words.leave(
+        f"simscale: Process {jax.process_index()} was ended. JAX does that when it has lost a peer; or something has "
+        f"killed this process itself. {_what_to_do()}"
+    )
+    _last_words.append(last_words)
 
 
 def check_started() -> None:
@@ -129,6 +141,17 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def compile_together(lowered: Any) -> Any:
+    """Compiles a program of all processes and returns when each of them has.
+
+    Collectives give their peers only seconds to show up at the first call (gloo: 30), and one process may compile far
+    longer than another: on CPUs, only process 0 finds the program in the persistent cache.
+    """
+    program = lowered.compile()
+    barrier("compiled", COMPILE_SECONDS)
+    return program
+
+
 @contextmanager
 def peer_errors() -> Iterator[None]:
     """Turns what the runtime raises when a peer dies into a `PeerLostError`."""
@@ -148,9 +171,14 @@ def lost_peer(reason: str) -> PeerLostError:
     import jax
 
     return PeerLostError(
-        f"Process {jax.process_index()} lost a peer: {reason}. The run cannot go on without it. Start all "
-        f"{jax.process_count()} processes again; the run continues from its last complete checkpoint."
+        f"Process {jax.process_index()} lost a peer: {reason}. The run cannot go on without it. {_what_to_do()}"
     )
+
+
+def _what_to_do() -> str:
+    import jax
+
+    return f"Start all {jax.process_count()} processes again; the run continues from its last complete checkpoint."
 
 
 def leave_broken_run(error: PeerLostError) -> None:
@@ -159,6 +187,8 @@ def leave_broken_run(error: PeerLostError) -> None:
 
     print(f"simscale: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
+    for last_words in _last_words:
+        last_words.withdraw()
     os._exit(LOST_PEER_STATUS)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from simscaleai_jax.core import sharding
+from simscaleai_jax.core import distributed, sharding
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.setup import check_fit
@@ -34,6 +34,7 @@ class Programs:
         self.mesh, self.config = mesh, config
         self.batch_size = 0
         self._names: tuple[str, ...] = ()
+        self._has_evaluated = False
         self._many: Callable | None = None
         self._single: Callable | None = None
         self._shardings: Any = None
@@ -82,6 +83,7 @@ class Programs:
 
             place = sharding.replicated(self.mesh)
             self._single = jax.jit(step, donate_argnums=(0, 1), out_shardings=(self._shardings, place, place))
+            distributed.compile_together(self._single.lower(state, totals, batch))  # the call below finds it
         return self._single(state, totals, batch)
 
     def compile_many(self, state: TrainState, totals: Metrics, batch_at: Callable, data: Any) -> None:
@@ -96,7 +98,7 @@ class Programs:
             donate_argnums=(0, 1),
             out_shardings=(self._shardings, sharding.replicated(self.mesh)),
         )
-        self._many = run.lower(state, totals, np.int32(0), np.int32(1), data).compile()
+        self._many = distributed.compile_together(run.lower(state, totals, np.int32(0), np.int32(1), data))
 
     def run_many(
         self, state: TrainState, totals: Metrics, first: int, count: int, data: Any
@@ -108,6 +110,9 @@ class Programs:
 
     def evaluate(self, params: Any, batch: Any) -> Metrics:
         """Scalar outputs of the model without dropout."""
+        if not self._has_evaluated:
+            distributed.compile_together(self._evaluate.lower(params, batch))
+            self._has_evaluated = True
         return self._evaluate(params, batch)
 
     def gather(self, tree: Any) -> Any:

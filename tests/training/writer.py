@@ -16,11 +16,7 @@ def save_forever(folder: str, told: Connection) -> None:
         while True:
             step += 1
             told.send((step, False))
-            series.save(step, {f"w{i}": np.full(20_000, step, np.float32) for i in range(8)}, manifest(step), 1.0 / step)
+            tree = {f"w{i}": np.full(20_000, step, np.float32) for i in range(8)}
+            series.save(step, tree, Manifest("model", "bc", step=step), 1.0 / step)
             series.wait()
             told.send((step, True))
-
-
-def manifest(step: int) -> Manifest:
-    """What the checkpoint of a step says about itself."""
-    return Manifest("model", "bc", step=step)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from simscaleai_jax.core import compile_cache, sharding
+from simscaleai_jax.core import compile_cache, distributed, sharding
 from simscaleai_jax.rl.ppo import envs, plain, storage
 from simscaleai_jax.rl.ppo.config import PPOConfig, make_layout
 from simscaleai_jax.rl.ppo.networks import ActorCritic
@@ -164,7 +164,8 @@ class PPOAgent:
         most = self.config.updates_per_dispatch or max(1, TRANSITIONS_PER_DISPATCH // self.config.n_steps)
         most = min(most, self.config.num_updates)
         with log.compiling():
-            dispatch = make_dispatch(self.learner, env, layout, self.mesh, most).lower(self.state, 1).compile()
+            program = make_dispatch(self.learner, env, layout, self.mesh, most)
+            dispatch = distributed.compile_together(program.lower(self.state, 1))
         is_going_on = True
         while remaining and is_going_on:
             count = min(most, remaining)

@@ -60,6 +60,7 @@ class TrainOptions:
       coordinator: "host:port" of process 0, where it is not.
       num_processes, process_id: likewise.
       backend: how CPUs exchange data: "gloo" or "mpi".
+      lost_peer_seconds: how long a process may be silent before the others count it as lost.
       config: YAML file with any of these options.
       verbose: show what libraries log.
     """
@@ -103,6 +104,7 @@ class TrainOptions:
     num_processes: int | None = None
     process_id: int | None = None
     backend: str = "auto"
+    lost_peer_seconds: int = 60
     config: str | None = None
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
 
@@ -135,7 +137,7 @@ def train(options: TrainOptions) -> dict[str, float]:
 
     if options.distributed:
         joined = (options.coordinator, options.num_processes, options.process_id)
-        distributed.initialize(*joined, backend=options.backend)
+        distributed.initialize(*joined, backend=options.backend, lost_peer_seconds=options.lost_peer_seconds)
     config = make_config(options)
     mesh = sharding.make_mesh(sharding.pick_devices(config.device, config.num_devices))
     dataset = open_dataset(options, options.split)

@@ -1,0 +1,83 @@
+"""`simscale train` as it is called, and `simscale eval` on what it leaves."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from simscaleai_jax.core import checkpoint
+from simscaleai_jax.sim.factory import make_env
+from simscaleai_jax.tools import cli
+from simscaleai_jax.training.logs import read_rows
+
+SMALL = ["--model-kwargs", '{"hidden_dim": 16, "n_layers": 1}', "--device", "cpu", "--max-steps", "4"]
+SETTINGS = {"dt": 0.01, "control_dt": 0.05, "max_episode_steps": 8}
+
+
+def train(folder, *options):
+    return cli.main(["train", *SMALL, "--checkpoint-dir", str(folder), *options])
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    """A file of two random episodes whose observations are those of reach."""
+    env = make_env("reach", cameras=[], **SETTINGS)
+    spaces = env.observation_space.spaces
+    env.close()
+    path, rng = tmp_path_factory.mktemp("demos") / "reach.h5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["total"] = 16
+        data.attrs["env_args"] = json.dumps({"env_name": "reach", "type": 1, "env_kwargs": SETTINGS})
+        for number in range(2):
+            demo = data.create_group(f"demo_{number}")
+            demo.attrs["num_samples"] = 8
+            demo["actions"] = rng.uniform(-1, 1, (8, 4)).astype(np.float32)
+            demo["rewards"] = np.zeros(8, np.float32)
+            for key, space in spaces.items():
+                demo[f"obs/{key}"] = rng.normal(size=(8, *space.shape)).astype(np.float32)
+    return path
+
+
+def test_without_a_data_set_it_says_loudly_that_the_data_are_random(tmp_path, capsys):
+    assert train(tmp_path) == 0
+    shown = capsys.readouterr()
+    assert "NO DATA SET WAS GIVEN" in shown.err
+    assert "RANDOM DUMMY DATA" in shown.err
+    assert "simscale eval" in shown.out
+
+
+def test_demonstrations_are_trained_on_and_evaluated_without_flags(demos, tmp_path, capsys):
+    run, results = tmp_path / "run", tmp_path / "results.json"
+    assert train(run, "--dataset", str(demos), "--batch-size", "4", "--eval-episodes", "1", "--log-every", "2") == 0
+    assert "DUMMY" not in capsys.readouterr().err
+    rows = read_rows(run / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4]
+    assert {"success_rate", "mean_length"} <= {name for row in rows for name in row}, "closed loop, in the demos' world"
+    manifest = checkpoint.read_manifest(run)
+    assert manifest.env["name"] == "reach"
+    assert SETTINGS.items() <= manifest.env["config"].items()
+    options = ["--n-episodes", "1", "--physics", "host", "--output", str(results)]
+    assert cli.main(["eval", str(run), *options]) == 0
+    assert json.loads(results.read_text())["host"]["mean_length"] <= 8, "the environment's settings travel, too"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "tpu"], "No 'tpu' device on this machine; found: cpu"),
+        (["--warmup-steps", "9"], "max_steps=4 is less than warmup_steps=9"),
+        (["--model", "bcc"], "Did you mean 'bc'"),
+        (["--batch-size", "12", "--num-devices", "8"], "nearest: 8 or 16"),
+        (["--eval-episodes", "1"], "does not say which environment it comes from"),
+        (["--model-kwargs", "{"], "--model-kwargs is not JSON"),
+        (["--model-kwargs", '{"state_dim": 5}'], "does not fit the model 'bc'"),
+        (["--dataset", "nothing.h5"], "nothing.h5"),
+    ],
+)
+def test_wrong_options_end_in_one_clear_line(options, message, tmp_path, capsys):
+    assert train(tmp_path / "run", *options) != 0
+    shown = capsys.readouterr().err
+    assert message in " ".join(shown.split())
+    assert "Traceback" not in shown
