@@ -26,6 +26,7 @@ def rollout(
     keys: PRNGKeyArray,
     num_steps: int,
     record_fn: RecordFn,
+    start: EnvState | None = None,
 ) -> tuple[EnvState, Any, Array]:
     """Play one episode per key; an episode that has ended stands still.
 
@@ -36,12 +37,13 @@ def rollout(
       keys: [B] episode keys; the same key gives the same episode.
       num_steps: scan length T; `env.max_episode_steps` plays every episode to its end.
       record_fn: what to keep of each step.
+      start: first states [B, ...]; None for `env.reset` of the keys.
 
     Returns:
       The last EnvState of each episode [B, ...], the records [T, B, ...], and `valid` [T, B]: whether the step was
       played (records of other steps repeat the end and mean nothing).
     """
-    state = jax.vmap(env.reset)(keys)
+    state = jax.vmap(env.reset)(keys) if start is None else start
     policy_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
 
     def one(state, carry, key, t):

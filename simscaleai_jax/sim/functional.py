@@ -26,7 +26,8 @@ class EnvState:
     reward_terms: dict[str, Float[Array, "*B"]]  # weighted; they sum to `reward`
     terminated: Bool[Array, "*B"]  # ended for good: no value follows
     truncated: Bool[Array, "*B"]  # cut by the time limit: the value of `obs` follows
-    info: dict[str, Array]  # the task's documented keys, and `nan`: the state was not finite
+    # The task's documented keys, `nan`: the state was not finite, and `overflow`: a full buffer may have cost contacts.
+    info: dict[str, Array]
     step: Int[Array, "*B"]  # control steps since the reset
     key: PRNGKeyArray  # of this episode
 
@@ -47,9 +48,11 @@ class FunctionalEnv:
         # Shapes follow from an abstract reset: nothing is compiled or run.
         self.observation_spec = jax.eval_shape(self.reset, jax.random.key(0)).obs
 
-    def reset(self, key: PRNGKeyArray) -> EnvState:
-        """Start an episode; everything random in it follows from `key`."""
-        return self.add_images(self.reset_state(key))
+    def reset(self, key: PRNGKeyArray, overrides: dict[str, Array] | None = None) -> EnvState:
+        """Start an episode; everything random in it follows from `key`. `overrides` replace the randomized model
+        fields that it would draw; start and goal stay the key's.
+        """
+        return self.add_images(self.reset_state(key, overrides=overrides))
 
     def step(self, state: EnvState, action: Float[Array, "A"]) -> EnvState:
         """One control step. Actions are clipped to [-1, 1]; there is no auto-reset: stepping on after the end is
@@ -57,14 +60,19 @@ class FunctionalEnv:
         """
         return self.add_images(self.step_state(state, action))
 
-    def reset_state(self, key: PRNGKeyArray, control_steps: Int[Array, ""] | None = None) -> EnvState:
+    def reset_state(
+        self,
+        key: PRNGKeyArray,
+        control_steps: Int[Array, ""] | None = None,
+        overrides: dict[str, Array] | None = None,
+    ) -> EnvState:
         """`reset` without images.
 
         `control_steps` says how long this environment has been trained: a task with a `curriculum` then makes some
         starts easier. Without it (evaluation, data generation) every start is the task's own.
         """
         key_model, key_task = jax.random.split(key)
-        overrides = self._draw_overrides(key_model)
+        overrides = self._draw_overrides(key_model) if overrides is None else dict(overrides)
         if control_steps is not None and hasattr(self.task, "curriculum"):
             overrides["curriculum"] = self.task.curriculum(control_steps)
         start, task_state = self.task.sample(key_task, overrides)
@@ -83,7 +91,7 @@ class FunctionalEnv:
             reward_terms=jax.tree.map(lambda term: jnp.zeros((), jnp.float32), terms),
             terminated=jnp.bool_(False),
             truncated=jnp.bool_(False),
-            info={**self.task.info(snapshot, task_state), "nan": jnp.bool_(False)},
+            info={**self.task.info(snapshot, task_state), "nan": jnp.bool_(False), "overflow": jnp.bool_(False)},
             step=jnp.int32(0),
             key=key,
         )
@@ -97,7 +105,7 @@ class FunctionalEnv:
         task = self.task
         action = jnp.clip(action.astype(jnp.float32), -1.0, 1.0)
         ctrl = task.control(state.snapshot, state.task_state, action)
-        physics, snapshot = self.physics.step(state.physics, ctrl, state.overrides)
+        physics, snapshot, overflow = self.physics.step(state.physics, ctrl, state.overrides)
         task_state = task.update(snapshot, state.task_state, action)
         step = state.step + 1
         terms = task.reward_terms(snapshot, task_state, action, self.max_episode_steps - step)
@@ -115,7 +123,7 @@ class FunctionalEnv:
             reward_terms=terms,
             terminated=terminated,
             truncated=(step >= self.max_episode_steps) & ~terminated,
-            info={**info, "nan": ~is_finite},
+            info={**info, "nan": ~is_finite, "overflow": overflow},
             step=step,
         )
 

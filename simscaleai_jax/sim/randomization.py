@@ -17,10 +17,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from simscaleai_jax.core.config import from_dict
 from simscaleai_jax.core.errors import unknown_name
-from simscaleai_jax.sim.randomization_config import NOMINAL, PRESETS, DomainRandomizationConfig
+from simscaleai_jax.sim.randomization_config import JITTERS, NOMINAL, PRESETS, DomainRandomizationConfig
 from simscaleai_jax.sim.robot import table_surface
 
-__all__ = ["NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host", "apply_to_mjx", "draw", "resolve"]
+__all__ = [
+    "JITTERS", "NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host", "apply_to_mjx", "check_object_fits",
+    "draw", "draw_between", "resolve",
+]  # fmt: skip
 
 # Model fields that a draw may replace; MuJoCo keeps some of them only to save time (bounding volumes, masses of
 # subtrees, inverse weights), and they must follow.
@@ -66,13 +69,29 @@ def draw(key: PRNGKeyArray, config: Any, model: mujoco.MjModel) -> dict[str, Arr
       ValueError: the largest object would not fit the gripper.
     """
     config = resolve(config)
-    values = {}
-    for number, name in enumerate(NOMINAL):
-        low, high = getattr(config, name)
-        if (low, high) != NOMINAL[name]:
-            values[name] = jax.random.uniform(jax.random.fold_in(key, number), minval=low, maxval=high)
-    overrides = {**_physics(values, model), **_object(values, config, model)}
-    return {**overrides, **_scenery(values, model), **_look(jax.random.fold_in(key, len(NOMINAL)), config, model)}
+    ranges = {name: getattr(config, name) for name in NOMINAL if getattr(config, name) != NOMINAL[name]}
+    jitters = {name: getattr(config, name) for name in JITTERS if getattr(config, name) > 0.0}
+    if "object_size" in ranges:
+        check_object_fits(model, config.object_size[1])
+    return draw_between(key, ranges, jitters, model)
+
+
+def draw_between(
+    key: PRNGKeyArray,
+    ranges: Mapping[str, tuple[Any, Any]],
+    jitters: Mapping[str, Any],
+    model: mujoco.MjModel,
+) -> dict[str, Array]:
+    """`draw` from (low, high) ranges and largest deviations by name, which may be arrays under `jit` and `vmap`: each
+    environment of one batch can have its own. What is named overrides its fields even where it stays nominal.
+    """
+    values = {
+        name: jax.random.uniform(jax.random.fold_in(key, number), minval=ranges[name][0], maxval=ranges[name][1])
+        for number, name in enumerate(NOMINAL)
+        if name in ranges
+    }
+    overrides = {**_physics(values, model), **_object(values, model), **_scenery(values, model)}
+    return {**overrides, **_look(jax.random.fold_in(key, len(NOMINAL)), jitters, model)}
 
 
 def apply_to_mjx(model: Any, overrides: dict[str, Array]) -> Any:
@@ -109,7 +128,7 @@ def _physics(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array
     return overrides
 
 
-def _object(values: dict[str, Array], config: DomainRandomizationConfig, model: mujoco.MjModel) -> dict[str, Array]:
+def _object(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]:
     """Mass and size of the body `object`, with the inertia that follows: mass times length squared."""
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "object")
     if body < 0 or not {"object_mass", "object_size"} & values.keys():
@@ -133,14 +152,18 @@ def _object(values: dict[str, Array], config: DomainRandomizationConfig, model: 
     if "object_size" in values:
         geoms = slice(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
         half_size = np.asarray(model.geom_aabb[geoms.start, 3:])
-        _check_fits(model, half_size, config.object_size[1])
         for name in ("geom_size", "geom_rbound", "geom_aabb"):
             overrides[name] = field(name).at[geoms].multiply(size)
         overrides["object_half_size"] = jnp.asarray(half_size, jnp.float32) * size
     return overrides
 
 
-def _check_fits(model: mujoco.MjModel, half_size: np.ndarray, scale: float) -> None:
+def check_object_fits(model: mujoco.MjModel, scale: float) -> None:
+    """ValueError when the object, enlarged `scale` times, is wider than the open gripper; nothing without an object."""
+    body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "object")
+    if body < 0:
+        return
+    half_size = np.asarray(model.geom_aabb[model.body_geomadr[body], 3:])
     fingers = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_SLIDE]
     opening = 2.0 * (float(model.jnt_range[fingers[0], 1]) - GRIP_MARGIN) if fingers else np.inf
     width = 2.0 * scale * float(np.min(half_size[:2]))
@@ -158,32 +181,32 @@ def _scenery(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array
     return {"table_height": float(model.body_pos[table, 2]) + table_surface(model, table) + values["table_height"]}
 
 
-def _look(key: PRNGKeyArray, config: DomainRandomizationConfig, model: mujoco.MjModel) -> dict[str, Array]:
+def _look(key: PRNGKeyArray, jitters: Mapping[str, Any], model: mujoco.MjModel) -> dict[str, Array]:
     """Colours, light and camera pose."""
     keys = jax.random.split(key, 6)
 
-    def jitter(number: int, shape: tuple[int, ...], size: float) -> Float[Array, "..."]:
-        return jax.random.uniform(keys[number], shape, minval=-size, maxval=size)
+    def jitter(number: int, shape: tuple[int, ...], name: str) -> Float[Array, "..."]:
+        return jax.random.uniform(keys[number], shape, minval=-jitters[name], maxval=jitters[name])
 
     overrides = {}
-    if config.colour > 0.0:
+    if "colour" in jitters:
         from simscaleai_jax.sim.render.materials import read_colours
 
         colours = jnp.asarray(read_colours(model)[:, :3])
-        overrides["geom_rgb"] = jnp.clip(colours + jitter(0, colours.shape, config.colour), 0.0, 1.0)
+        overrides["geom_rgb"] = jnp.clip(colours + jitter(0, colours.shape, "colour"), 0.0, 1.0)
     lights = [i for i in range(model.nlight) if model.light_active[i]]
-    if lights and config.light_direction > 0.0:
+    if lights and "light_direction" in jitters:
         data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
-        direction = data.light_xdir[lights] + jitter(1, (len(lights), 3), config.light_direction)
+        direction = data.light_xdir[lights] + jitter(1, (len(lights), 3), "light_direction")
         overrides["light_dir"] = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
-        overrides["light_pos"] = data.light_xpos[lights] + jitter(2, (len(lights), 3), config.light_direction)
-    if lights and config.light_intensity > 0.0:
-        brightness = 1.0 + jitter(3, (len(lights), 1), config.light_intensity)
+        overrides["light_pos"] = data.light_xpos[lights] + jitter(2, (len(lights), 3), "light_direction")
+    if lights and "light_intensity" in jitters:
+        brightness = 1.0 + jitter(3, (len(lights), 1), "light_intensity")
         overrides["light_diffuse"] = jnp.clip(model.light_diffuse[lights] * brightness, 0.0, 1.0)
-    if config.camera_position > 0.0:
-        overrides["camera_offset"] = jitter(4, (3,), config.camera_position)
-    if config.camera_rotation > 0.0:
-        overrides["camera_rotation"] = jitter(5, (3,), config.camera_rotation)
+    if "camera_position" in jitters:
+        overrides["camera_offset"] = jitter(4, (3,), "camera_position")
+    if "camera_rotation" in jitters:
+        overrides["camera_rotation"] = jitter(5, (3,), "camera_rotation")
     return {name: jnp.asarray(value, jnp.float32) for name, value in overrides.items()}

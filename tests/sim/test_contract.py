@@ -85,7 +85,7 @@ def test_c06_actions_are_clipped(step, states):
 
 
 def test_c07_info_has_the_documented_keys(states):
-    assert set(states[1].info) == {"distance", "success", "nan"}
+    assert set(states[1].info) == {"distance", "success", "nan", "overflow"}
     for state in states[1:]:
         error = np.linalg.norm(state.final_obs["ee_pos"] - state.final_obs["target_pos"], axis=1)
         np.testing.assert_allclose(state.info["distance"], error, atol=1e-6)
