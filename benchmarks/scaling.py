@@ -1,5 +1,7 @@
 """How training would scale: work per device and bytes all-reduced per update, counted in the compiled program.
 
+Updates of the trainer (bc, vla) and minibatch steps of PPO.
+
     python benchmarks/scaling.py
 
 Devices are faked on a CPU to compile the program, so nothing is timed there. The prediction is a model, not a
@@ -25,6 +27,9 @@ from stamp import stamp  # noqa: E402
 from simscaleai_jax.core import sharding  # noqa: E402
 from simscaleai_jax.models import create_model  # noqa: E402
 from simscaleai_jax.models.specs import fake_batch  # noqa: E402
+from simscaleai_jax.rl.ppo.config import PPOConfig  # noqa: E402
+from simscaleai_jax.rl.ppo.state import init_training_state, make_learner  # noqa: E402
+from simscaleai_jax.rl.ppo.update import Batch, minibatch_step  # noqa: E402
 from simscaleai_jax.training.setup import split_model  # noqa: E402
 from simscaleai_jax.training.step import init_state, make_loss_fn, make_update  # noqa: E402
 from simscaleai_jax.training.trainer import TrainConfig  # noqa: E402
@@ -37,7 +42,9 @@ CHIPS = {  # peak bfloat16 FLOP/s, bytes/s per chip into the all-reduce
 CASES = {
     "bc": ({}, 4096),
     "vla": ({"image_size": 64, "patch_size": 16, "state_dim": 20}, 512),
+    "ppo": ({"obs_dim": 20, "action_dim": 4, "hidden_dim": 256, "n_layers": 2}, 16_384),  # a minibatch of reach
 }
+COMMENT = re.compile(r"/\*.*?\*/")
 ALL_REDUCE = re.compile(r"= \(?([^=]*?)\)? all-reduce(?:-start)?\(")
 SHAPE = re.compile(r"(f32|bf16|s32|u32|pred)\[([\d,]*)\]")
 SIZES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
@@ -56,43 +63,66 @@ def main() -> None:
     print(json.dumps(report, indent=1))
 
 
-def examine(name: str, model_kwargs: dict[str, Any], per_device: int) -> dict[str, Any]:
+def examine(name: str, settings: dict[str, Any], per_device: int) -> dict[str, Any]:
     """Counts one model's update at `per_device` samples on every device, and predicts efficiencies."""
-    model = create_model(name, **model_kwargs)
-    config = TrainConfig()
-    graph, _, params = split_model(model, config)
-    update = jax.jit(make_update(make_loss_fn(graph, None), config), donate_argnums=0)
     mesh = sharding.make_mesh(jax.devices()[:DEVICES])
-    state = sharding.put_replicated(init_state(params, config), mesh)
-    batch = sharding.put_batch(fake_batch(model.input_spec(DEVICES * per_device)), mesh)
+    prepare = ppo_step if name == "ppo" else trainer_update
+    update, state, batch = prepare(name, settings, DEVICES * per_device, mesh)
     program = update.lower(state, batch).compile()
     flops = float((program.cost_analysis() or {})["flops"])
     size = reduced_bytes(program.as_text() or "")
     result: dict[str, Any] = {
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "samples_per_device": per_device,
         "flops_per_device": flops,
         "bytes_all_reduced": size,
-        "predicted_efficiency": {chip: predict(flops, size, **speeds) for chip, speeds in CHIPS.items()},
+        "predicted_efficiency": {chip: predict(flops, size, speeds) for chip, speeds in CHIPS.items()},
     }
     if jax.devices()[0].platform != "cpu" and len(jax.devices()) > 1:
         result["measured"] = measure(update, state, batch)
     return result
 
 
+def trainer_update(name: str, settings: dict[str, Any], batch_size: int, mesh: Any) -> tuple[Any, Any, Any]:
+    """(jitted update of the trainer, its state, a batch) of a model."""
+    model, config = create_model(name, **settings), TrainConfig()
+    graph, _, params = split_model(model, config)
+    update = jax.jit(make_update(make_loss_fn(graph, None), config), donate_argnums=0)
+    state = sharding.put_replicated(init_state(params, config), mesh)
+    return update, state, sharding.put_batch(fake_batch(model.input_spec(batch_size)), mesh)
+
+
+def ppo_step(name: str, settings: dict[str, Any], batch_size: int, mesh: Any) -> tuple[Any, Any, Any]:
+    """(jitted minibatch step of PPO, its state, a minibatch); rollouts, which need no exchange, are not counted."""
+    learner, params = make_learner(PPOConfig(), settings)
+    state = sharding.put_replicated(init_training_state(learner, params), mesh)
+    rows = np.zeros(batch_size, np.float32)
+    states, actions = (np.zeros((batch_size, settings[key]), np.float32) for key in ("obs_dim", "action_dim"))
+    batch = sharding.put_batch(Batch({"state": states}, actions, rows, rows, rows, rows), mesh)
+
+    def step(state: Any, batch: Any) -> Any:
+        return minibatch_step(learner, state, batch, sharding.AXIS)
+
+    specs = (sharding.REPLICATED, sharding.BATCH)
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=sharding.REPLICATED, check_vma=False)
+    return jax.jit(mapped, donate_argnums=0), state, batch
+
+
 def reduced_bytes(text: str) -> int:
     """Bytes of all all-reduces in a compiled program without loops."""
     total = 0
-    for shapes in ALL_REDUCE.findall(text):
+    for shapes in ALL_REDUCE.findall(COMMENT.sub("", text)):
         for kind, sizes in SHAPE.findall(shapes):
             total += SIZES[kind] * int(np.prod([int(size) for size in sizes.split(",") if size], dtype=np.int64))
+    if not total:
+        raise ValueError("The compiled update holds no all-reduce: it is not data-parallel, or its text has changed.")
     return total
 
 
-def predict(flops: float, size: int, *, link: float, **chip: float) -> dict[str, float]:
+def predict(flops: float, size: int, chip: dict[str, float]) -> dict[str, float]:
     """Share of an update that is not spent waiting for the all-reduce, by number of chips."""
     compute = flops / (chip["flops"] * UTILIZATION)
-    return {str(n): compute / (compute + 2 * (n - 1) / n * size / link) for n in (8, 256)}
+    return {str(n): compute / (compute + 2 * (n - 1) / n * size / chip["link"]) for n in (8, 256)}
 
 
 def measure(update: Any, state: Any, batch: Any, count: int = 20) -> dict[str, float]:
