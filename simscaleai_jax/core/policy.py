@@ -84,7 +84,13 @@ class Policy:
         return self._plan(self.params, obs, key)
 
     def init(self, batch_shape: int | tuple[int, ...] = ()) -> PolicyCarry:
-        """A carry that plans at its first step; () for a single observation (and under vmap)."""
+        """A carry that plans at its first step; () for a single observation (and under vmap).
+
+        Raises:
+          ValueError: the model behind this policy has not said how many numbers an action has.
+        """
+        if self.action_dim < 1:
+            raise ValueError("A policy that executes chunks needs the model's `action_dim`; set that attribute.")
         shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
         steps = (*shape, self.action_horizon)
         return PolicyCarry(

@@ -41,6 +41,7 @@ def test_only_successes_are_kept_and_attempts_are_counted(unlucky):
 
 
 def test_shards_and_environments_do_not_change_the_data(unlucky, tmp_path):
+    """C27, in an environment without rounding."""
     env = ToyEnv(failing=0.2, nan_share=0.1)
     paths = generate(tmp_path / "b.h5", env, only_success=True, num_envs=5, shards=3)["paths"]
     merge_files(paths, tmp_path / "merged.h5")
@@ -109,6 +110,7 @@ def test_summary_is_right_and_a_rerun_returns_it(tmp_path, monkeypatch):
 
 
 def test_noise_disturbs_what_is_executed_and_not_the_label(tmp_path):
+    """C28."""
     generate(tmp_path / "a.h5", n_episodes=8, noise=NoiseConfig(std=0.5), with_next_obs=True)
     with h5py.File(tmp_path / "a.h5") as file:
         for demo in file["data"].values():
@@ -141,6 +143,7 @@ def test_random_policy_covers_the_action_space(tmp_path):
 
 
 def test_a_policy_that_plans_chunks_executes_them(tmp_path):
+    """C25."""
     def plan(params, obs, key):
         first = obs["ee_pos"].sum(-1, keepdims=True)[..., None, :]
         return 0.01 * first + jnp.arange(0.1, 0.35, 0.1)[:, None] * jnp.ones(4)

@@ -70,6 +70,7 @@ def kill_repeatedly(code: str, folder: Path, kills: int, num_episodes: int) -> N
 
 
 def test_killed_writer_is_never_read_as_complete(tmp_path):
+    """C26."""
     kill_repeatedly(WRITE, tmp_path, 3, 40)
 
 

@@ -17,7 +17,7 @@ def generate(path, name="reach", **options):
 
 
 def check_same_run(one_path, other_path, num_episodes, num_steps, tolerance):
-    """Episodes of two numbers of environments.
+    """C27: episodes of two numbers of environments.
 
     What is drawn is equal to the last bit: starts (joints and object), goals, instructions. What is computed differs
     by rounding, since another batch size is other machine code: `tolerance` over the first `num_steps` control steps.

@@ -44,6 +44,7 @@ def observation(*batch: int) -> dict[str, np.ndarray]:
 
 
 def test_a_policy_normalises_clips_and_takes_any_batch(model: BehaviorCloning, tmp_path: Path) -> None:
+    """C24."""
     statistics = Statistics(
         state_mean=np.arange(5.0), state_std=np.full(5, 2.0), action_mean=np.full(4, 0.1), action_std=np.full(4, 40.0)
     )
@@ -195,6 +196,7 @@ CHUNKS = {3: [0, 1, 2, 30, 31], 2: [0, 1, 20, 21, 40], 1: [0, 10, 20, 30, 40]}  
 
 @pytest.mark.parametrize("execute_steps", sorted(CHUNKS))
 def test_the_evaluator_executes_chunks_in_every_path(execute_steps: int) -> None:
+    """C25."""
     policy, wanted = counting_policy(execute_steps=execute_steps), CHUNKS[execute_steps]
     plain = evaluate_policy(GymClock(), policy, EvalConfig(n_episodes=2))
     assert (plain["min_reward"], plain["max_reward"]) == (sum(wanted), sum(wanted)), "every episode plans for itself"
@@ -210,6 +212,8 @@ def test_settings_are_checked() -> None:
         counting_policy(execute_steps=4)
     with pytest.raises(ValueError, match="ensemble"):
         counting_policy(ensemble=-1.0)
+    with pytest.raises(ValueError, match="action_dim"):
+        Policy(lambda params, obs, key: obs, (), 0).init()
 
 
 def test_an_instruction_reaches_the_model(compiled_cache: dict[str, Compiled], tmp_path: Path) -> None:
