@@ -8,18 +8,23 @@ import atexit
 import subprocess
 import sys
 
-_WAIT = "import sys; told = sys.stdin.read(); told.endswith('.') or print(told, file=sys.stderr, end='', flush=True)"
+_LISTEN = """
+import sys
+heard = sys.stdin.read().splitlines()
+if heard and heard[-1] != ".":
+    print(heard[-1], file=sys.stderr, flush=True)
+"""
 
 
 class LastWords:
-    """Prints the latest text to stderr when this process ends without having called `withdraw`.
+    """Prints the latest line to stderr when this process ends without having called `withdraw`.
 
     A normal end, an uncaught exception included, withdraws it; SIGKILL and aborts do not.
     """
 
     def __init__(self) -> None:
         self._listener = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WAIT],
+            [sys.executable, "-I", "-S", "-c", _LISTEN],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C and signals to the group are not for it
@@ -27,15 +32,15 @@ class LastWords:
         self._is_open = True
         atexit.register(self.withdraw)
 
-    def leave(self, text: str) -> None:
+    def leave(self, line: str) -> None:
         """Sets what will be printed."""
-        self._write(text + "\n")
+        self._write(line + "\n")
 
     def withdraw(self) -> None:
         """Lets this process end without a word."""
         if self._is_open:
             self._is_open = False
-            self._write(".")
+            self._write(".\n")
             assert self._listener.stdin is not None
             self._listener.stdin.close()
             self._listener.wait()
