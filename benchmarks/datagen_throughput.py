@@ -5,11 +5,13 @@
 
 Each case generates two shards of the same size with one compiled rollout. The first one pays for tracing and compiling;
 the figure is the second one's, from the moment the first file got its final name to the return of `generate_dataset`.
+`cpu_seconds` is what the process used meanwhile (and for joining the first shard), `load_average` that of the machine.
 """
 
 import argparse
 import itertools
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -54,6 +56,12 @@ def main() -> None:
 def measure(env_name: str, num_envs: int, dt: float, n_episodes: int, image_size: int = 0) -> dict[str, Any]:
     """Generates `n_episodes` per shard and times the second shard."""
     cameras = [{"name": "front_cam", "width": image_size, "height": image_size}] if image_size else []
+    cpu_marks: list[float] = []
+
+    def watch(done: int, wanted: int) -> None:
+        if done == n_episodes:
+            cpu_marks.append(time.process_time())
+
     with tempfile.TemporaryDirectory() as folder:
         start = time.time()
         summary = generate_dataset(
@@ -67,8 +75,10 @@ def measure(env_name: str, num_envs: int, dt: float, n_episodes: int, image_size
             dt=dt,
             cameras=cameras,
             shards=2,
+            progress_fn=watch,
         )
         end = time.time()
+        cpu_seconds = time.process_time() - cpu_marks[0]
         first = Path(summary["paths"][0]).stat().st_mtime
         megabytes = Path(summary["paths"][1]).stat().st_size / 2**20
     return {
@@ -79,6 +89,8 @@ def measure(env_name: str, num_envs: int, dt: float, n_episodes: int, image_size
         "episodes": n_episodes,
         "seconds": end - first,
         "episodes_per_second": n_episodes / (end - first),
+        "cpu_seconds": cpu_seconds,
+        "load_average": os.getloadavg()[0],
         "success_rate": summary["success_rate"],
         "mean_episode_length": summary["mean_episode_length"],
         "megabytes": megabytes,

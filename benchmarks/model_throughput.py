@@ -102,7 +102,7 @@ def _stamp(torch_python: str | None) -> dict[str, Any]:
         code = "import torch; print(torch.__version__)"
         done = subprocess.run([torch_python, "-c", code], check=True, capture_output=True, text=True)
         versions["torch"] = done.stdout.strip()
-    return head | {"versions": versions, "threads": THREADS}
+    return head | {"versions": versions, "threads": THREADS, "load_average": os.getloadavg()[0]}
 
 
 class Run:
