@@ -47,9 +47,9 @@ def test_camera_config_is_checked(values, message):
 
 
 def test_unknown_camera_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"Unknown camera 'nose'.*front_cam, wrist_cam"):
+    with pytest.raises(ValueError, match=r"Unknown camera 'nose'.*front_cam, side_cam, wrist_cam"):
         sim.make_env("reach", cameras=["nose"])
-    with pytest.raises(ValueError, match=r"Unknown camera 'nose'.*front_cam, wrist_cam"):
+    with pytest.raises(ValueError, match=r"Unknown camera 'nose'.*front_cam, side_cam, wrist_cam"):
         sim.make_functional_env("reach", cameras=["nose"])
 
 

@@ -40,7 +40,7 @@ def test_viz_cameras_shows_what_render_camera_returns(tmp_path):
     assert min(Image.open(tmp_path / "cameras.png").size) > 200
     figure = viz_env.plot_cameras("reach", seed=3)
     shown = [axis for axis in figure.axes if axis.images and axis.get_title()]
-    assert sorted(axis.get_title().partition(":")[0] for axis in shown[::3]) == ["front_cam", "wrist_cam"]
+    assert sorted(axis.get_title().partition(":")[0] for axis in shown[::3]) == ["front_cam", "side_cam", "wrist_cam"]
     env = make_env("reach", cameras=[{"name": "front_cam", "width": 240, "height": 240, "fov": 45.0}])
     env.reset(seed=3)
     images = env.unwrapped.render_camera("front_cam", depth=True, segmentation=True)

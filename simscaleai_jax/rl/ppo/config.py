@@ -48,7 +48,7 @@ class PPOConfig:
       log_std_max: upper bound of the log standard deviation.
       actor_keys: observation keys that the actor sees, in this order; empty: all state keys.
       critic_keys: observation keys that the critic sees; empty: it shares the actor's features.
-      encoder: "cnn" encodes obs["image"] and joins it to the state; "none" ignores images.
+      encoder: "cnn" encodes the images of all cameras and joins them to the state; "none" ignores images.
     """
 
     hidden_dim: int = 256

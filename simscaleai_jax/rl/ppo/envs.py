@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from simscaleai_jax.core.config import to_dict
-from simscaleai_jax.core.observations import state_size
+from simscaleai_jax.core.observations import image_keys, state_size
 from simscaleai_jax.rl.ppo.config import PPOConfig
 
 
@@ -93,16 +93,24 @@ def model_kwargs_for(env: Any, config: PPOConfig) -> dict[str, Any]:
 
     spec = observation_spec(env)
     check_names("observation key", [*config.actor_keys, *config.critic_keys], spec)
-    if config.encoder != "none" and "image" not in spec:
-        raise ValueError(f"encoder {config.encoder!r} needs obs['image']; the environment gives {', '.join(spec)}.")
     actor = {key: spec[key] for key in config.actor_keys} or spec
     critic = {key: spec[key] for key in config.critic_keys}
     return {
         "obs_dim": state_size(actor),
         "action_dim": action_size(env),
         "critic_obs_dim": state_size(critic) if critic else None,
-        "image_shape": tuple(spec["image"].shape) if config.encoder != "none" else None,
+        "image_shape": _image_shape(spec, config.encoder) if config.encoder != "none" else None,
     }
+
+
+def _image_shape(spec: dict[str, Any], encoder: str) -> tuple[int, int, int]:
+    """(H, W, channels of all cameras)."""
+    shapes = [tuple(spec[key].shape) for key in image_keys(spec) if key.startswith("image")]
+    if not shapes:
+        raise ValueError(f"encoder {encoder!r} needs obs['image']; the environment gives {', '.join(spec)}.")
+    if len({shape[:2] for shape in shapes}) > 1:
+        raise ValueError(f"encoder {encoder!r} needs cameras of one size; the environment's give {shapes}.")
+    return (*shapes[0][:2], sum(shape[2] for shape in shapes))
 
 
 def spec_record(spec: dict[str, Any]) -> dict[str, Any]:

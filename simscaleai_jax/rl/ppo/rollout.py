@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from simscaleai_jax.core.observations import state_vector
+from simscaleai_jax.core.observations import image_keys, state_vector
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
 from simscaleai_jax.rl.ppo.state import ROLLOUT_KEY, Learner, PPOState
@@ -21,7 +21,7 @@ class Rollout(struct.PyTreeNode):
     """Transitions, every leaf [T, B, ...].
 
     Attributes:
-      inputs: network inputs before normalisation: "state", "critic"?, "image"?.
+      inputs: network inputs before normalisation: "state", "critic"?, "image"? (the channels of all cameras).
       next_inputs: the same of the observation that the step led to, before any reset; without images.
       action: the sampled action, not clipped.
       log_prob: its log probability.
@@ -58,8 +58,9 @@ def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
     inputs = {"state": state_vector({key: obs[key] for key in config.actor_keys} or obs)}
     if config.critic_keys:
         inputs["critic"] = state_vector({key: obs[key] for key in config.critic_keys})
-    if config.encoder != "none" and "image" in obs:
-        inputs["image"] = obs["image"]
+    images = [obs[key] for key in image_keys(obs) if key.startswith("image")] if config.encoder != "none" else []
+    if images:
+        inputs["image"] = images[0] if len(images) == 1 else jnp.concatenate(images, axis=-1)
     return inputs
 
 

@@ -41,9 +41,9 @@ class EnvOptions:
       max_episode_steps: time limit in control steps.
       domain_randomization: draw a new model for every episode.
       impl: "auto", "jax" or "warp".
-      camera: camera whose image --encoder cnn sees.
-      image_size: side of that image in pixels.
-      image_fov: its vertical field of view in degrees.
+      cameras: cameras whose images --encoder cnn sees.
+      image_size: side of those images in pixels.
+      image_fov: their vertical field of view in degrees.
       task: settings of the task, by the names in PickPlaceConfig or ReachConfig. Set in a YAML file; those that it
         sets may be changed here.
     """
@@ -53,7 +53,7 @@ class EnvOptions:
     max_episode_steps: int | None = None
     domain_randomization: bool | None = None
     impl: str | None = None
-    camera: str = "wrist_cam"
+    cameras: tuple[str, ...] = ("wrist_cam",)
     image_size: int = 64
     image_fov: float = 60.0
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -145,15 +145,15 @@ def train(options: RLOptions) -> dict[str, list[float]]:
 
 
 def make_training_env(options: RLOptions) -> Any:
-    """The batched environment that the options describe; with an image encoder it has one camera."""
+    """The batched environment that the options describe; cameras only with an image encoder."""
     from simscaleai_jax.sim.config import CameraConfig
     from simscaleai_jax.sim.factory import make_batched_env
 
     settings = given(dataclasses.asdict(options.env))
     if not settings["task"]:
         del settings["task"]
-    name, side, fov = (settings.pop(key) for key in ("camera", "image_size", "image_fov"))
-    cameras = [CameraConfig(name, side, side, fov)] if options.ppo.encoder != "none" else []
+    names, side, fov = (settings.pop(key) for key in ("cameras", "image_size", "image_fov"))
+    cameras = [CameraConfig(name, side, side, fov) for name in names] if options.ppo.encoder != "none" else []
     return make_batched_env(options.env_name, cameras=cameras, **settings)
 
 
