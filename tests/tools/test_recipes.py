@@ -1,0 +1,40 @@
+"""The recipes in configs/ fit the code: options, sizes that divide, settings and observation keys of the task."""
+
+from pathlib import Path
+
+import pytest
+
+from simscaleai_jax.core.config import from_dict
+from simscaleai_jax.core.errors import check_names
+from simscaleai_jax.rl.ppo.config import make_layout
+from simscaleai_jax.sim.registry import find_task
+from simscaleai_jax.sim.robot import find_robot, load_model
+from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.commands import rl
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("ppo_*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=[path.stem for path in RECIPES])
+def test_a_recipe_fits_the_code(recipe):
+    options = parse(rl.RLOptions, ["--config", str(recipe)], "rl", "")
+    make_layout(options.ppo)
+    entry = find_task(options.env_name)
+    config = from_dict(entry.config_cls, options.env.task)
+    robot = find_robot(load_model(entry.xml_path, options.env.dt or 0.002), entry.has_object)
+    keys = entry.make_task(robot, config).observation_bounds()
+    check_names("observation key", [*options.ppo.actor_keys, *options.ppo.critic_keys], keys)
+
+
+def test_pick_place_learns_the_same_on_one_gpu_as_on_two_cores():
+    small, large = (load(f"ppo_pick_place{suffix}") for suffix in ("", "_gpu"))
+    assert small.env == large.env
+    assert 2048 <= large.ppo.num_envs <= 8192
+    for options in (small, large):  # the eased starts end half way, so that training ends on plain ones
+        steps = options.ppo.total_timesteps / options.ppo.num_envs
+        assert 0.4 < options.env.task["curriculum_steps"] / steps < 0.6
+
+
+def load(name):
+    path = next(path for path in RECIPES if path.stem == name)
+    return parse(rl.RLOptions, ["--config", str(path)], "rl", "")
