@@ -25,7 +25,7 @@ PPO = [
     "--num-checkpoints", "30",
 ]  # fmt: skip
 RUNS = {"bc": (BC, "--checkpoint-dir", []), "ppo": (PPO, "--save-path", ["--resume"])}
-SECONDS = 300
+SECONDS = 480
 
 
 # The programs are compiled anew in most processes and then run for seconds.
@@ -87,6 +87,15 @@ def uninterrupted(tmp_path_factory):
     return get
 
 
+@pytest.fixture
+def own_signals():
+    """Gives back the signals that `launch` takes."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def newest(folder: Path) -> Path:
     return sorted(folder.glob("step_*"))[-1]
 
@@ -145,20 +154,42 @@ def test_a_lost_peer_is_explained_without_a_launcher(victim, tmp_path):
     assert re.search(wanted.format(victim), outputs[victim]), "one that was killed says so, too"
 
 
+LATE = """
+import time
+import jax
+import numpy as np
+from simscaleai_jax.core import distributed, sharding
+
+distributed.initialize()
+mesh = sharding.make_mesh()
+total = jax.shard_map(
+    lambda x: jax.lax.psum(x.sum(), sharding.AXIS), mesh=mesh, in_specs=sharding.BATCH, out_specs=sharding.REPLICATED
+)
+rows = sharding.put_batch(np.arange(4.0, dtype=np.float32), mesh)
+time.sleep(35 * jax.process_index())
+print("total", int(distributed.compile_together(jax.jit(total).lower(rows))(rows)))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_longer_is_waited_for(capfd, monkeypatch, own_signals):
+    """Gloo alone gives up after 30 s."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    status = launch(LaunchOptions(2, 2), [sys.executable, "-c", LATE])
+    output = capfd.readouterr().out
+    assert status == 0, output
+    assert sorted(re.findall(r"\[(\d)\] total (\d+)", output)) == [("0", "6"), ("1", "6")]
+
+
 @pytest.mark.parametrize("given", [{"coordinator": "a:1"}, {"num_processes": 2, "process_id": 0}])
 def test_half_of_the_addresses_is_an_error(given):
     with pytest.raises(ValueError, match=r"is missing: give all of --coordinator, --num-processes, --process-id"):
         distributed.initialize(**given)
 
 
-def test_launch_gives_each_process_its_place(capfd):
+def test_launch_gives_each_process_its_place(capfd, own_signals):
     code = "import os; print(*(os.environ[n] for n in ('SIMSCALE_PROCESS_ID', 'SIMSCALE_NUM_PROCESSES', 'XLA_FLAGS')))"
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        status = launch(LaunchOptions(2, 3, free_port()), [sys.executable, "-c", code])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    status = launch(LaunchOptions(2, 3, free_port()), [sys.executable, "-c", code])
     lines = sorted(capfd.readouterr().out.splitlines())
     assert status == 0
     assert [line[:7] for line in lines] == ["[0] 0 2", "[1] 1 2"]
