@@ -60,6 +60,7 @@ def test_target_range_outside_the_workspace():
         ({"air_low": 0.3}, "air_low <= air_high"),
         ({"air_share": 1.5}, r"air_share must lie in \[0, 1\]"),
         ({"curriculum_steps": 0}, "curriculum_steps must be positive"),
+        ({"curriculum_held": 0.7, "curriculum_around": 0.4}, "must not exceed 1 together, got 0.7 and 0.4"),
         ({"min_distance": 0.5}, "min_distance must be less than"),
         ({"termination_distance": 0.1}, "termination_distance <= success_distance"),
         ({"success_bonus": -1.0}, "success_bonus must not be negative"),
