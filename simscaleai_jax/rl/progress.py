@@ -82,11 +82,12 @@ class TrainingLog:
 class MetricsFile:
     """A callback that appends every update's numbers to a JSON-lines file; numbers that are not finite become null."""
 
-    def __init__(self, path: str | Path, append: bool = False) -> None:
+    def __init__(self, path: str | Path, done_steps: int = 0) -> None:
+        """Keeps the rows up to `done_steps`: a run that was killed has written some after its last checkpoint."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not append:
-            self.path.write_text("")
+        kept = [row for row in _read_rows(self.path) if row["total_steps"] <= done_steps]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def __call__(self, agent: Any, row: Mapping[str, float]) -> None:
         finite = {name: number if math.isfinite(number) else None for name, number in row.items()}
@@ -96,6 +97,17 @@ class MetricsFile:
 
 def read_metrics(path: str | Path) -> dict[str, list[float]]:
     """Reads a file of `MetricsFile`: name -> one number per update, NaN for null."""
-    rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line]
+    rows = _read_rows(Path(path))
     names = rows[0] if rows else {}
     return {name: [math.nan if row[name] is None else row[name] for row in rows] for name in names}
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of the file, without a last one that was cut; none where there is no file."""
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -126,7 +126,7 @@ def train(options: RLOptions) -> dict[str, list[float]]:
         if options.resume:
             _resume(agent, series)
         saver = _saver(series, config, options.num_checkpoints, watch)
-        metrics = MetricsFile(folder / "metrics.jsonl", append=options.resume) if is_main else None
+        metrics = MetricsFile(folder / "metrics.jsonl", agent.total_steps) if is_main else None
         history = agent.train(env, callbacks=[metrics, saver] if metrics else [saver], progress=is_main)
     distributed.barrier("finish", PEER_SECONDS)
     if agent.total_steps < config.num_updates * config.n_steps:
