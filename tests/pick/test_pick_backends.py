@@ -68,7 +68,6 @@ def test_mjx_follows_the_host_through_grasp_and_lift(parity):
     assert parity["same lifted"] >= 0.95, parity
 
 
-@pytest.mark.xfail(strict=True, reason="93.8% of steps: one open-loop grasp in twelve is lost in MJX; cause not found")
 def test_mjx_reports_the_same_grasps(parity):
     assert parity["same grasped"] >= 0.95, parity
 
