@@ -32,6 +32,11 @@ COMMANDS = {
         "Play fresh episodes with a checkpoint, on MJX and on host physics",
         "simscale eval checkpoints/ppo_reach --n-episodes 100",
     ),
+    "transfer": (
+        "simscaleai_jax.tools.commands.transfer",
+        "Play a checkpoint under randomized physics; table and heat map",
+        "simscale transfer checkpoints/ppo_reach",
+    ),
     "datagen": (
         "simscaleai_jax.tools.commands.datagen",
         "Write demonstrations of an expert, random actions or a checkpoint",

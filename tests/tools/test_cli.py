@@ -172,3 +172,18 @@ def test_batched_episodes_are_filmed_and_repeat_with_their_seed(run, tmp_path):
     assert first["mean_length"] <= 4
     with pytest.raises(ValueError, match=r"pure policy\(obs, key\)"):
         evaluate_policy(env, lambda obs: obs["ee_pos"])
+
+
+@pytest.mark.slow
+def test_a_run_is_tried_under_other_physics(run, tmp_path, capsys):
+    folder = tmp_path / "report"
+    options = ["--parameters", "joint_damping", "--levels", "1", "--n-episodes", "2", "--output-dir", str(folder)]
+    assert cli.main(["transfer", str(run), *options]) == 0
+    written = json.loads((folder / "transfer.json").read_text())
+    names = [row["condition"] for row in written["conditions"]]
+    assert names == ["clean", "light", "default", "heavy", "joint_damping=0.3", "joint_damping=3"]
+    assert all(row["mean_length"] <= 8 for row in written["conditions"])
+    assert (folder / "transfer.png").read_bytes().startswith(b"\x89PNG")
+    assert "joint_damping=0.3" in capsys.readouterr().out
+    assert cli.main(["transfer", str(run), "--parameters", "object_mass", "--output-dir", str(folder)]) == 1
+    assert "Unknown parameter of reach 'object_mass'" in capsys.readouterr().err
