@@ -1,0 +1,114 @@
+"""The robot of docs/custom_mjcf.md, another arm than the package's, in both tasks and on both physics."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simscaleai_jax.core.observations import state_vector
+from simscaleai_jax.datagen.experts import expert_fn, first_phase
+from simscaleai_jax.sim import make_env, make_functional_env
+
+GUIDE = Path(__file__).parents[2] / "docs" / "custom_mjcf.md"
+STATE_SIZE = {"reach": 20, "pick_place": 28}
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """The guide's two models as files, by task."""
+    return write_scenes(tmp_path_factory.mktemp("custom"))
+
+
+def write_scenes(folder, replace=()):
+    arm, pick = re.findall(r"```xml\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)
+    for old, new in replace:
+        assert old in arm + pick
+        arm, pick = arm.replace(old, new), pick.replace(old, new)
+    (folder / "reach.xml").write_text(arm)
+    (folder / "arm.xml").write_text(re.sub(r"  <keyframe>.*?</keyframe>\n", "", arm, flags=re.DOTALL))
+    (folder / "pick.xml").write_text(pick)
+    return {"reach": str(folder / "reach.xml"), "pick_place": str(folder / "pick.xml")}
+
+
+@pytest.mark.parametrize("name", ["reach", "pick_place"])
+def test_the_expert_works_with_another_arm_on_both_physics(name, scenes):
+    """The expert acts in MJX; the host follows its actions, and both end the episode in success."""
+    functional = make_functional_env(name, cameras=[], dt=0.01, xml_path=scenes[name])
+    host = make_env(name, cameras=[], dt=0.01, xml_path=scenes[name])
+    assert host.model.joint(0).name != "joint1"
+    expert, phase = expert_fn(name), first_phase(name)
+
+    @jax.jit
+    def step(state, phase):
+        action, phase = expert(state.snapshot, state.task_state, phase)
+        return functional.step(state, action), phase, action
+
+    key = jax.random.key(2)
+    state = jax.jit(functional.reset)(key)
+    obs, _ = host.reset(options={"key": key})
+    assert state_vector(state.obs).shape == state_vector(obs).shape == (STATE_SIZE[name],)
+    for t in range(STEPS):
+        state, phase, action = step(state, phase)
+        obs, _, terminated, _, info = host.step(np.asarray(action))
+        if t < 10:
+            np.testing.assert_allclose(obs["joint_pos"], state.obs["joint_pos"], atol=1e-3)
+        if state.terminated and terminated:
+            break
+    assert state.info["success"]
+    assert info["success"]
+    assert not state.info["overflow"]
+
+
+def test_random_starts_fit_another_arm(scenes):
+    functional = make_functional_env("pick_place", cameras=[], dt=0.01, xml_path=scenes["pick_place"])
+    starts = jax.jit(jax.vmap(lambda key: functional.task.sample(key, {})))(jax.random.split(jax.random.key(0), 64))
+    block = np.asarray(starts[0].qpos[:, 9:12])
+    np.testing.assert_allclose(block[:, 2], 0.025, atol=1e-6)  # no table: it rests where the model has it
+    assert np.ptp(block[:, 0]) > 0.2
+    gap = jnp.linalg.norm(starts[1].target_pos - block, axis=1)
+    assert np.all(gap > 0.1)
+
+
+def test_all_that_is_missing_is_listed_at_once(tmp_path):
+    scenes = write_scenes(
+        tmp_path,
+        [('name="ee_site"', 'name="tool"'), ('<body name="target"', '<body name="goal"'),
+         ('name="left_touch"', 'name="touch_a"'), ("<freejoint/>", "")],
+    )  # fmt: skip
+    wanted = r"lacks: site 'ee_site'.*body 'target'.*body 'object' with a freejoint.*'left_touch'"
+    for make in (make_env, make_functional_env):
+        with pytest.raises(ValueError, match=wanted) as error:
+            make("pick_place", cameras=[], xml_path=_without_keyframe(scenes["pick_place"]))
+        assert "right_touch" not in str(error.value)
+        with pytest.raises(ValueError, match=r"lacks: site 'ee_site'.*body 'target'"):
+            make("reach", cameras=[], xml_path=scenes["reach"])
+
+
+def test_joints_and_actuators_are_counted(tmp_path):
+    scenes = write_scenes(tmp_path, [('<position joint="elbow"/>', ""), (' ctrl="0 .4 0 1.5 0 1.2416 0 .05"', "")])
+    with pytest.raises(ValueError, match="position actuators for the arm joints elbow"):
+        make_env("reach", cameras=[], xml_path=scenes["reach"])
+    scenes = write_scenes(
+        tmp_path, [('<joint name="roll" axis="0 0 1"/>', ""), ('<position joint="roll"/>', ""), ("<keyframe>", "<!--"),
+                   ("</keyframe>", "-->")],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"7 hinge joints between the world and 'ee_site' \(found 6\)"):
+        make_env("reach", cameras=[], xml_path=scenes["reach"])
+
+
+def test_what_does_not_fit_another_arm_is_refused(tmp_path):
+    scenes = write_scenes(tmp_path, [('size=".025 .025 .025"', 'size=".05 .05 .025"')])
+    with pytest.raises(ValueError, match=r"object cannot fit the gripper: 0.100 m wide"):
+        make_env("pick_place", cameras=[], xml_path=scenes["pick_place"])
+    with pytest.raises(ValueError, match="outside the arm's workspace"):
+        make_env("pick_place", cameras=[], xml_path=write_scenes(tmp_path)["pick_place"], area_high=(0.84, 0.2))
+
+
+def _without_keyframe(path):
+    text = re.sub(r"  <keyframe>.*?</keyframe>\n", "", Path(path).read_text(), flags=re.DOTALL)
+    Path(path).write_text(text)
+    return path
