@@ -114,19 +114,42 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def resolve(path: str | Path) -> Path:
-    """The checkpoint that `path` means: itself, or for a run's folder its best checkpoint, else its latest."""
+    """The checkpoint that `path` means: itself; for a run's folder its best, else its latest, else its newest whole one."""
     path = Path(path).absolute()
     if not path.exists():
         near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileNotFoundError(f"Checkpoint {str(path)!r} does not exist.{suggest(path.name, near)}")
     if not path.is_dir():
         raise ValueError(f"{path} is a file; a checkpoint is a directory with {MANIFEST} in it.")
-    if (path / SERIES).is_file() and not (path / MANIFEST).is_file():
-        index = json.loads((path / SERIES).read_text())
-        chosen = index.get("best") or index.get("latest")
-        if chosen and (path / chosen).is_dir():
-            return path / chosen
-    return path
+    if (path / MANIFEST).is_file():
+        return path
+    index = read_index(path)
+    named = [path / index[name] for name in ("best", "latest") if index.get(name)]
+    candidates = [step for step in named if step.is_dir()] or complete_steps(path)[-1:]
+    return candidates[0] if candidates else path
+
+
+def is_complete(path: Path) -> bool:
+    """Whether `path` is itself a checkpoint with all of its files."""
+    try:
+        read_manifest(path)
+    except (OSError, ValueError):
+        return False
+    return (path / MANIFEST).is_file()
+
+
+def complete_steps(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run's folder, oldest first; cut or foreign directories are left out."""
+    return [path for path in sorted(folder.glob("step_*")) if is_complete(path)]
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What series.json says about a run's folder; empty where it is missing or damaged."""
+    try:
+        index = json.loads((folder / SERIES).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return index if isinstance(index, dict) else {}
 
 
 def check_writable(path: Path) -> None:
@@ -241,11 +264,15 @@ def _checkpointer() -> Any:
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Renames `new` to `path`; an earlier checkpoint there is moved aside first and deleted last."""
+    """Renames `new` to `path`; an earlier checkpoint there is moved aside first, put back on failure, deleted last."""
     if not path.exists():
         new.rename(path)
         return
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     path.rename(aside)
-    new.rename(path)
+    try:
+        new.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
     shutil.rmtree(aside, ignore_errors=True)

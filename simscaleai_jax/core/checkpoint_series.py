@@ -5,6 +5,7 @@ folder/series.json       {"latest": name, "best": name or null, "metric": value 
 """
 
 import json
+import math
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,9 @@ class CheckpointSeries:
     """Saves checkpoints of one run without making the run wait for the disk."""
 
     def __init__(self, folder: str | Path, keep: int = 3, higher_is_better: bool = True) -> None:
-        """Opens (or creates) a run's folder and deletes what an interrupted write left there.
+        """Opens (or creates) a run's folder and tidies up after an interrupted write.
+
+        What such a write left is deleted, unless it is the only whole copy of its step: that gets its name back.
 
         Args:
           folder: the run's folder.
@@ -42,11 +45,12 @@ class CheckpointSeries:
         self._pending: Future | None = None
         if self._writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".step_*.tmp"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self._tidy()
 
     def save(self, step: int, tree: Any, manifest: Manifest, metric: float | None = None) -> Path:
         """Copies `tree` to the host and writes it in the background; waits only for the write before it.
+
+        A `metric` that is not finite counts as none.
 
         Returns:
           The path where the checkpoint will be; it is complete after `wait()`.
@@ -75,7 +79,7 @@ class CheckpointSeries:
 
     def steps(self) -> list[Path]:
         """Complete checkpoints, oldest first; cut or foreign directories are left out."""
-        return [path for path in sorted(self.folder.glob("step_*")) if _is_complete(path)]
+        return checkpoint.complete_steps(self.folder)
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint, or None."""
@@ -84,8 +88,8 @@ class CheckpointSeries:
 
     def best(self) -> Path | None:
         """The complete checkpoint with the best metric, or None when no metric was given."""
-        name = self._index().get("best")
-        return self.folder / name if name and _is_complete(self.folder / name) else None
+        name = checkpoint.read_index(self.folder).get("best")
+        return self.folder / name if name and checkpoint.is_complete(self.folder / name) else None
 
     def __enter__(self) -> Self:
         return self
@@ -95,31 +99,34 @@ class CheckpointSeries:
 
     def _write(self, path: Path, arrays: dict, record: dict[str, Any], metric: float | None) -> None:
         checkpoint.write_arrays(path, arrays, record)
-        index = self._index()
-        best, score = index.get("best"), index.get("metric")
-        if metric is not None and (score is None or self._sign * metric >= self._sign * score or best is None):
+        best, score = self._best_so_far()
+        if metric is not None and math.isfinite(metric) and (score is None or self._sign * (metric - score) >= 0):
             best, score = path.name, float(metric)
         content = json.dumps({"latest": path.name, "best": best, "metric": score})
         temporary = self.folder / f".{SERIES}.tmp"
         temporary.write_text(content)
         os.replace(temporary, self.folder / SERIES)
-        self._prune(best)
+        self._prune({best, path.name})
 
-    def _prune(self, best: str | None) -> None:
+    def _best_so_far(self) -> tuple[str | None, float | None]:
+        """Name and metric of the best checkpoint; (None, None) where there is none or it is gone."""
+        index = checkpoint.read_index(self.folder)
+        best, score = index.get("best"), index.get("metric")
+        if not best or score is None or not math.isfinite(score) or not (self.folder / best).is_dir():
+            return None, None
+        return best, score
+
+    def _prune(self, kept: set[str | None]) -> None:
+        """Deletes all but the newest checkpoints and those named; the one just written may be an older step."""
         for old in self.steps()[: -self._keep]:
-            if old.name != best:
+            if old.name not in kept:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _index(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.folder / SERIES).read_text())
-        except (OSError, json.JSONDecodeError):
-            return {}
-
-
-def _is_complete(path: Path) -> bool:
-    try:
-        checkpoint.read_manifest(path)
-    except (OSError, ValueError):
-        return False
-    return True
+    def _tidy(self) -> None:
+        leftovers = sorted(self.folder.glob(".step_*.tmp"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for leftover in leftovers:
+            path = self.folder / leftover.name.split(".")[1]
+            if not path.exists() and checkpoint.is_complete(leftover):
+                leftover.rename(path)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)

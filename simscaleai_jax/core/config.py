@@ -96,6 +96,8 @@ def _plain(value: Any) -> Any:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Converts one value to the type that its field's annotation asks for."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin is typing.Annotated:
         return _convert(args[0], value, where)
     if origin in (typing.Union, types.UnionType):
@@ -108,6 +110,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_dataclass(hint, value, where)
     if origin in (list, tuple):
         return _convert_sequence(origin, args, value, where)
+    if origin in (dict, Mapping):
+        return _convert_mapping(args, value, where)
     return _convert_scalar(hint, value, where)
 
 
@@ -144,6 +148,16 @@ def _convert_sequence(kind: type, args: tuple, value: Any, where: str) -> Any:
     else:
         hints = list(args) or [Any] * len(value)
     return kind(_convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
+
+
+def _convert_mapping(args: tuple, value: Any, where: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a mapping; got {value!r}.")
+    key_hint, hint = args
+    return {
+        _convert(key_hint, key, f"{where} key"): _convert(hint, item, f"{where}[{key!r}]")
+        for key, item in value.items()
+    }
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:

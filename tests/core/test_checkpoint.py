@@ -1,6 +1,8 @@
 """Checkpoints: exact contents, atomic writing, and a clear error for everything that is not a whole checkpoint."""
 
 import json
+import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,13 +75,21 @@ def test_saving_again_replaces_and_leaves_nothing_else(saved):
     assert [path.name for path in saved.parent.iterdir()] == ["final"]
 
 
-def test_an_interrupted_write_leaves_the_earlier_checkpoint_whole(saved, monkeypatch):
-    def fail(*_):
-        raise OSError("disk full")
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_interrupted_write_leaves_the_earlier_checkpoint_whole(saved, monkeypatch, failing):
+    """Each of the two renames fails in turn: the old one aside, then the new one into its place."""
+    rename, calls = Path.rename, []
 
-    monkeypatch.setattr(checkpoint, "_replace", fail)
+    def rename_but_fail(path, target):
+        calls.append(path)
+        if len(calls) == failing:
+            raise OSError("disk full")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_but_fail)
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(saved, make_tree(2.0), MANIFEST)
+    assert len(calls) >= failing
     assert checkpoint.load(saved)[0]["params"]["kernel"][1, 2] == 5.0
     assert [path.name for path in saved.parent.iterdir()] == ["final"]
 
@@ -173,6 +183,54 @@ def test_series_keeps_the_newest_and_the_best_and_finds_complete_ones(tmp_path):
     (tmp_path / "run" / ".step_000000006.ab.tmp").mkdir()
     assert CheckpointSeries(tmp_path / "run").latest().name == "step_000000004"
     assert not list((tmp_path / "run").glob(".step*")), "what an interrupted write left is removed"
+
+
+def test_what_was_being_replaced_when_a_run_was_killed_gets_its_name_back(tmp_path):
+    with CheckpointSeries(tmp_path) as series:
+        series.save(1, make_tree(), MANIFEST)
+        series.save(2, make_tree(2.0), MANIFEST)
+    (tmp_path / "step_000000002").rename(tmp_path / ".step_000000002.aa.tmp")
+    (tmp_path / ".step_000000002.bb.tmp").mkdir()
+    (tmp_path / ".step_000000002.bb.tmp" / "manifest.json").write_text("{")
+    shutil.copytree(tmp_path / "step_000000001", tmp_path / ".step_000000001.cc.tmp")
+    series = CheckpointSeries(tmp_path)
+    assert [path.name for path in series.steps()] == ["step_000000001", "step_000000002"]
+    assert checkpoint.load(series.latest())[0]["params"]["kernel"][1, 2] == 10.0
+    assert not list(tmp_path.glob(".step*"))
+
+
+def test_series_never_drops_what_it_has_just_written(tmp_path):
+    with CheckpointSeries(tmp_path, keep=2) as series:
+        for step in (80, 90, 10):
+            series.save(step, make_tree(step), MANIFEST)
+    assert [path.name for path in series.steps()] == ["step_000000010", "step_000000080", "step_000000090"]
+    assert checkpoint.resolve(tmp_path).name == "step_000000010"
+
+
+def test_a_metric_that_is_not_a_number_is_none(tmp_path):
+    with CheckpointSeries(tmp_path) as series:
+        for step, metric in ((1, math.nan), (2, 0.5), (3, math.nan), (4, 0.7)):
+            series.save(step, make_tree(step), MANIFEST, metric)
+            series.wait()
+            assert json.loads((tmp_path / "series.json").read_text())["metric"] == {1: None, 4: 0.7}.get(step, 0.5)
+        assert series.best().name == "step_000000004"
+
+
+def test_a_folder_means_what_is_left_of_its_run(tmp_path):
+    with CheckpointSeries(tmp_path) as series:
+        for step, metric in ((1, 0.9), (2, 0.5), (3, 0.1)):
+            series.save(step, make_tree(step), MANIFEST, metric)
+    assert checkpoint.resolve(tmp_path).name == "step_000000001"
+    shutil.rmtree(tmp_path / "step_000000001")
+    assert checkpoint.resolve(tmp_path).name == "step_000000003", "the best is gone: the latest"
+    with CheckpointSeries(tmp_path) as series:
+        series.save(4, make_tree(4), MANIFEST, 0.3)
+    assert series.best().name == "step_000000004", "one that is gone is no longer the best"
+    for damaged in ("{", "[]", None):
+        (tmp_path / "series.json").unlink() if damaged is None else (tmp_path / "series.json").write_text(damaged)
+        assert checkpoint.resolve(tmp_path).name == "step_000000004"
+    data_file(tmp_path / "step_000000004").write_bytes(b"")
+    assert checkpoint.load(tmp_path)[0]["params"]["kernel"][1, 2] == 15.0, "the newest whole one"
 
 
 def test_series_copies_before_it_returns_and_reports_failures(tmp_path, monkeypatch):

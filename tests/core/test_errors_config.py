@@ -1,7 +1,7 @@
 """Config files: what is read, what is refused, and what the message says."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -22,6 +22,9 @@ class Outer:
     flag: bool = False
     inner: Inner = Inner()
     table: dict = dataclasses.field(default_factory=dict)
+    free: Any = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rates: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def test_suggest_names_the_nearest_and_is_silent_when_nothing_is_near():
@@ -44,6 +47,16 @@ def test_yaml_becomes_the_dataclass_and_goes_back(tmp_path):
     assert apply_overrides(config, {"table.dt": 0.02}).table == {"dt": 0.02}
 
 
+def test_free_fields_take_anything_and_mappings_are_converted_inside():
+    for value in (5, "text", [1, {"a": None}], {"d": 5}, None):
+        assert from_dict(Outer, {"free": value}).free == value
+    config = from_dict(Outer, {"options": {"d": 5, "list": [1]}, "rates": {"a": 1, "b": "3e-4"}})
+    assert config.options == {"d": 5, "list": [1]}
+    assert config.rates == {"a": 1.0, "b": 3e-4}
+    assert isinstance(config.rates["a"], float)
+    assert from_dict(Outer, to_dict(config)) == config
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -56,6 +69,10 @@ def test_yaml_becomes_the_dataclass_and_goes_back(tmp_path):
         ("mode: medium", "mode must be one of 'fast', 'slow'"),
         ("inner: {sizes: [a]}", r"sizes\[0\] must be int"),
         ("- 1", "must hold a mapping"),
+        ("options: 5", "options must be a mapping; got 5"),
+        ("options: [a]", "options must be a mapping"),
+        ("options: {3: a}", "options key must be str; got 3"),
+        ("rates: {a: fast}", r"rates\['a'\] must be float; got 'fast'"),
         ("a: [", "not valid YAML"),
     ],
 )
