@@ -90,8 +90,8 @@ def _sweep_condition(name: str, level: float) -> Condition:
         value = level * heavy
         config = DomainRandomizationConfig(**{name: value})
     else:
-        nominal = NOMINAL[name][0]
-        value = nominal + abs(level) * ((heavy[1] if level > 0.0 else heavy[0]) - nominal)
+        end = heavy[1] if level > 0.0 else heavy[0]
+        value = (1.0 - abs(level)) * NOMINAL[name][0] + abs(level) * end
         config = DomainRandomizationConfig(**{name: (value, value)})
     return Condition(f"{name}={value:.3g}", config, name, level, value)
 

@@ -84,5 +84,6 @@ def _cells(axis: Any, rates: np.ndarray, texts: Sequence[Sequence[str]]) -> Any:
     image = axis.imshow(rates, vmin=0.0, vmax=1.0, cmap="RdYlGn", aspect="auto")
     for i, line in enumerate(texts):
         for j, text in enumerate(line):
-            axis.text(j, i, text, ha="center", va="center", fontsize=8)
+            is_dark = abs(rates[i, j] - 0.5) > 0.35
+            axis.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if is_dark else "black")
     return image

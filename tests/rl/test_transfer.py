@@ -120,5 +120,5 @@ def test_the_heat_map_puts_each_rate_in_its_cell():
 def test_wilson_interval():
     low, high = wilson(0.5, 100)
     assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson(1.0, 20)[1] == 1.0
+    assert wilson(1.0, 20)[1] == pytest.approx(1.0)
     assert wilson(1.0, 20)[0] == pytest.approx(0.8389, abs=1e-4)
