@@ -13,6 +13,9 @@ from simscaleai_jax.training.data import TrajectoryDataset
 BLUE, ORANGE, GREY = "#3b6ea5", "#c8642d", "#8a8a8a"
 COLOURS = ("#3b6ea5", "#c8642d", "#4c9a62", "#8b5fa8", "#b58b00", "#5aa7b8", "#a14a6b")
 ACTION_NAMES = ("dx", "dy", "dz", "gripper")
+UNITS = {"joint_pos": "rad", "joint_vel": "rad/s", "gripper_state": "m"}  # other keys by their ending
+UNIT_OF_ENDING = {"_pos": "m", "_quat": ""}
+LEVELS = (-10.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 10.0)  # ticks of the symmetric log scale
 MAX_FRAMES = 8
 MAX_PANELS = 8  # observation keys drawn for one episode
 
@@ -70,10 +73,14 @@ def plot_trajectory(path: str | Path, episode: int = 0, save: str | Path | None 
     )
     _lines(cells[len(states)], actions, "action", ACTION_NAMES if actions.shape[1] == len(ACTION_NAMES) else [])
     cells[len(states)].set_ylim(-1.1, 1.1)
+    drawn = len(states) + 1
     if rewards is not None:
-        _lines(cells[len(states) + 1], rewards[:, None], "reward", [])
-    for axis in cells[len(states) + 2 :]:
+        _lines(cells[drawn], rewards[:, None], "reward", [])
+        drawn += 1
+    for axis in cells[drawn:]:
         axis.remove()
+    for axis in cells[max(drawn - 2, 0) : drawn]:  # the lowest panel of each column says it for all
+        axis.set_xlabel("control step")
     said = f' "{demos.language(episode)}"' if demos.language(episode) else ""
     outcome = {True: ", success", False: ", failure", None: ""}[demos.success(episode)]
     title = f"{_env_name(demos)}, episode {episode}{outcome}: {int(demos.lengths[episode])} steps{said}"
@@ -140,7 +147,8 @@ def _actions(axis: Any, actions: np.ndarray) -> None:
             label=name,
         )
     axis.set(title="Actions", xlabel="value", ylabel="steps", yscale="log")
-    axis.legend(frameon=False, ncols=2)
+    axis.set_ylim(top=10.0 * axis.get_ylim()[1])  # room for the legend: with a log scale no corner is free
+    axis.legend(frameon=False, ncols=len(names) if len(names) <= 5 else 4, loc="upper center")
 
 
 def _ranges(axis: Any, stats: dict[str, Any]) -> None:
@@ -158,20 +166,32 @@ def _ranges(axis: Any, stats: dict[str, Any]) -> None:
         position += size + 1
     axis.set_xticks([tick for tick, _ in ticks], [name for _, name in ticks])
     title = "Observations: range (thin), 1 to 99 % (thick), mean (dot); symmetric log scale, SI units"
-    axis.set(title=title, yscale="symlog", xlim=(-1, position - 1))
+    axis.set(title=title, xlim=(-1, position - 1))
     axis.set_yscale("symlog", linthresh=1.0)
+    low, high = axis.get_ylim()
+    axis.set_yticks([level for level in LEVELS if low <= level <= high], minor=False)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     axis.grid(axis="y", color="#e5e5e5")
 
 
 def _lines(axis: Any, rows: np.ndarray, title: str, names: Sequence[str]) -> None:
     columns = rows.reshape(len(rows), -1)
     for i in range(columns.shape[1]):
-        label = names[i] if names else "xyz"[i] if columns.shape[1] == 3 else f"{i}"
+        label = names[i] if names else _component(title, i, columns.shape[1])
         axis.plot(columns[:, i], color=COLOURS[i % len(COLOURS)], linewidth=1.4, label=label)
-    axis.set(title=title, xlabel="control step", xlim=(0, max(len(rows) - 1, 1)))
+    unit = UNITS.get(title, next((unit for end, unit in UNIT_OF_ENDING.items() if title.endswith(end)), ""))
+    axis.set(title=title, ylabel=unit, xlim=(0, max(len(rows) - 1, 1)))
+    axis.margins(y=0.08)
     axis.grid(color="#eeeeee")
     if columns.shape[1] > 1:
         axis.legend(frameon=False, fontsize=8, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
+
+
+def _component(key: str, index: int, size: int) -> str:
+    """Name of one component of an observation: x, y, z; w, x, y, z; or its number."""
+    letters = "wxyz" if size == 4 and key.endswith("_quat") else "xyz" if size == 3 else ""
+    return letters[index] if letters else str(index)
 
 
 def _frames(axis: Any, demos: DemonstrationFile, episode: int, key: str) -> None:
