@@ -1,6 +1,7 @@
 """`BaseRobotEnv`: a gymnasium environment on MuJoCo itself, with the documented hooks for subclasses."""
 
 import abc
+import dataclasses
 from typing import Any
 
 import gymnasium
@@ -8,9 +9,8 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
-from simscaleai_jax.sim.robot import load_model
+from simscaleai_jax.sim.robot import check_cameras, load_model
 
 __all__ = ["BaseRobotEnv", "CameraConfig", "SimConfig"]
 
@@ -19,9 +19,8 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
     """One robot on host physics.
 
     A subclass implements the six abstract hooks; `self.model` and `self.data` are MuJoCo's, `self.config` a private
-    copy. `_build_*_space` run at the end of construction. One control step is: `_apply_action`, `config.substeps`
-    physics steps,
-    `_get_obs`, `_get_reward`, `_is_terminated`, `_get_info`.
+    copy. `_build_*_space` run at the end of construction, when the data is at its home pose. One control step is:
+    `_apply_action`, `config.substeps` physics steps, `_get_obs`, `_get_reward`, `_is_terminated`, `_get_info`.
     """
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 20}  # noqa: RUF012 - gymnasium's own form
@@ -42,9 +41,11 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
             )
         self.config = config.copy()
         self.render_mode = render_mode
-        self.model = load_model(self.config.xml_path, self.config.dt)
+        self.model = load_model(self._xml_path(), self.config.dt)
+        # MuJoCo would put a diverged state back to the start in silence; here it ends the episode.
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.data = mujoco.MjData(self.model)
-        _check_camera_names(self.model, [camera.name for camera in self.config.cameras])
+        check_cameras(self.model, self.config.cameras)
         ramp_steps = self.config.ramp_steps if self.ramp_control else 1
         self._steps_per_target = self.config.substeps // ramp_steps
         self._ramp = np.linspace(1.0 / ramp_steps, 1.0, ramp_steps)[:, None]
@@ -53,6 +54,8 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         self._cameras: Any = None
         self._viewer: Any = None
         self._is_seeded = False
+        self._to_home()
+        mujoco.mj_forward(self.model, self.data)
         self.observation_space = self._build_observation_space()
         self.action_space = self._build_action_space()
 
@@ -96,11 +99,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         super().reset(seed=seed)
         self._is_seeded = True
         self.step_count = 0
-        home = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_KEY, "home")
-        if home >= 0:
-            mujoco.mj_resetDataKeyframe(self.model, self.data, home)
-        else:
-            mujoco.mj_resetData(self.model, self.data)
+        self._to_home()
         if self.config.domain_randomization:
             self._apply_domain_randomization(self.np_random)
         self._reset_task(self.np_random)
@@ -172,6 +171,18 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         """The same task as a FunctionalEnv on MJX, or None where there is none (no task, or a hook is overridden)."""
         return None
 
+    def _xml_path(self) -> str:
+        """The MJCF file to load."""
+        return self.config.xml_path
+
+    def _to_home(self) -> None:
+        """Reset MuJoCo's data, to the keyframe `home` where there is one."""
+        home = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_KEY, "home")
+        if home >= 0:
+            mujoco.mj_resetDataKeyframe(self.model, self.data, home)
+        else:
+            mujoco.mj_resetData(self.model, self.data)
+
     def _after_reset(self) -> None:
         """Runs when the start is set and forwarded, before it is observed."""
 
@@ -216,8 +227,9 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         for camera in self.config.cameras:
             if camera.name == name:
                 return camera
-        _check_camera_names(self.model, [name])
-        return CameraConfig(name=name, fov=float(self.model.cam_fovy[self.model.camera(name).id]))
+        camera = CameraConfig(name=name)
+        check_cameras(self.model, [camera])
+        return dataclasses.replace(camera, fov=float(self.model.cam_fovy[self.model.camera(name).id]))
 
     def _portrait_camera(self) -> str:
         """The camera people want to see: `front_cam` where there is one, else the first one."""
@@ -225,10 +237,3 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         if not names:
             raise ValueError("the model has no camera to render from")
         return "front_cam" if "front_cam" in names else names[0]
-
-
-def _check_camera_names(model: mujoco.MjModel, wanted: list[str]) -> None:
-    names = [model.camera(i).name for i in range(model.ncam)]
-    for name in wanted:
-        if name not in names:
-            raise unknown_name("camera", name, names)

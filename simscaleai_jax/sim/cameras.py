@@ -7,7 +7,6 @@ import mujoco
 import numpy as np
 from jaxtyping import Array
 
-from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.sim.config import CameraConfig
 from simscaleai_jax.sim.render import (
     LOOK_KEYS,
@@ -20,6 +19,7 @@ from simscaleai_jax.sim.render import (
     render,
     render_smooth,
 )
+from simscaleai_jax.sim.robot import check_cameras
 
 PORTRAIT_SIZE = (480, 360)  # pixels of the pictures that people look at
 
@@ -27,14 +27,6 @@ PORTRAIT_SIZE = (480, 360)  # pixels of the pictures that people look at
 def image_key(index: int, camera: CameraConfig) -> str:
     """Observation key of the n-th camera: `image` for the first, `image_<name>` for the others."""
     return "image" if index == 0 else f"image_{camera.name}"
-
-
-def check_cameras(model: mujoco.MjModel, cameras: Sequence[CameraConfig]) -> None:
-    """ValueError for a camera that the model does not have (the message lists those it has)."""
-    names = [model.camera(i).name for i in range(model.ncam)]
-    for camera in cameras:
-        if camera.name not in names:
-            raise unknown_name("camera", camera.name, names)
 
 
 def make_camera_fn(

@@ -12,8 +12,10 @@ MIN_RAMP_STEPS = 5
 class CameraConfig:
     """One camera of an environment.
 
-    `name` is a camera of the scene (`wrist_cam`, `front_cam`); `width` and `height` are pixels; `fov` is the vertical
-    field of view in degrees and wins over the model's own.
+    `name` is a camera of the scene (`wrist_cam`, `front_cam`, `side_cam`); `width` and `height` are pixels; `fov` is
+    the vertical field of view in degrees and wins over the model's own. `render_depth` and `render_segmentation` are
+    kept for code that sets them: nothing is drawn ahead, and what a picture holds is said where one is asked for
+    (`render_camera(depth=..., segmentation=...)`); observations hold colour alone.
     """
 
     name: str = "wrist_cam"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names, unknown_name
 from simscaleai_jax.sim.batched import BatchedEnv
 from simscaleai_jax.sim.config import SimConfig
@@ -61,6 +62,7 @@ def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs
     """Build the pure `reset`/`step` environment of a task on MJX; options as in `make_env`."""
     from simscaleai_jax.sim.physics import MjxPhysics, choose_impl
 
+    compile_cache.enable()
     entry = find_task(env_name)
     config = build_config(config, entry.config_cls, kwargs)
     impl = choose_impl(config.impl)

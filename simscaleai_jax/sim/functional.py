@@ -8,7 +8,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.config import SimConfig
-from simscaleai_jax.sim.physics import MjxPhysics, PhysicsState
+from simscaleai_jax.sim.physics import MjxPhysics, PhysicsState, full_precision
 from simscaleai_jax.sim.snapshot import Snapshot
 from simscaleai_jax.sim.task import Task
 
@@ -60,6 +60,7 @@ class FunctionalEnv:
         """
         return self.add_images(self.step_state(state, action))
 
+    @full_precision
     def reset_state(
         self,
         key: PRNGKeyArray,
@@ -96,6 +97,7 @@ class FunctionalEnv:
             key=key,
         )
 
+    @full_precision
     def step_state(self, state: EnvState, action: Float[Array, "A"]) -> EnvState:
         """`step` without images, with the NaN guard.
 
@@ -127,6 +129,7 @@ class FunctionalEnv:
             step=step,
         )
 
+    @full_precision
     def add_images(self, state: EnvState) -> EnvState:
         """Render the configured cameras into the observation; nothing to do without cameras."""
         if self._camera_fn is None:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,6 +39,17 @@ class PhysicsState:
     mocap_quat: Float[Array, "*B M 4"]
 
 
+def full_precision(function: Callable) -> Callable:
+    """Decorator: matrix products in whole float32, where a GPU or TPU would take fewer bits."""
+
+    @functools.wraps(function)
+    def precise(*args, **kwargs):
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return precise
+
+
 class MjxPhysics:
     """One scene on an MJX implementation ("jax" or "warp")."""
 
@@ -60,10 +72,10 @@ class MjxPhysics:
         zeros = jnp.zeros(self.host_model.nv, jnp.float32)
         return PhysicsState(start.qpos, zeros, start.ctrl, zeros, start.mocap_pos, start.mocap_quat)
 
+    @full_precision
     def snapshot(self, state: PhysicsState) -> Snapshot:
         """Kinematics only: touch reads zero."""
-        with jax.default_matmul_precision("highest"):
-            return make_snapshot(self.robot, self.kinematics(state))
+        return make_snapshot(self.robot, self.kinematics(state))
 
     def kinematics(self, state: PhysicsState) -> Any:
         """MJX data with the poses of bodies, geoms, sites and joints that belong to `state`."""
@@ -111,20 +123,20 @@ class MjxPhysics:
 
         return sized
 
+    @full_precision
     def _advance(
         self, state: PhysicsState, ctrl: Float[Array, "U"], overrides: dict[str, Array], worlds: int
     ) -> tuple[PhysicsState, Snapshot, Bool[Array, ""]]:
-        with jax.default_matmul_precision("highest"):
-            model = self._override(overrides)
+        model = self._override(overrides)
 
-            def substep(data, share):
-                data = mjx.step(model, data.replace(ctrl=state.ctrl + share * (ctrl - state.ctrl)))
-                return data, self._has_overflowed(data)
+        def substep(data, share):
+            data = mjx.step(model, data.replace(ctrl=state.ctrl + share * (ctrl - state.ctrl)))
+            return data, self._has_overflowed(data)
 
-            data, overflows = jax.lax.scan(substep, self._data(state, worlds), jnp.asarray(self.ramp, jnp.float32))
-            after = PhysicsState(data.qpos, data.qvel, ctrl, data.qacc_warmstart, state.mocap_pos, state.mocap_quat)
-            data = mjx.kinematics(model, data.replace(ctrl=ctrl))
-            return after, make_snapshot(self.robot, data), jnp.any(overflows)
+        data, overflows = jax.lax.scan(substep, self._data(state, worlds), jnp.asarray(self.ramp, jnp.float32))
+        after = PhysicsState(data.qpos, data.qvel, ctrl, data.qacc_warmstart, state.mocap_pos, state.mocap_quat)
+        data = mjx.kinematics(model, data.replace(ctrl=ctrl))
+        return after, make_snapshot(self.robot, data), jnp.any(overflows)
 
     def _has_overflowed(self, data: Any) -> Bool[Array, ""]:
         if self.impl == "warp":

@@ -1,10 +1,14 @@
 """Names and ids: finds the arm, gripper, objects and sensors of a suitable MJCF, or says all that is missing."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
 import numpy as np
+
+from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.sim.config import CameraConfig
 
 ARM_JOINTS = 7
 PADS = ("left", "right")
@@ -75,6 +79,17 @@ def load_model(path: str, dt: float) -> mujoco.MjModel:
         raise FileNotFoundError(f"no MJCF file at {path!r}") from None
     except ValueError as error:
         raise ValueError(f"{path}: not a valid MJCF model: {error}") from error
+
+
+def check_cameras(model: mujoco.MjModel, cameras: Sequence[CameraConfig]) -> None:
+    """ValueError for a camera that the model does not have (the message lists those it has) and for one named twice."""
+    names = [model.camera(i).name for i in range(model.ncam)]
+    wanted = [camera.name for camera in cameras]
+    for name in wanted:
+        if name not in names:
+            raise unknown_name("camera", name, names)
+        if wanted.count(name) > 1:
+            raise ValueError(f"camera {name!r} is configured twice; its pictures could not be told apart")
 
 
 def find_robot(model: mujoco.MjModel, has_object: bool) -> Robot:

@@ -1,6 +1,7 @@
 """`TaskEnv`: a task on host physics behind the documented hooks; `ReachEnv` and `PickPlaceEnv` are such classes."""
 
 import copy
+import math
 import types
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from simscaleai_jax.core import compile_cache
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.cameras import image_key
 from simscaleai_jax.sim.config import SimConfig
@@ -27,6 +29,7 @@ HOOKS = (
     "_get_info",
     "_apply_domain_randomization",
 )
+INTERNAL_HOOKS = ("reset", "step", "_after_reset", "_after_step", "_advance")
 # MuJoCo fields a snapshot is made of; copied to the task in one float32 vector, because one argument is cheaper than
 # ten.
 FIELDS = ("qpos", "qvel", "ctrl", "xpos", "xquat", "xmat", "site_xpos", "site_xmat", "xanchor", "xaxis", "sensordata")
@@ -35,7 +38,8 @@ FIELDS = ("qpos", "qvel", "ctrl", "xpos", "xquat", "xmat", "site_xpos", "site_xm
 class TaskEnv(BaseRobotEnv):
     """A registered task on MuJoCo. Observations are float32, images uint8 (H, W, 3).
 
-    The task's pure functions run jitted on a copy of MuJoCo's data; the hooks read what they returned.
+    The task's pure functions run jitted on a copy of MuJoCo's data, on the CPU like MuJoCo itself: everything of an
+    episode follows its key there. The hooks read what they returned.
     """
 
     ramp_control = True
@@ -44,7 +48,6 @@ class TaskEnv(BaseRobotEnv):
     def __init__(self, config: SimConfig | None = None, render_mode: str | None = None) -> None:
         entry = find_task(self.task_name)
         config = build_config(config, entry.config_cls, {})
-        config.xml_path = config.xml_path or entry.xml_path
         self._entry = entry
         self._task: Any = None
         self._viewed: Any = None
@@ -58,7 +61,7 @@ class TaskEnv(BaseRobotEnv):
         standard = type(self).__mro__[
             [cls.__module__.startswith("simscaleai_jax.") for cls in type(self).__mro__].index(True)
         ]
-        if any(getattr(type(self), hook) is not getattr(standard, hook) for hook in HOOKS):
+        if any(getattr(type(self), hook) is not getattr(standard, hook) for hook in (*HOOKS, *INTERNAL_HOOKS)):
             return None
         return make_functional_env(self.task_name, self.config)
 
@@ -85,11 +88,19 @@ class TaskEnv(BaseRobotEnv):
     def _build_action_space(self) -> spaces.Space:
         return spaces.Box(-1.0, 1.0, (self.task.action_size,), np.float32)
 
+    def _xml_path(self) -> str:
+        return self.config.xml_path or self._entry.xml_path
+
+    def _apply_domain_randomization(self, rng: np.random.Generator) -> None:
+        """Draw this episode's model fields and put them into the model; the nominal ones are kept aside."""
+        from simscaleai_jax.sim.randomization import apply_to_host
+
+        self.overrides = self._draw_overrides(self._key(rng))
+        apply_to_host(self.model, self._nominal, self.overrides)
+
     def _reset_task(self, rng: np.random.Generator) -> None:
         """Draw a start and a goal and put them into MuJoCo's data."""
-        key = self._episode_key if self._episode_key is not None else jax.random.key(int(rng.integers(2**32)))
-        self.overrides, start, self.task_state = self._sample(key)
-        self._apply_overrides()
+        start, self.task_state = self._sample(self._key(rng), self.overrides)
         self.data.qpos[:], self.data.ctrl[:] = np.asarray(start.qpos), np.asarray(start.ctrl)
         self.data.mocap_pos[:], self.data.mocap_quat[:] = np.asarray(start.mocap_pos), np.asarray(start.mocap_quat)
 
@@ -98,7 +109,15 @@ class TaskEnv(BaseRobotEnv):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Start an episode; `options={"key": key}` plays the functional environment's episode of that PRNG key."""
         self._episode_key = (options or {}).get("key")
+        self.overrides = {}
         return super().reset(seed=seed, options=options)
+
+    def _key(self, rng: np.random.Generator) -> Any:
+        """The key of this episode, drawn when it is first asked for."""
+        if self._episode_key is None:
+            self._episode_key = jax.random.key(int(rng.integers(2**32)))
+        self._episode_key = jax.device_put(self._episode_key, _host_device())
+        return self._episode_key
 
     def _apply_action(self, action: np.ndarray) -> None:
         self.data.ctrl[:] = np.asarray(self._control(self._read_data(action), self.task_state))
@@ -131,9 +150,11 @@ class TaskEnv(BaseRobotEnv):
         self._evaluate(action, self._observe_step)
 
     def _evaluate(self, action: np.ndarray, observe: Any) -> None:
-        self.task_state, values = observe(self._read_data(action), self.task_state)
+        """Observe; a state that is not finite ends the episode with zero reward and a zero observation."""
+        vector = self._read_data(action)
+        self.task_state, values = observe(vector, self.task_state)
         self._values = np.array(values)
-        if not np.isfinite(self._values).all():
+        if not math.isfinite(vector.sum() + self._values.sum()):
             self._values = np.zeros_like(self._values)
             self._values[self._layout["terminated"]["terminated"][0]] = 1.0
 
@@ -149,16 +170,9 @@ class TaskEnv(BaseRobotEnv):
         left = (self.config.max_episode_steps - self.step_count,)
         return np.concatenate((*self._views, left, action), dtype=np.float32, casting="same_kind")
 
-    def _apply_overrides(self) -> None:
-        """Put this episode's randomized fields into the model; the nominal ones are kept aside."""
-        if not self.overrides:
-            return
-        from simscaleai_jax.sim.randomization import apply_to_host
-
-        apply_to_host(self.model, self._nominal, self.overrides)
-
     def _compile(self) -> None:
         """Wrap the task's functions for host data; compilation itself waits for the first call."""
+        compile_cache.enable()
         task, robot = self._task, self._task.robot
         shapes = {field: np.shape(getattr(self.data, field)) for field in FIELDS}
 
@@ -192,25 +206,35 @@ class TaskEnv(BaseRobotEnv):
             task_state = task.update(snapshot, task_state, action)
             return task_state, _pack(observe(snapshot, task_state, left, action))
 
+        # The episode's key is split as in the functional environment, which therefore draws the same episode from it.
+        def draw(key):
+            if not self.config.domain_randomization:
+                return {}
+            from simscaleai_jax.sim.randomization import draw as draw_overrides
+
+            return draw_overrides(jax.random.split(key)[0], self.config.randomization, self._nominal)
+
+        def sample(key, overrides):
+            return task.sample(jax.random.split(key)[1], overrides)
+
         def shapes_of(vector, key):
             snapshot, *rest = unpack(vector)
-            return observe(snapshot, self._draw(key)[2], *rest)
+            return observe(snapshot, sample(key, draw(key))[1], *rest)
 
         self._episode_key = None
-        self._sample, self._control = jax.jit(self._draw), jax.jit(control)
+        self._draw_overrides, self._sample = jax.jit(draw), jax.jit(sample)
+        self._control = jax.jit(control, keep_unused=True)  # the task state says on which device, used or not
         self._observe_reset, self._observe_step = jax.jit(observe_reset), jax.jit(observe_step)
         vector = self._read_data(np.zeros(task.action_size, np.float32))
         self._layout, self._kinds = _unpacking(shapes_of, vector, jax.random.key(0))
 
-    def _draw(self, key: Any) -> Any:
-        """Overrides, start and task state of an episode, exactly as the functional environment draws them."""
-        key_model, key_task = jax.random.split(key)
-        overrides = {}
-        if self.config.domain_randomization:
-            from simscaleai_jax.sim.randomization import draw
 
-            overrides = draw(key_model, self.config.randomization, self._nominal)
-        return overrides, *self._task.sample(key_task, overrides)
+def _host_device() -> Any:
+    """The CPU; None, which is JAX's default device, where this process keeps JAX from it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def _pack(tree: dict[str, dict[str, Any]]) -> jax.Array:

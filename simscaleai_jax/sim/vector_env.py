@@ -37,7 +37,11 @@ class BatchedVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start every copy anew; seed 0 is a seed, None draws from the environment's own generator."""
+        """Start every copy anew; seed 0 is a seed. None takes the config's seed the first time, if it has one, and
+        else draws from the environment's own generator.
+        """
+        if seed is None and self._state is None:
+            seed = self.batched.functional.config.seed
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
