@@ -114,7 +114,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def resolve(path: str | Path) -> Path:
-    """The checkpoint that `path` means: itself; for a run's folder its best, else its latest, else its newest whole one."""
+    """The checkpoint that `path` means: itself; for the folder of a run its best, latest or newest whole one."""
     path = Path(path).absolute()
     if not path.exists():
         near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -83,13 +83,20 @@ class MetricsFile:
     """A callback that appends every update's numbers to a JSON-lines file; numbers that are not finite become null."""
 
     def __init__(self, path: str | Path, done_steps: int = 0) -> None:
-        """Keeps the rows up to `done_steps`: a run that was killed has written some after its last checkpoint."""
+        """Keeps the rows up to `done_steps`: a run that was killed has written some after its last checkpoint.
+
+        Nothing is touched before the first row comes, so that training that is refused costs an earlier run nothing.
+        """
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in _read_rows(self.path) if row["total_steps"] <= done_steps]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._done_steps = done_steps
+        self._is_cut = False
 
     def __call__(self, agent: Any, row: Mapping[str, float]) -> None:
+        if not self._is_cut:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [row for row in _read_rows(self.path) if row["total_steps"] <= self._done_steps]
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            self._is_cut = True
         finite = {name: number if math.isfinite(number) else None for name, number in row.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(finite) + "\n")

@@ -1,12 +1,14 @@
 """Foreign gymnasium environments: the Python loop, in every autoreset mode, and plain evaluation."""
 
 import gymnasium as gym
+import jax
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy, takes_key
+from simscaleai_jax.rl.ppo.buffer import RolloutBuffer
 from simscaleai_jax.rl.ppo.normalize import normalize
 
 from .conftest import SMALL
@@ -59,6 +61,34 @@ def test_the_loop_learns_on_foreign_environments(make):
     assert float(agent.network(last)[1]) > 1.5, (
         "bootstrapped over the time limit 1 / (1 - 0.5); cut there it would be 1"
     )
+
+
+def test_the_loop_runs_on_two_devices_and_mixes_by_seed_and_update(monkeypatch):
+    seeds, order = [], RolloutBuffer.shuffle_from
+    monkeypatch.setattr(RolloutBuffer, "shuffle_from", lambda self, seed: seeds.append(seed) or order(self, seed))
+    env = vector(AutoresetMode.SAME_STEP)
+    config = PPOConfig(**SMALL | {"n_steps": 24, "total_timesteps": 24, "num_devices": 2, "seed": 7})
+    agent = PPOAgent.for_env(env, config, "cpu")
+    history = agent.train(env, progress=False)
+    assert np.isfinite(history["policy_loss"]).all()
+    assert all(len(leaf.sharding.device_set) == 2 for leaf in jax.tree.leaves(agent.state.params))
+    agent.train(env, progress=False, total_timesteps=48)
+    assert [seed for seed in seeds if seed != 0] == [(7, 0), (7, 1)], "a second call goes on, it does not start again"
+
+
+def test_the_order_of_transitions_follows_from_the_seed():
+    buffer = RolloutBuffer(16, 1, 1)
+    for t in range(16):
+        buffer.add([t], [0.0], 0.0, False, 0.0, 0.0)
+
+    def order(seed):
+        buffer.shuffle_from(seed)
+        return [int(row) for batch in buffer.get_batches(4) for row in batch["obs"][:, 0]]
+
+    orders = [order(seed) for seed in ((7, 0), (7, 1), (8, 0))]
+    assert order((7, 0)) == orders[0]
+    assert len({tuple(rows) for rows in orders}) == 3
+    assert all(sorted(rows) == list(range(16)) for rows in orders)
 
 
 def test_what_the_loop_cannot_do_is_refused():

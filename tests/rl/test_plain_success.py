@@ -17,8 +17,8 @@ CONFIG = PPOConfig(
 class EasedProbe:
     """Every step is an episode; the first `eased` environments are assisted and succeed, the others fail."""
 
-    def __init__(self, eased):
-        self.inner, self.eased = PROBES["constant reward"], eased
+    def __init__(self, eased, info=None):
+        self.inner, self.eased, self.info = PROBES["constant reward"], eased, info or {}
         self.observation_spec, self.action_size = self.inner.observation_spec, self.inner.action_size
         self.max_episode_steps = self.inner.max_episode_steps
 
@@ -30,7 +30,7 @@ class EasedProbe:
 
     def _mark(self, state):
         eased = jnp.arange(len(state.reward)) < self.eased
-        return state.replace(info=state.info | {"success": eased, "assisted": eased})
+        return state.replace(info=state.info | {"success": eased, "assisted": eased} | self.info)
 
 
 @pytest.mark.parametrize(("eased", "all_episodes", "plain"), [(0, 0.0, 0.0), (4, 0.25, 0.0), (16, 1.0, math.nan)])
@@ -39,6 +39,13 @@ def test_eased_starts_do_not_count_as_plain(eased, all_episodes, plain):
     history = PPOAgent.for_env(env, CONFIG, "cpu").train(env, progress=False)
     assert history["success_rate"] == [all_episodes]
     assert history["plain_success_rate"] == pytest.approx([plain], nan_ok=True)
+
+
+def test_lost_contacts_are_counted():
+    env = EasedProbe(0, {"overflow": jnp.arange(16) < 3})
+    history = PPOAgent.for_env(env, CONFIG, "cpu").train(env, progress=False)
+    assert history["overflow_count"] == [3 * 64 / 16]
+    assert history["nan_count"] == [0]
 
 
 def test_without_a_curriculum_both_are_the_same():

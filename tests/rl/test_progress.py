@@ -14,4 +14,7 @@ def test_rows_later_than_the_checkpoint_are_dropped_and_a_cut_one_too(tmp_path):
     again = MetricsFile(path, done_steps=20)
     again(None, {"total_steps": 30.0, "success_rate": 1.0})
     assert read_metrics(path) == {"total_steps": [10, 20, 30], "success_rate": [0, 0, 1]}
-    assert read_metrics(MetricsFile(path).path) == {}, "a new run starts anew"
+    anew = MetricsFile(path)
+    assert len(read_metrics(path)["total_steps"]) == 3, "nothing is lost before there is something new"
+    anew(None, {"total_steps": 10.0, "success_rate": 0.5})
+    assert read_metrics(path) == {"total_steps": [10], "success_rate": [0.5]}

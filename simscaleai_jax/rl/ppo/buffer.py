@@ -16,7 +16,14 @@ class RolloutBuffer:
     """
 
     def __init__(
-        self, n_steps: int, obs_dim: int, action_dim: int, device: str = "cpu", *, num_envs: int = 1, seed: int = 0
+        self,
+        n_steps: int,
+        obs_dim: int,
+        action_dim: int,
+        device: str | jax.sharding.Sharding = "cpu",
+        *,
+        num_envs: int = 1,
+        seed: int = 0,
     ) -> None:
         """Allocates the arrays.
 
@@ -24,13 +31,13 @@ class RolloutBuffer:
           n_steps: steps T of every environment.
           obs_dim: length of the state vector.
           action_dim: length of an action.
-          device: where `get_batches` puts its arrays.
+          device: where `get_batches` puts its arrays: a device string, or a sharding.
           num_envs: environments N.
           seed: of the order in which `get_batches` mixes transitions.
         """
         self.n_steps, self.num_envs = n_steps, num_envs
-        self._device = pick_devices(device, 1)[0]
-        self._random = np.random.default_rng(seed)
+        self._device = pick_devices(device, 1)[0] if isinstance(device, str) else device
+        self.shuffle_from(seed)
         self.obs = np.zeros((n_steps, num_envs, obs_dim), np.float32)
         self.actions = np.zeros((n_steps, num_envs, action_dim), np.float32)
         names = ("rewards", "log_probs", "values", "bootstrap", "advantages", "returns")
@@ -109,6 +116,10 @@ class RolloutBuffer:
         for start in range(0, len(chosen), batch_size):
             rows = chosen[start : start + batch_size]
             yield {name: jax.device_put(values[rows], self._device) for name, values in flat.items()}
+
+    def shuffle_from(self, seed: int | tuple[int, ...]) -> None:
+        """Makes the order in which `get_batches` mixes transitions follow from `seed` from here on."""
+        self._random = np.random.default_rng(seed)
 
     def reset(self) -> None:
         """Forgets the stored steps."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simscaleai_jax.core import sharding
 from simscaleai_jax.core.observations import state_vector
 from simscaleai_jax.rl.ppo.buffer import RolloutBuffer
 from simscaleai_jax.rl.ppo.config import PPOConfig
@@ -37,7 +38,9 @@ def train_plain(agent: "PPOAgent", env: Any, log: "TrainingLog", callbacks: Sequ
         nearest = max(1, config.n_steps // envs.num_envs) * envs.num_envs
         raise ValueError(f"n_steps={config.n_steps} is no multiple of the {envs.num_envs} environments; use {nearest}.")
     sizes = agent.model_kwargs["obs_dim"], agent.model_kwargs["action_dim"]
-    loop = _Loop(agent, envs, RolloutBuffer(config.n_steps // envs.num_envs, *sizes, num_envs=envs.num_envs))
+    where = sharding.replicated(agent.mesh)
+    buffer = RolloutBuffer(config.n_steps // envs.num_envs, *sizes, device=where, num_envs=envs.num_envs)
+    loop = _Loop(agent, envs, buffer)
     is_going_on = True
     while int(agent.state.update) < config.num_updates and is_going_on:
         log.start_timer()
@@ -73,6 +76,7 @@ class _Loop:
     def update(self) -> dict[str, float]:
         """Collects a rollout and learns from it: the numbers to report."""
         agent, config = self.agent, self.agent.config
+        self.buffer.shuffle_from((config.seed % 2**32, int(agent.state.update)))
         finished = self._collect()
         self._scale_rewards()
         last_value = self._value(self.obs, 0)
@@ -94,6 +98,7 @@ class _Loop:
             "plain_success_rate": float(episodes.success),
             "episodes": len(finished),
             "nan_count": 0,
+            "overflow_count": 0,
             "action_std": float(jnp.exp(agent.state.params["actor_log_std"]).mean()),
         }
 

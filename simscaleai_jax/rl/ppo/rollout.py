@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.observations import image_keys, state_vector
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
@@ -32,6 +33,7 @@ class Rollout(struct.PyTreeNode):
       success: the step's info["success"].
       assisted: the step's info["assisted"], where the environment eases some starts; else False.
       nan: the step's environment was not finite.
+      overflow: a full buffer may have cost the step contacts, where the environment says so; else False.
       episode_return: undiscounted return of the episode so far.
       episode_length: its length so far.
     """
@@ -47,14 +49,20 @@ class Rollout(struct.PyTreeNode):
     success: Any
     assisted: Any
     nan: Any
+    overflow: Any
     episode_return: Any
     episode_length: Any
 
 
 def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
-    """What the network sees of an observation (dict, or an array that is the state itself)."""
+    """What the network sees of an observation (dict, or an array that is the state itself).
+
+    Raises:
+      ValueError: a key of the actor or critic that the observation lacks.
+    """
     if not isinstance(obs, Mapping):
         return {"state": obs}
+    check_names("observation key of the policy", [*config.actor_keys, *config.critic_keys], obs)
     inputs = {"state": state_vector({key: obs[key] for key in config.actor_keys} or obs)}
     if config.critic_keys:
         inputs["critic"] = state_vector({key: obs[key] for key in config.critic_keys})
@@ -104,6 +112,7 @@ def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids
             success=after.info["success"],
             assisted=after.info.get("assisted", jnp.zeros_like(after.terminated)),
             nan=after.info["nan"],
+            overflow=after.info.get("overflow", jnp.zeros_like(after.terminated)),
             episode_return=after.episode_return,
             episode_length=after.episode_length,
         )

@@ -17,7 +17,7 @@ ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the train
 METRICS = (
     "episode_reward", "episode_length", "success_rate", "plain_success_rate", "episodes", "policy_loss", "value_loss",
     "entropy", "approx_kl", "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std",
-    "nan_count",
+    "nan_count", "overflow_count",
 )  # fmt: skip
 
 

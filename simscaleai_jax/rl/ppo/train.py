@@ -100,7 +100,7 @@ def record(
     done = (rollout.terminated | rollout.truncated).astype(jnp.float32)
     numbers = (jnp.ones_like(done), rollout.episode_return, rollout.episode_length, rollout.success)
     plain = done * ~rollout.assisted
-    extra = [rollout.nan.sum(), plain.sum(), (plain * rollout.success).sum()]
+    extra = [rollout.nan.sum(), plain.sum(), (plain * rollout.success).sum(), rollout.overflow.sum()]
     sums = jnp.stack([(done * number).sum() for number in numbers] + [number.astype(jnp.float32) for number in extra])
     sums = sums if axis_name is None else jax.lax.psum(sums, axis_name)
     means = sums[1:4] / jnp.maximum(sums[0], 1.0)
@@ -116,6 +116,7 @@ def record(
         "plain_success_rate": sums[6] / sums[5],  # NaN where no episode with a plain start ended
         "episodes": sums[0],
         "nan_count": sums[4],
+        "overflow_count": sums[7],
         "action_std": jnp.exp(state.params["actor_log_std"]).mean(),
     }
     return state.replace(normalizer=normalizer, episodes=episodes), metrics

@@ -1,6 +1,7 @@
 """`simscale rl`: train a policy with PPO."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,20 +115,22 @@ def train(options: RLOptions) -> dict[str, list[float]]:
     from simscaleai_jax.core.checkpoint_series import CheckpointSeries
     from simscaleai_jax.rl.agents.ppo import PPOAgent
     from simscaleai_jax.rl.curves import plot_learning_curve
+    from simscaleai_jax.rl.ppo.config import make_layout
     from simscaleai_jax.rl.progress import MetricsFile, read_metrics
 
     env = make_training_env(options)
     config = PPOConfig(**{field.name: getattr(options.ppo, field.name) for field in dataclasses.fields(PPOConfig)})
     agent = PPOAgent.for_env(env, config, options.device)
+    make_layout(config, agent.mesh.size)  # sizes that do not divide are refused before the folder is touched
     agent.env_record = {"name": options.env_name}
     folder = Path(options.save_path or f"checkpoints/ppo_{options.env_name}")
     is_main = distributed.is_main()
+    _open_run(agent, folder, options.resume)
     with CheckpointSeries(folder) as series, preemption.PreemptionWatch() as watch:
-        if options.resume:
-            _resume(agent, series)
         saver = _saver(series, config, options.num_checkpoints, watch)
         metrics = MetricsFile(folder / "metrics.jsonl", agent.total_steps) if is_main else None
-        history = agent.train(env, callbacks=[metrics, saver] if metrics else [saver], progress=is_main)
+        callbacks = [metrics, _warner(), saver] if metrics else [saver]
+        history = agent.train(env, callbacks=callbacks, progress=is_main)
     distributed.barrier("finish", PEER_SECONDS)
     if agent.total_steps < config.num_updates * config.n_steps:
         raise preemption.stop(f"{agent.total_steps:,} steps in {folder}", "with --resume ")
@@ -157,14 +160,38 @@ def make_training_env(options: RLOptions) -> Any:
     return make_batched_env(options.env_name, cameras=cameras, **settings)
 
 
-def _resume(agent: Any, series: Any) -> None:
+def _open_run(agent: Any, folder: Path, is_resumed: bool) -> None:
+    """Loads the newest checkpoint with --resume; without it, refuses a folder that has checkpoints."""
     from simscaleai_jax.core import distributed
+    from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 
-    latest = series.latest() if distributed.is_main() else None
+    latest = None
+    if distributed.is_main() and folder.is_dir():
+        with CheckpointSeries(folder) as series:
+            latest = series.latest()
     step = distributed.agree(-1 if latest is None else int(latest.name.removeprefix("step_")))
-    if step < 0:
-        raise FileNotFoundError(f"--resume: {series.folder} holds no complete checkpoint.")
-    agent.load(str(series.folder / f"step_{step:09d}"))
+    if is_resumed and step < 0:
+        raise FileNotFoundError(f"--resume: {folder} holds no complete checkpoint.")
+    if is_resumed:
+        agent.load(str(folder / f"step_{step:09d}"))
+    elif step >= 0:
+        raise ValueError(f"{folder} holds a run of {step:,} steps; go on with --resume or take another --save-path.")
+
+
+def _warner() -> Callable[[Any, dict[str, float]], None]:
+    """A callback that says once that a full buffer has cost contacts."""
+    warned: list[float] = []
+
+    def warn(agent: Any, row: dict[str, float]) -> None:
+        if row["overflow_count"] > 0 and not warned:
+            warned.append(row["total_steps"])
+            print(
+                f"simscale rl: {row['overflow_count']:,.0f} of the {agent.config.n_steps:,} steps of an update lost "
+                "contacts, because a buffer of the physics was full (overflow_count in metrics.jsonl).",
+                file=sys.stderr,
+            )
+
+    return warn
 
 
 def _saver(series: Any, config: PPOConfig, count: int, watch: Any) -> Callable[[Any, dict[str, float]], bool]:
@@ -183,7 +210,8 @@ def _saver(series: Any, config: PPOConfig, count: int, watch: Any) -> Callable[[
         if is_current and (passed or is_stopped):
             passed.clear()
             due.difference_update([steps for steps in due if steps <= agent.total_steps])
-            metric = row["success_rate"] if math.isfinite(row["success_rate"]) else None
+            success = row["plain_success_rate"]  # a curriculum's eased starts say nothing about the task
+            metric = success if math.isfinite(success) else None
             series.save(agent.total_steps, agent.state, make_manifest(agent), metric)
         return not is_stopped
 
