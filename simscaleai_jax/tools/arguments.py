@@ -44,6 +44,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     Console().print(table)
 
 
+def recorded_env(record: Mapping[str, Any], chosen: str | None) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the environment that a checkpoint belongs to; none of its settings for another one.
+
+    Args:
+      record: the manifest's `env`.
+      chosen: the value of --env-name.
+    Raises:
+      ValueError: neither names an environment.
+    """
+    recorded = record.get("name")
+    name = chosen or recorded
+    if not name:
+        raise ValueError("The checkpoint names no environment; give --env-name.")
+    return name, dict(record.get("config") or {}) if recorded in (None, name) else {}
+
+
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}

@@ -12,11 +12,12 @@ import numpy as np
 
 
 def play_live(
-    env_name: str, num_episodes: int, max_steps: int, seed: int, checkpoint: str | None = None
-) -> list[float]:
-    """Plays episodes in MuJoCo's viewer at the speed of the robot's clock; returns their returns.
+    env_name: str | None, num_episodes: int, max_steps: int | None, seed: int, checkpoint: str | None = None
+) -> tuple[str, list[float]]:
+    """Plays episodes in MuJoCo's viewer at the speed of the robot's clock: (name of the environment, returns).
 
-    Actions are random, or a checkpoint's.
+    Actions are random, or a checkpoint's, which then also says which environment it is and how long its episodes are
+    where `env_name` and `max_steps` are None.
 
     Raises:
       ValueError: unknown environment, a count below 1, or no display to show a window on.
@@ -24,15 +25,17 @@ def play_live(
     from simscaleai_jax.sim import make_env
 
     for label, value in (("--n-episodes", num_episodes), ("--max-steps", max_steps)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{label} must be at least 1, got {value}")
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ValueError("viz-live shows a window and found no display; viz-env --save FILE draws frames without one")
-    settings, begin = _policy(checkpoint)
-    env = make_env(env_name, render_mode="human", max_episode_steps=max_steps, **settings)
+    name, settings, begin = _policy(checkpoint, env_name)
+    if max_steps is not None:
+        settings["max_episode_steps"] = max_steps
+    env = make_env(name, render_mode="human", **settings)
     try:
         env.action_space.seed(seed)
-        return [_episode(env, begin, seed + number) for number in range(num_episodes)]
+        return name, [_episode(env, begin, seed + number) for number in range(num_episodes)]
     finally:
         env.close()
 
@@ -58,19 +61,20 @@ def write_episode_video(path: str | Path, episode: int, save: str | Path) -> Pat
     return write_video(save, frames)
 
 
-def _policy(checkpoint: str | None) -> tuple[dict[str, Any], Any]:
-    """Settings of the environment and `begin(env) -> act(obs)` for one episode."""
+def _policy(checkpoint: str | None, env_name: str | None) -> tuple[str, dict[str, Any], Any]:
+    """Name and settings of the environment, and `begin(env) -> act(obs)` for one episode."""
     if checkpoint is None:
-        return {"cameras": []}, lambda env: lambda obs: env.action_space.sample()
+        return env_name or "reach", {"cameras": []}, lambda env: lambda obs: env.action_space.sample()
     import jax
 
     from simscaleai_jax.core.checkpoint import read_manifest
     from simscaleai_jax.policy import load_policy
     from simscaleai_jax.rl.evaluator import PlannedEpisode
+    from simscaleai_jax.tools.arguments import recorded_env
 
+    name, settings = recorded_env(read_manifest(checkpoint).env, env_name)
     policy, keys = load_policy(checkpoint), map(partial(jax.random.fold_in, jax.random.key(0)), itertools.count())
-    settings = dict(read_manifest(checkpoint).env.get("config", {})) | {"impl": "c"}
-    return {"cameras": [], **settings}, lambda env: PlannedEpisode(policy, keys)
+    return name, {"cameras": [], **settings, "impl": "c"}, lambda env: PlannedEpisode(policy, keys)
 
 
 def _episode(env: Any, begin: Any, seed: int) -> float:

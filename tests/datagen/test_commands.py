@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib import image as images
 
+from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.tools import viz_dataset
 from simscaleai_jax.tools.cli import main
 from simscaleai_jax.tools.commands import datagen
@@ -103,7 +104,7 @@ def test_merge_and_export_commands(path, tmp_path, capsys):
     assert "has episodes 0 to 3, not 9" in capsys.readouterr().err
 
 
-def test_datagen_passes_every_option_on(monkeypatch, capsys):
+def test_datagen_passes_every_option_on(monkeypatch, capsys, tmp_path):
     seen = {}
 
     def fake(*args, **options):
@@ -124,6 +125,17 @@ def test_datagen_passes_every_option_on(monkeypatch, capsys):
     assert (seen["num_envs"], seen["shards"], seen["only_success"], seen["dt"]) == (3, 2, True, 0.01)
     assert (seen["noise"].std, seen["with_next_obs"], seen["policy"]) == (0.2, True, None)
     assert "simscale merge x.h5 a b" in capsys.readouterr().out
-    assert main(["datagen", "--checkpoint", "run"]) == 0
-    assert seen["args"][3] == "policy"
-    assert (seen["policy"], seen["policy_name"], seen["noise"]) == ("policy of run", "run", None)
+    assert seen["env_options"] == {}
+    task = {"relative_observations": True}
+    config = {"dt": 0.005, "max_episode_steps": 50, "domain_randomization": True, "cameras": ["front_cam"]}
+    run, env = str(tmp_path / "run"), {"name": "pick_place", "config": config | {"task": task}}
+    save(run, {"a": np.zeros(1)}, Manifest("ppo", "actor_critic", env=env))
+    assert main(["datagen", "--checkpoint", run]) == 0
+    assert seen["args"] == ("pick_place", 100, "data/dataset.h5", "policy", True, 50, 42)
+    assert (seen["dt"], seen["cameras"], seen["env_options"]) == (0.005, ["front_cam"], {"task": task})
+    assert (seen["policy"], seen["policy_name"], seen["noise"]) == (f"policy of {run}", run, None)
+    assert main(["datagen", "--checkpoint", run, "--dt", "0.01", "--max-steps", "9", "--cameras", "wrist_cam"]) == 0
+    assert (seen["args"][5], seen["dt"], seen["cameras"][0]["name"]) == (9, 0.01, "wrist_cam")
+    assert main(["datagen", "--checkpoint", run, "--env-name", "reach"]) == 0
+    assert seen["args"] == ("reach", 100, "data/dataset.h5", "policy", False, 200, 42)
+    assert (seen["dt"], seen["env_options"]) == (None, {})

@@ -9,6 +9,8 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
+from simscaleai_jax.core.checkpoint import Manifest, save
+from simscaleai_jax.core.policy import Policy
 from simscaleai_jax.sim import make_env
 from simscaleai_jax.tools import cli, viz_env, viz_live
 
@@ -67,9 +69,25 @@ class FakeViewer:
 def test_viz_live_shows_every_step(monkeypatch, capsys):
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(mujoco.viewer, "launch_passive", lambda model, data: FakeViewer())
+    FakeViewer.synced = FakeViewer.closed = 0
     assert cli.main(["viz-live", "--n-episodes", "2", "--max-steps", "3"]) == 0
     assert (FakeViewer.synced, FakeViewer.closed) == (2 * (1 + 3), 1)
     assert "Episodes of reach" in capsys.readouterr().out
+
+
+def test_viz_live_plays_a_checkpoint_in_its_own_environment(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(mujoco.viewer, "launch_passive", lambda model, data: FakeViewer())
+    policy = Policy(lambda params, obs, key: np.ones((1, 4), np.float32), (), 4)
+    monkeypatch.setattr("simscaleai_jax.policy.load_policy", lambda path: policy)
+    config = {"max_episode_steps": 2, "dt": 0.01, "cameras": []}
+    manifest = Manifest(kind="ppo", model_name="actor_critic", env={"name": "pick_place", "config": config})
+    save(tmp_path / "done", {"a": np.zeros(1)}, manifest)
+    for options, steps in (((), 2), (("--max-steps", "1"), 1)):
+        FakeViewer.synced = 0
+        assert cli.main(["viz-live", "--checkpoint", str(tmp_path / "done"), "--n-episodes", "1", *options]) == 0
+        assert FakeViewer.synced == 1 + steps
+        assert "pick_place" in capsys.readouterr().out
 
 
 def test_viz_live_without_a_display_says_what_to_do(monkeypatch, capsys):

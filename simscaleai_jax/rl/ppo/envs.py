@@ -127,6 +127,7 @@ def env_record(env: Any, name: str | None = None) -> dict[str, Any]:
     name = getattr(env, "task_name", None) or name
     for inner in ("batched", "functional"):
         env = getattr(env, inner, env)
+    name = name or getattr(getattr(env, "task", None), "name", None)
     config = getattr(env, "config", None)
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return {} if name is None else {"name": name, "config": {}}

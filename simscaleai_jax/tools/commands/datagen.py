@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.core.checkpoint import read_manifest
+from simscaleai_jax.tools.arguments import given, parse, print_table, recorded_env
 
 DESCRIPTION = """Play episodes on the device and write them to HDF5 (robomimic's layout).
 
@@ -24,17 +25,17 @@ class DatagenOptions:
     """Options of `simscale datagen`.
 
     Attributes:
-      env_name: environment (see simscale list-envs).
+      env_name: environment (see simscale list-envs); default: the checkpoint's, else reach.
       n_episodes: episodes to write.
       output: HDF5 file.
       policy: "random" or "scripted".
-      checkpoint: let the policy of this checkpoint act instead.
-      randomize: draw a new model for every episode.
-      max_steps: time limit in control steps.
+      checkpoint: let the policy of this checkpoint act instead, in the environment that it was trained on.
+      randomize: draw a new model for every episode, as is done without it for a checkpoint that was trained so.
+      max_steps: time limit in control steps; default: the checkpoint's, else 200.
       seed: of everything random.
       num_envs: episodes played at a time; default: at most 128.
-      dt: seconds per physics step; default: the environment's own.
-      cameras: cameras whose images are stored.
+      dt: seconds per physics step; default: the checkpoint's, else the environment's own.
+      cameras: cameras whose images are stored; default: the checkpoint's, else none.
       image_size: side of the images in pixels.
       only_success: play an episode again until it succeeds.
       shards: files to split the run into; default: one per process.
@@ -44,13 +45,13 @@ class DatagenOptions:
       valid_fraction: share of episodes in the mask "valid".
     """
 
-    env_name: str = "reach"
+    env_name: str | None = None
     n_episodes: int = 100
     output: str = "data/dataset.h5"
     policy: str = "random"
     checkpoint: str | None = None
     randomize: bool = False
-    max_steps: int = 200
+    max_steps: int | None = None
     seed: int = 42
     num_envs: int | None = None
     dt: float | None = None
@@ -67,9 +68,10 @@ class DatagenOptions:
 def main(argv: list[str]) -> None:
     """Parses the options, generates, prints a table."""
     options = parse(DatagenOptions, argv, "datagen", DESCRIPTION)
-    summary = generate(options)
-    rows = [(name, value) for name, value in summary.items() if name != "paths"]
-    print_table(f"Demonstrations of {options.env_name}", ("result", "value"), [(n, _shown(v)) for n, v in rows])
+    name, settings = env_settings(options)
+    summary = generate(options, name, settings)
+    rows = [(result, _shown(value)) for result, value in summary.items() if result != "paths"]
+    print_table(f"Demonstrations of {name}", ("result", "value"), rows)
     if len(summary["paths"]) > 1:
         print(
             f"{len(summary['paths'])} shards; join them with:",
@@ -77,7 +79,23 @@ def main(argv: list[str]) -> None:
         )
 
 
-def generate(options: DatagenOptions) -> dict[str, Any]:
+def env_settings(options: DatagenOptions) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the environment: the options given, over the checkpoint's record, over the defaults."""
+    name, recorded = options.env_name or "reach", {}
+    if options.checkpoint:
+        name, recorded = recorded_env(read_manifest(options.checkpoint).env, options.env_name)
+    size = {"width": options.image_size, "height": options.image_size}
+    chosen = {
+        "dt": options.dt,
+        "max_episode_steps": options.max_steps,
+        "domain_randomization": options.randomize or None,
+        "cameras": [{"name": camera, **size} for camera in options.cameras] or None,
+    }
+    defaults = {"dt": None, "max_episode_steps": 200, "domain_randomization": False, "cameras": []}
+    return name, defaults | recorded | given(chosen)
+
+
+def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Runs `generate_dataset` under a progress bar."""
     from rich.progress import (
         BarColumn,
@@ -92,7 +110,7 @@ def generate(options: DatagenOptions) -> dict[str, Any]:
     from simscaleai_jax.datagen.noise import NoiseConfig
 
     policy = load_policy(options.checkpoint) if options.checkpoint else None
-    size = {"width": options.image_size, "height": options.image_size}
+    rest = dict(settings)
     noise = NoiseConfig(options.noise_std, options.noise_probability)
     columns = (
         TextColumn("{task.description}"),
@@ -104,16 +122,17 @@ def generate(options: DatagenOptions) -> dict[str, Any]:
     with Progress(*columns) as progress:
         bar = progress.add_task("episodes (compiling first)", total=options.n_episodes)
         return generate_dataset(
-            options.env_name,
+            name,
             options.n_episodes,
             options.output,
             "policy" if policy else options.policy,
-            options.randomize,
-            options.max_steps,
+            rest.pop("domain_randomization"),
+            rest.pop("max_episode_steps"),
             options.seed,
             num_envs=options.num_envs,
-            dt=options.dt,
-            cameras=[{"name": name, **size} for name in options.cameras],
+            dt=rest.pop("dt"),
+            cameras=rest.pop("cameras"),
+            env_options=rest,
             only_success=options.only_success,
             shards=options.shards,
             noise=noise if options.noise_std else None,

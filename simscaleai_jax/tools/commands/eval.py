@@ -1,5 +1,6 @@
 """`simscale eval`: play fresh episodes with the policy of a checkpoint."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from simscaleai_jax.core.checkpoint import read_manifest
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
 
 DESCRIPTION = """Play fresh episodes with the policy of a checkpoint and print how often it succeeds.
 
@@ -66,7 +67,6 @@ def main(argv: list[str]) -> None:
     rows = [(name, *(result[name] for result in results.values())) for name in ROWS]
     print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *results), rows)
     if options.output:
-        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         Path(options.output).write_text(json.dumps(results, indent=1))
     if options.save_videos:
         print(f"Videos: {options.video_dir}")
@@ -76,9 +76,7 @@ def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
     """Results by physics ("MJX", "host"), each with its time step."""
     from simscaleai_jax.policy import load_policy
 
-    manifest = read_manifest(options.checkpoint)
-    name = options.env_name or manifest.env.get("name") or "reach"
-    settings = dict(manifest.env.get("config", {})) if name == manifest.env.get("name") else {}
+    name, settings = recorded_env(read_manifest(options.checkpoint).env, options.env_name)
     settings.setdefault("cameras", [])
     policy = load_policy(
         options.checkpoint,
@@ -86,51 +84,55 @@ def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
         execute_steps=options.execute_steps,
         ensemble=options.ensemble,
     )
-    on_host = settings | {"dt": options.host_dt, "impl": "c"}
-    results = {}
+    with contextlib.ExitStack() as stack:  # everything that can be refused is, before anything is played
+        envs = _make_envs(name, settings, options, stack)
+        if options.output:
+            _prepare(Path(options.output))
+        return _play(envs, policy, options)
+
+
+def _make_envs(
+    name: str, settings: dict[str, Any], options: EvalOptions, stack: contextlib.ExitStack
+) -> dict[str, Any]:
+    """The environments that are wanted: "MJX", "host", and "video" on the host in front of a camera."""
+    from simscaleai_jax.sim.factory import make_env, make_functional_env
+
+    envs: dict[str, Any] = {}
     if options.physics in ("both", "mjx"):
-        results["MJX"] = _on_mjx(name, settings, policy, options)
-    if options.physics in ("both", "host"):
-        results["host"] = _on_host(name, on_host, policy, options)
-    if options.save_videos:
-        film(name, on_host, policy, options)
+        envs["MJX"] = make_functional_env(name, **settings)
+    modes = {"host": "human" if options.render else None} if options.physics in ("both", "host") else {}
+    modes |= {"video": "rgb_array"} if options.save_videos else {}
+    for label, mode in modes.items():
+        envs[label] = make_env(name, mode, **settings | {"dt": options.host_dt, "impl": "c"})
+        stack.callback(envs[label].close)
+    return envs
+
+
+def _prepare(output: Path) -> None:
+    """Makes the folder of the results; an OSError where they cannot be written."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not output.exists()
+    with output.open("a"):
+        pass
+    if is_new:
+        output.unlink()
+
+
+def _play(envs: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, dict[str, float]]:
+    """Evaluates in each environment; the video's replays the first episodes of the host."""
+    from simscaleai_jax.rl.evaluator import evaluate_policy
+
+    results = {}
+    for label, env in envs.items():
+        env_config = env.config if label == "MJX" else env.unwrapped.config
+        config = _config(options, env_config)
+        config.on_host = label != "MJX"
+        if label == "video":
+            config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
+        result = evaluate_policy(env, policy, config)
+        if label != "video":
+            results[label] = result | {"dt": env_config.dt}
     return results
-
-
-def _on_mjx(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, float]:
-    from simscaleai_jax.rl.evaluator import evaluate_policy
-    from simscaleai_jax.sim.factory import make_functional_env
-
-    env = make_functional_env(name, **settings)
-    return evaluate_policy(env, policy, _config(options, env.config)) | {"dt": env.config.dt}
-
-
-def _on_host(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, float]:
-    from simscaleai_jax.rl.evaluator import evaluate_policy
-    from simscaleai_jax.sim.factory import make_env
-
-    env = make_env(name, render_mode="human" if options.render else None, **settings)
-    config = _config(options, env.unwrapped.config)
-    config.on_host = True
-    try:
-        return evaluate_policy(env, policy, config) | {"dt": options.host_dt}
-    finally:
-        env.close()
-
-
-def film(name: str, settings: dict[str, Any], policy: Any, options: EvalOptions) -> None:
-    """Plays the first episodes of the host's evaluation once more in front of a camera."""
-    from simscaleai_jax.rl.evaluator import evaluate_policy
-    from simscaleai_jax.sim.factory import make_env
-
-    env = make_env(name, "rgb_array", **settings)
-    config = _config(options, env.unwrapped.config)
-    config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
-    config.on_host = True
-    try:
-        evaluate_policy(env, policy, config)
-    finally:
-        env.close()
 
 
 def _config(options: EvalOptions, env_config: Any) -> Any:

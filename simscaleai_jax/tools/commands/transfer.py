@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from simscaleai_jax.core.checkpoint import read_manifest
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
 
 DESCRIPTION = """Play one policy under clean, light, default and heavy randomization, and under each parameter alone.
 
@@ -63,9 +63,7 @@ def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, 
     from simscaleai_jax.sim.factory import make_functional_env
 
     manifest = read_manifest(options.checkpoint)
-    trained_on = manifest.env.get("name")
-    name = options.env_name or trained_on or "reach"
-    settings = dict(manifest.env.get("config", {})) if name == trained_on else {}
+    name, settings = recorded_env(manifest.env, options.env_name)
     settings.setdefault("cameras", [])
     settings |= {"domain_randomization": False, "impl": "auto"}
     env = make_functional_env(name, **settings)

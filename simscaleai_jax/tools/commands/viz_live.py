@@ -16,16 +16,16 @@ class VizLiveOptions:
     """Options of `simscale viz-live`.
 
     Attributes:
-      env_name: environment (see simscale list-envs).
+      env_name: environment (see simscale list-envs); default: the checkpoint's, else reach.
       n_episodes: episodes to play.
-      max_steps: control steps after which an episode is cut.
+      max_steps: control steps after which an episode is cut; default: the environment's own limit.
       seed: of the first start; each further episode takes the next number.
       checkpoint: let this policy act; without it actions are random.
     """
 
-    env_name: str = "reach"
+    env_name: str | None = None
     n_episodes: int = 3
-    max_steps: int = 200
+    max_steps: int | None = None
     seed: int = 42
     checkpoint: str | None = None
 
@@ -35,5 +35,6 @@ def main(argv: list[str]) -> None:
     from simscaleai_jax.tools.viz_live import play_live
 
     options = parse(VizLiveOptions, argv, "viz-live", DESCRIPTION)
-    returns = play_live(options.env_name, options.n_episodes, options.max_steps, options.seed, options.checkpoint)
-    print_table(f"Episodes of {options.env_name}", ("episode", "return"), list(enumerate(returns)))
+    given = (options.env_name, options.n_episodes, options.max_steps, options.seed, options.checkpoint)
+    name, returns = play_live(*given)
+    print_table(f"Episodes of {name}", ("episode", "return"), list(enumerate(returns)))

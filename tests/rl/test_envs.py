@@ -1,0 +1,38 @@
+"""What a checkpoint records of its environment, and what a policy asks of an observation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import simscaleai_jax
+from simscaleai_jax.rl.agents.ppo import PPOConfig
+from simscaleai_jax.rl.ppo.envs import env_record
+from simscaleai_jax.rl.ppo.rollout import network_inputs
+from simscaleai_jax.sim.factory import make_batched_env, make_env, make_functional_env
+
+
+@pytest.mark.parametrize("make", [make_batched_env, make_functional_env])
+def test_an_environment_names_itself(make):
+    record = env_record(make("pick_place", cameras=[], dt=0.01))
+    assert record == {"name": "pick_place", "config": {"dt": 0.01, "cameras": []}}
+    assert env_record(make("reach", cameras=[]), "mine")["name"] == "mine", "a name that is given wins"
+
+
+def test_the_record_of_a_built_in_scene_holds_no_path_of_this_machine():
+    env = make_env("reach", cameras=[])
+    try:
+        record = env_record(env)
+    finally:
+        env.close()
+    assert record["name"] == "reach"
+    assert str(Path(simscaleai_jax.__file__).parent) not in json.dumps(record)
+
+
+def test_a_key_that_an_observation_lacks_is_named_with_the_nearest():
+    obs = {"ee_pos": np.zeros(3), "target_pos": np.zeros(3)}
+    for keys in ({"actor_keys": ("ee_pso",)}, {"actor_keys": ("ee_pos",), "critic_keys": ("ee_pso",)}):
+        with pytest.raises(ValueError, match=r"observation key of the policy 'ee_pso'\. Did you mean 'ee_pos'"):
+            network_inputs(obs, PPOConfig(**keys))
+    assert network_inputs(obs, PPOConfig(actor_keys=("ee_pos",)))["state"].shape == (3,)
