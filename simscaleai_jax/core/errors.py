@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class ExpectedError(RuntimeError):
+    """A failure that is no defect of the program: the command line tells it in one line, without a traceback."""
+
+
 def suggest(name: str, valid: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" (with its leading space) for the nearest name in `valid`, or "" when none is near.
 

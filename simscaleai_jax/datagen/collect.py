@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simscaleai_jax.core.demonstrations.layout import Episode
+from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.datagen.rollout import Chunk, Slots
 
 MAX_ATTEMPTS = 50
@@ -25,7 +26,7 @@ def play_episodes(
     The next chunk is on its way before the last one is fetched, so the host's work costs no device time.
 
     Raises:
-      RuntimeError: an episode failed `max_attempts` times although only successes are wanted.
+      ExpectedError: an episode broke, or failed although only successes are wanted, `max_attempts` times.
     """
     capacity = max(
         MIN_CAPACITY, 1 << max(len(numbers) - 1, 0).bit_length()
@@ -65,10 +66,17 @@ class Collector:
             if not chunk.retry[slot]:
                 yield number, _episode(pieces, chunk, slot, attempts)
             elif attempts >= self.max_attempts:
-                raise RuntimeError(
-                    f"Episode {number} failed {attempts} times in a row, and only successes are wanted; "
-                    "the policy does not solve this task often enough."
-                )
+                raise ExpectedError(f"Episode {number} {_why(bool(chunk.nan[slot]), attempts)}")
+
+
+def _why(is_nan: bool, attempts: int) -> str:
+    """Why an episode is given up, by what ended its last attempt."""
+    if is_nan:
+        return f"was played {attempts} times, and its state was not finite again; a smaller dt steadies the physics."
+    return (
+        f"failed {attempts} times in a row, and only successes are wanted; "
+        "the policy does not solve this task often enough."
+    )
 
 
 def _episode(pieces: list[dict[str, np.ndarray]], chunk: Chunk, slot: int, attempts: int) -> Episode:

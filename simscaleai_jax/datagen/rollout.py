@@ -53,6 +53,7 @@ class Chunk:
     done: Bool[Array, "B"]  # the slot's episode ended within the chunk
     success: Bool[Array, "B"]
     terminated: Bool[Array, "B"]
+    nan: Bool[Array, "B"]  # the state was not finite
     retry: Bool[Array, "B"]  # it will be played again with other randomness
     left: Bool[Array, ""]  # whether another chunk is needed
 
@@ -98,8 +99,8 @@ def make_chunk_fn(
         done = active & _ended(slots)
         retry = done & _retry(slots, only_success)
         left = (slots.cursor < num_todo) | (active & ~done).any() | retry.any()
-        info = slots.env.info["success"]
-        return slots, Chunk(records, valid, slots.episode, slots.attempt, done, info, slots.env.terminated, retry, left)
+        outcome = (slots.env.info["success"], slots.env.terminated, slots.env.info["nan"])
+        return slots, Chunk(records, valid, slots.episode, slots.attempt, done, *outcome, retry, left)
 
     return jax.jit(chunk, donate_argnums=0)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from simscaleai_jax import __version__
-from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.core.errors import ExpectedError, unknown_name
 
 # name -> (module, what it does, an example)
 COMMANDS = {
@@ -92,7 +92,7 @@ COMMANDS = {
 }
 
 # Told to the user as one line; anything else is a defect and shows its traceback.
-USER_ERRORS = (ValueError, FileNotFoundError, ImportError, PermissionError)
+USER_ERRORS = (ValueError, OSError, ImportError, ExpectedError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import pytest
 from test_writer import content
 from toy import EXPERT, STEP, ToyEnv, toy_expert
 
+from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.core.observations import is_image_key
 from simscaleai_jax.core.policy import Policy
 from simscaleai_jax.datagen import draw_instruction, generate_dataset, instructions, merge_files, register_instructions
@@ -198,8 +199,13 @@ def test_progress_counts_every_episode(tmp_path):
 
 
 def test_hopeless_policy_is_reported(tmp_path):
-    with pytest.raises(RuntimeError, match=r"Episode \d+ failed 50 times in a row"):
+    with pytest.raises(ExpectedError, match=r"Episode \d+ failed 50 times in a row, and only successes are wanted"):
         generate(tmp_path / "a.h5", ToyEnv(max_steps=2, failing=1.0), n_episodes=2, only_success=True)
+
+
+def test_physics_that_always_breaks_is_not_blamed_on_the_policy(tmp_path):
+    with pytest.raises(ExpectedError, match=r"Episode \d+ was played 50 times, and its state was not finite again"):
+        generate(tmp_path / "a.h5", ToyEnv(max_steps=2, nan_share=1.0), n_episodes=2)
 
 
 def test_one_trace_for_all_chunks():

@@ -1,14 +1,21 @@
 """The `simscale` command: help, errors, and a run from training to evaluation."""
 
+import errno
 import json
+import math
 import resource
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 
 import simscaleai_jax
 from simscaleai_jax.core import apply_overrides, load_yaml
+from simscaleai_jax.core.checkpoint import Manifest, save
+from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 from simscaleai_jax.rl.ppo.envs import env_record
@@ -84,25 +91,94 @@ def test_an_unknown_task_setting_names_the_nearest(tmp_path, capsys):
     )
 
 
+@pytest.fixture
+def used(tmp_path):
+    """A folder with a run's checkpoint, metrics and videos in `used`, and a checkpoint that names no environment."""
+    manifest = Manifest(kind="ppo", model_name="actor_critic")
+    with CheckpointSeries(tmp_path / "used") as series:
+        series.save(80, {"a": np.zeros(3)}, manifest, 0.5)
+    (tmp_path / "used" / "metrics.jsonl").write_text('{"total_steps": 80.0}\n')
+    (tmp_path / "notes.txt").write_text("mine")
+    save(tmp_path / "nameless", {"a": np.zeros(3)}, manifest)
+    return tmp_path
+
+
+def contents(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+UNEVEN = ["--n-steps", "100", "--num-envs", "64"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["rll"], "Did you mean 'rl'?"),
         (["rl", "--env-name", "raech"], "Unknown env 'raech'. Available: "),
         (["rl", "--config", "missing.yaml"], "Config file 'missing.yaml' does not exist"),
-        (["rl", "--n-steps", "100", "--num-envs", "64", "--save-path", "{tmp}/run"], "nearest: 64 or 128"),
+        (["rl", *UNEVEN, "--save-path", "{tmp}/run"], "nearest: 64 or 128"),
+        (["rl", *UNEVEN, "--resume", "--save-path", "{tmp}/used"], "nearest: 64 or 128"),
+        (["rl", "--save-path", "{tmp}/used"], "holds a run of 80 steps; go on with --resume or take another --save-p"),
         (["rl", "--resume", "--save-path", "{tmp}/empty"], "holds no complete checkpoint"),
         (["rl", "--device", "tpu", "--save-path", "{tmp}/run"], "No 'tpu' device"),
         (["eval", "{tmp}/none"], "does not exist"),
         (["eval", "{tmp}"], "holds no checkpoint"),
+        (["eval", "{tmp}/nameless"], "The checkpoint names no environment; give --env-name"),
+        (["transfer", "{tmp}/nameless"], "The checkpoint names no environment; give --env-name"),
+        (["datagen", "--checkpoint", "{tmp}/nameless"], "The checkpoint names no environment; give --env-name"),
     ],
 )
-def test_wrong_calls_end_in_one_clear_line(argv, message, tmp_path, capsys):
-    assert cli.main([word.format(tmp=tmp_path) for word in argv]) in (1, 2)
+def test_wrong_calls_end_in_one_clear_line(argv, message, used, capsys):
+    before = contents(used)
+    assert cli.main([word.format(tmp=used) for word in argv]) in (1, 2)
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
-    assert not list(tmp_path.rglob("step_*")), "nothing half-written"
+    assert contents(used) == before, "nothing written, nothing lost"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "run/metrics.jsonl"), "No space left on device: 'run/metri"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "run"), "Not a directory"),
+        (ExpectedError("no usable OpenGL"), "simscale list-envs: no usable OpenGL\n"),
+    ],
+)
+def test_failures_that_are_no_defects_are_told_in_one_line(error, message, monkeypatch, capsys):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr("simscaleai_jax.tools.commands.list_envs.main", fail)
+    assert cli.main(["list-envs"]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
+    error = RuntimeError("a defect")
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main(["list-envs"])
+
+
+def test_the_best_checkpoint_is_chosen_by_starts_that_no_curriculum_eased(monkeypatch):
+    monkeypatch.setattr("simscaleai_jax.rl.ppo.storage.make_manifest", lambda agent: None)
+    saved = []
+    series = types.SimpleNamespace(save=lambda step, state, manifest, metric: saved.append((step, metric)))
+    watch = types.SimpleNamespace(is_requested=lambda: False)
+    callback = rl._saver(series, PPOConfig(n_steps=64, total_timesteps=192), 3, watch)
+    for steps, plain in ((64, 0.2), (128, math.nan), (192, 0.0)):
+        agent = types.SimpleNamespace(total_steps=steps, state=None)
+        assert callback(agent, {"total_steps": steps, "success_rate": 1.0, "plain_success_rate": plain})
+    assert saved == [(64, 0.2), (128, None), (192, 0.0)]
+
+
+def test_lost_contacts_are_told_once(capsys):
+    warn = rl._warner()
+    agent = types.SimpleNamespace(config=PPOConfig(n_steps=64))
+    for steps, count in ((64, 0), (128, 3), (192, 5)):
+        warn(agent, {"total_steps": steps, "overflow_count": count})
+    shown = capsys.readouterr().err
+    assert "3 of the 64 steps" in shown
+    assert shown.count("lost contacts") == 1
 
 
 def test_list_envs_shows_a_class_that_needs_settings_of_its_own(capsys, monkeypatch):
@@ -152,6 +228,24 @@ def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, 
     assert results["host"]["mean_length"] <= 8, "the environment's settings travel in the checkpoint"
     assert (tmp_path / "videos" / "episode_001.mp4").stat().st_size > 500
     assert "success_rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host-dt", "0.003"], "control_dt must be a multiple of dt"),
+        (["--output", "{tmp}/file/results.json"], "file"),
+        (["--output", "{tmp}"], "Is a directory"),
+    ],
+)
+def test_an_evaluation_is_refused_before_anything_is_played(run, options, message, tmp_path, monkeypatch, capsys):
+    played = []
+    monkeypatch.setattr("simscaleai_jax.rl.evaluator.evaluate_policy", lambda *given: played.append(given))
+    (tmp_path / "file").write_text("")
+    assert cli.main(["eval", str(run), *[word.format(tmp=tmp_path) for word in options]]) == 1
+    assert message in capsys.readouterr().err
+    assert not played
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.core.errors import ExpectedError, unknown_name
 from simscaleai_jax.sim.render.camera import CAMERA_KEYS, check_fovy, check_resolution
 
 
@@ -75,7 +75,7 @@ class OpenGLRenderer:
             try:
                 self._renderers[width, height] = mujoco.Renderer(self.model, height, width)
             except Exception as error:
-                raise RuntimeError(
+                raise ExpectedError(
                     "renderer='mujoco' found no usable OpenGL. On a machine without a display install software OpenGL "
                     "(scripts/install-software-opengl.sh) and set MUJOCO_GL=egl; renderer='jax' needs none of it."
                 ) from error
