@@ -1,7 +1,7 @@
 """XLA's persistent compilation cache, on by default: a second run of the same program skips 5 to 20 s of compiling.
 
-What compiles calls `enable()` (making an environment, training, evaluation, data generation); importing the package does
-not.
+What compiles calls `enable()` (making an environment, training, evaluation, data generation); importing the package
+does not.
 """
 
 import hashlib
