@@ -20,7 +20,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.runtime  ## train PPO on reach, evaluate it, write video, curve and checkpoint (a few minutes)
-	@rm -rf $(DEMO)
+	@rm -rf $(DEMO)/step_* $(DEMO)/.step_* $(DEMO)/series.json
 	@mkdir -p $(DEMO)
 	$(BIN)/simscale rl --config configs/ppo_reach.yaml --save-path $(DEMO)
 	$(BIN)/simscale eval $(DEMO) --n-episodes 100 --seed 1000 --save-videos --video-dir $(DEMO)/videos --output $(DEMO)/eval.json

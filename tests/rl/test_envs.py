@@ -32,7 +32,7 @@ def test_the_record_of_a_built_in_scene_holds_no_path_of_this_machine():
 
 def test_a_key_that_an_observation_lacks_is_named_with_the_nearest():
     obs = {"ee_pos": np.zeros(3), "target_pos": np.zeros(3)}
-    for keys in ({"actor_keys": ("ee_pso",)}, {"actor_keys": ("ee_pos",), "critic_keys": ("ee_pso",)}):
+    for config in (PPOConfig(actor_keys=("ee_pso",)), PPOConfig(critic_keys=("ee_pso",))):
         with pytest.raises(ValueError, match=r"observation key of the policy 'ee_pso'\. Did you mean 'ee_pos'"):
-            network_inputs(obs, PPOConfig(**keys))
+            network_inputs(obs, config)
     assert network_inputs(obs, PPOConfig(actor_keys=("ee_pos",)))["state"].shape == (3,)

@@ -66,7 +66,7 @@ class RLOptions:
 
     Attributes:
       env_name: environment to learn (see simscale list-envs).
-      save_path: folder of the run; default checkpoints/ppo_ENV.
+      save_path: folder of the run, without another run in it unless --resume; default checkpoints/ppo_ENV.
       config: YAML file with any of these options.
       device: "auto", "cpu", "gpu" or "tpu".
       resume: go on with the newest checkpoint in the run's folder.
