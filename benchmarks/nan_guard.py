@@ -55,7 +55,8 @@ def main(options: Options) -> None:
     state = jax.jit(env.init)(jax.random.key(0), jnp.arange(options.num_envs))
     chunk = jax.jit(count_chunk(env, options.num_envs), donate_argnums=0)
     names = ("nan_caught", "nan_escaped", "overflows", "episodes")
-    totals, start, done = dict.fromkeys(names, 0), time.perf_counter(), 0
+    totals: dict[str, int] = dict.fromkeys(names, 0)
+    start, done = time.perf_counter(), 0
     while done < options.num_steps and time.perf_counter() - start < options.max_seconds:
         state, counts = chunk(state, jnp.int32(done))
         totals = {name: totals[name] + int(count) for name, count in zip(names, counts, strict=True)}

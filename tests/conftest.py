@@ -14,8 +14,8 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = " ".join((*FLAGS, os.environ.get("XLA_FLAGS", "")))  # the last one wins: the caller's
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import pytest
-from jaxtyping import install_import_hook
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 # Pytrees are also rebuilt with placeholders (PartitionSpecs, None), so only modules of plain array functions are
 # checked.

@@ -50,8 +50,8 @@ class Condition:
 
 def sweepable(env: Any) -> tuple[str, ...]:
     """Parameters that reach the scene of a functional environment; what only cameras see needs cameras."""
-    ranges = dict.fromkeys(NOMINAL, (1.0, 1.0))
-    jitters = dict.fromkeys(JITTERS, 0.1) if env.config.cameras else {}
+    ranges: dict[str, Any] = dict.fromkeys(NOMINAL, (1.0, 1.0))
+    jitters: dict[str, Any] = dict.fromkeys(JITTERS, 0.1) if env.config.cameras else {}
     model, key = env.physics.host_model, jax.random.key(0)
 
     def reaches(name: str) -> bool:
@@ -88,12 +88,12 @@ def _sweep_condition(name: str, level: float) -> Condition:
     heavy = getattr(PRESETS["heavy"], name)
     if name in JITTERS:
         value = level * heavy
-        config = DomainRandomizationConfig(**{name: value})
+        setting: Any = value
     else:
         end = heavy[1] if level > 0.0 else heavy[0]
         value = (1.0 - abs(level)) * NOMINAL[name][0] + abs(level) * end
-        config = DomainRandomizationConfig(**{name: (value, value)})
-    return Condition(f"{name}={value:.3g}", config, name, level, value)
+        setting = (value, value)
+    return Condition(f"{name}={value:.3g}", DomainRandomizationConfig(**{name: setting}), name, level, value)
 
 
 def evaluate_conditions(

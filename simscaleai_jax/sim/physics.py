@@ -58,7 +58,7 @@ class MjxPhysics:
         self.robot = robot
         self.ramp = np.repeat(np.linspace(1.0 / ramp_steps, 1.0, ramp_steps), substeps // ramp_steps)
         self.impl = impl
-        self.model = mjx.put_model(model, own_device(), impl=impl)
+        self.model: Any = mjx.put_model(model, own_device(), impl=impl)
         if impl == "warp":
             self._capacity = buffers.warp_capacity(model)
             self._lost_bits = buffers.lost_bits()

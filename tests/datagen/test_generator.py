@@ -145,6 +145,7 @@ def test_random_policy_covers_the_action_space(tmp_path):
 
 def test_a_policy_that_plans_chunks_executes_them(tmp_path):
     """C25."""
+
     def plan(params, obs, key):
         first = obs["ee_pos"].sum(-1, keepdims=True)[..., None, :]
         return 0.01 * first + jnp.arange(0.1, 0.35, 0.1)[:, None] * jnp.ones(4)
