@@ -5,10 +5,11 @@ a user's own registration can neither hide nor replace them.
 """
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.core.errors import check_names, unknown_name
 
 BUILT_IN = {"bc": "simscaleai_jax.models.bc", "vla": "simscaleai_jax.models.vla"}
 
@@ -43,9 +44,18 @@ def create_model(name: str, **kwargs: Any) -> Any:
     """Builds the model registered as `name`.
 
     Raises:
-      ValueError: unknown name; the message lists the registered ones.
+      ValueError: unknown name or argument; the message lists the valid ones.
     """
-    return _lookup(name)(**kwargs)
+    cls = _lookup(name)
+    check_arguments(name, cls, kwargs)
+    return cls(**kwargs)
+
+
+def check_arguments(name: str, cls: type, given: Iterable[str]) -> None:
+    """Raises a ValueError for names that are no arguments of the constructor of `cls`, the model called `name`."""
+    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+        check_names(f"argument of model {name!r}:", given, parameters)
 
 
 def list_models() -> list[str]:

@@ -1,5 +1,6 @@
 """Constructors take the documented arguments in the documented order with the documented defaults."""
 
+import importlib
 import inspect
 from typing import Any
 
@@ -42,6 +43,21 @@ DOCUMENTED: dict[str, dict[str, Any]] = {
         "num_inference_steps": 10, "beta_start": 1e-4, "beta_end": 0.02,
     },
 }  # fmt: skip
+
+MODULES = {
+    "registry": ("register_model", "create_model", "list_models", "ModelRegistry"),
+    "bc": ("BehaviorCloning",),
+    "vla": ("PatchEmbedding", "VisionEncoder", "SimpleLanguageEncoder", "VisionLanguageAction"),
+    "policy_heads.mlp_head": ("MLPActionHead",),
+    "policy_heads.diffusion_head": ("SinusoidalPosEmbed", "ResidualBlock", "DiffusionActionHead"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_names_come_from_the_documented_modules(path: str) -> None:
+    module = importlib.import_module(f"simscaleai_jax.models.{path}")
+    for name in MODULES[path]:
+        assert getattr(module, name) is getattr(models, name)
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))

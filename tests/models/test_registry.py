@@ -34,3 +34,8 @@ def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(ValueError, match="bc, vla"):
         create_model("bcc")
     assert list_models() == ["bc", "vla"]
+
+
+def test_unknown_arguments_name_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"model 'bc': 'hiden_dim'\. Did you mean 'hidden_dim'"):
+        create_model("bc", hiden_dim=3)

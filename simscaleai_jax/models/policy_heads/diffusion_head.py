@@ -13,8 +13,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from simscaleai_jax.models.losses import masked_mean
+from simscaleai_jax.models.policy_heads.denoiser import ResidualBlock, SinusoidalPosEmbed
 from simscaleai_jax.models.policy_heads.generative import DirectionFn, GenerativeHead
 from simscaleai_jax.models.policy_heads.schedule import alpha_bars, betas, sampling_steps
+
+__all__ = ["DiffusionActionHead", "ResidualBlock", "SinusoidalPosEmbed"]
 
 
 class _Documented(float):
