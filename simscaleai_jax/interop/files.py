@@ -7,6 +7,9 @@
 
 import dataclasses
 import json
+import os
+import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +47,14 @@ def file_format(path: str | Path, given: str | None = None) -> str:
 
 
 def write(path: str | Path, record: TorchRecord, format: str | None = None) -> Path:
-    """Writes a record and returns the path."""
+    """Writes a record and returns the path, under which there is a whole file or what was there before."""
     path = Path(path)
+    write_fn = _write_safetensors if file_format(path, format) == "safetensors" else _write_pt
     path.parent.mkdir(parents=True, exist_ok=True)
-    if file_format(path, format) == "safetensors":
-        from safetensors.numpy import save_file
-
-        save_file(record.state_dict, path, metadata=_metadata(record))
-        return path
-    torch = import_torch_module("write .pt files")
-    content: dict[str, Any] = {
-        "model_state_dict": {name: torch.from_numpy(value.copy()) for name, value in record.state_dict.items()},
-        "model_name": record.model_name,
-        "model_kwargs": record.model_kwargs,
-        "step": record.step,
-    }
-    torch.save(content | ({"statistics": record.statistics} if record.statistics else {}), path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        write_fn(temporary, record)
+        os.replace(temporary, path)
     return path
 
 
@@ -85,6 +80,23 @@ def import_torch_module(purpose: str) -> Any:
             f"torch is needed to {purpose}: pip install 'simscaleai-jax[torch]' (.safetensors needs no torch)."
         ) from None
     return torch
+
+
+def _write_safetensors(path: Path, record: TorchRecord) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(record.state_dict, path, metadata=_metadata(record))
+
+
+def _write_pt(path: Path, record: TorchRecord) -> None:
+    torch = import_torch_module("write .pt files")
+    content: dict[str, Any] = {
+        "model_state_dict": {name: torch.from_numpy(value.copy()) for name, value in record.state_dict.items()},
+        "model_name": record.model_name,
+        "model_kwargs": record.model_kwargs,
+        "step": record.step,
+    }
+    torch.save(content | ({"statistics": record.statistics} if record.statistics else {}), path)
 
 
 def _metadata(record: TorchRecord) -> dict[str, str]:
@@ -122,7 +134,11 @@ def _read_safetensors(path: Path) -> TorchRecord:
 
 def _read_pt(path: Path) -> TorchRecord:
     torch = import_torch_module("read .pt files")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is not a whole .pt file of plain tensors: {reason}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; wanted a dict with 'model_state_dict'.")
     state_dict = content.get("model_state_dict", content)

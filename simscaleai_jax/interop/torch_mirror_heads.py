@@ -116,7 +116,9 @@ class DiffusionActionHead(_Denoiser):
         self.num_inference_steps = num_inference_steps
         if beta_start is not None or beta_end is not None:
             schedule = "linear"
-        betas = _betas(schedule, num_diffusion_steps, beta_start or 1e-4, beta_end or 0.02)
+        first = 1e-4 if beta_start is None else beta_start
+        last = 0.02 if beta_end is None else beta_end
+        betas = _betas(schedule, num_diffusion_steps, first, last)
         self._register("betas", betas)
         self._register("alphas", 1.0 - betas)
         alpha_bar = np.cumprod(1.0 - betas)

@@ -21,6 +21,7 @@ from simscaleai_jax.models import (
 )
 from simscaleai_jax.models.describe import all_kwargs, changed_kwargs, flat_parameters, set_parameters
 from simscaleai_jax.models.policy_heads.schedule import betas
+from simscaleai_jax.models.registry import check_arguments
 from simscaleai_jax.rl.agents.ppo import ActorCritic
 
 CLASSES: dict[str, type] = {
@@ -73,7 +74,7 @@ def import_torch(
       model_name: what the file holds, where it does not say.
       model_kwargs: constructor arguments, where the file does not say or says wrong.
     Raises:
-      FileNotFoundError, ValueError: no such file, unknown model, or other tensors than the model has.
+      FileNotFoundError, ValueError: no such file, unknown model or argument, or other tensors than the model has.
     """
     record = files.read(file)
     name = model_name or record.model_name
@@ -81,6 +82,7 @@ def import_torch(
         raise unknown_name(f"model in {file}: name it with model_name;", name, CLASSES)
     record = dataclasses.replace(record, model_name=name, model_kwargs=record.model_kwargs | dict(model_kwargs or {}))
     kwargs, tensors = split_buffers(record)
+    check_arguments(name, CLASSES[name], kwargs)
     model = CLASSES[name](**kwargs)
     entries = mapping.entries_for(name, all_kwargs(CLASSES[name], kwargs))
     set_parameters(model, mapping.from_torch(entries, tensors), str(file))
@@ -171,7 +173,11 @@ def _record_of_checkpoint(path: str | Path, use_ema: bool) -> TorchRecord:
     if manifest.model_name not in CLASSES:
         raise unknown_name("model for torch", manifest.model_name, CLASSES)
     weights = tree["ema_params"] if use_ema and "ema_params" in tree else tree["params"]
-    statistics = tree.get("normalizer", {}).get("state") if manifest.kind == "ppo" else tree.get("statistics")
+    if manifest.kind == "ppo":
+        is_normalized = manifest.config.get("normalize_observations", True)
+        statistics = tree.get("normalizer", {}).get("state") if is_normalized else None
+    else:
+        statistics = tree.get("statistics")
     numbers = {name: np.asarray(value).tolist() for name, value in (statistics or {}).items()}
     params = flat_tree.host_arrays(weights)
     return torch_record(manifest.model_name, manifest.model_kwargs, params, step=manifest.step, statistics=numbers)
@@ -199,17 +205,19 @@ def _write_checkpoint(path: str | Path, model: Any, record: TorchRecord) -> None
 
 
 def _write_ppo(path: str | Path, model: Any, record: TorchRecord, statistics: dict[str, np.ndarray]) -> None:
-    """A PPO checkpoint with fresh optimizer state, from which training may go on."""
+    """A PPO checkpoint with fresh optimizer state, from which training may go on; normalises only with statistics."""
+    import jax.numpy as jnp
     from flax import nnx
 
     from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
     from simscaleai_jax.rl.ppo.normalize import RunningStats
 
     kwargs = _actor_critic_kwargs(model)
-    config = PPOConfig(hidden_dim=kwargs["hidden_dim"], n_layers=kwargs["n_layers"])
+    sizes = {name: kwargs[name] for name in ("hidden_dim", "n_layers")}
+    config = PPOConfig(**sizes, normalize_observations=bool(statistics))
     agent = PPOAgent(kwargs["obs_dim"], kwargs["action_dim"], config)
     params = flat_tree.restore(flat_parameters(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)), str(path))
-    agent.state = agent.state.replace(params=params)
+    agent.state = agent.state.replace(params=params, update=jnp.int32(record.step))
     if statistics:
         agent.state = agent.state.replace(normalizer={"state": RunningStats(**statistics)})
     agent.save(str(path))

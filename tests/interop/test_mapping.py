@@ -1,5 +1,6 @@
 """Names and layouts without torch: export then import is the identity, and mistakes are named."""
 
+import ast
 import dataclasses
 import json
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from simscaleai_jax.core import checkpoint
 from simscaleai_jax.interop import export_torch, files, import_torch
@@ -97,6 +99,24 @@ def test_weights_without_a_name_need_one(tmp_path: Path) -> None:
         import_torch(file)
     module = import_torch(file, model_name="bc", model_kwargs=cases.CASES["bc"][1])
     assert module.hidden_dim == 16
+    with pytest.raises(ValueError, match="Did you mean 'hidden_dim'"):
+        import_torch(file, model_name="bc", model_kwargs={"hiden_dim": 16})
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bc.safetensors"
+    export_torch(cases.make("bc"), path)
+    before = path.read_bytes()
+
+    def fail(tensors: object, file: Path, metadata: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        export_torch(cases.make("bc"), path, step=9)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_checkpoints_go_out_and_come_back_through_the_command_line(
@@ -135,7 +155,35 @@ def test_a_ppo_agent_keeps_its_policy_and_statistics(tmp_path: Path) -> None:
     assert files.read(file).statistics["count"] == 9.0
 
 
-def test_the_torch_mirror_does_not_ask_for_jax() -> None:
+def test_an_actor_critic_without_statistics_stays_the_same_policy(tmp_path: Path) -> None:
+    import jax
+
+    module = cases.make("actor_critic")
+    import_torch(export_torch(module, tmp_path / "ac.safetensors", step=7), tmp_path / "ac")
+    obs = np.full(6, 20.0, np.float32)  # beyond the clipping of normalised inputs
+    np.testing.assert_allclose(
+        load_policy(tmp_path / "ac")({"state": obs}, jax.random.key(0)), module(obs)[0].mean, rtol=1e-6
+    )
+    assert checkpoint.read_manifest(tmp_path / "ac").step == 7
+    again = files.read(export_torch(tmp_path / "ac", tmp_path / "again.safetensors"))
+    assert (again.statistics, again.step) == ({}, 7)
+
+
+def test_the_torch_mirror_imports_torch_and_itself_only() -> None:
+    paths = sorted(Path(files.__file__).parent.glob("torch_mirror*.py"))
+    allowed = {f"simscaleai_jax.interop.{path.stem}" for path in paths} | {"torch", "numpy", "safetensors"}
+    assert len(paths) == 3
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [node.module or ""]
+            top = [name if name.startswith("simscaleai_jax") else name.split(".")[0] for name in names]
+            assert {*top} <= allowed | sys.stdlib_module_names, (path.name, names)
+
+
+def test_the_interop_package_imports_without_jax() -> None:
     code = (
         "import sys, types, importlib.abc\n"
         "class Refuse(importlib.abc.MetaPathFinder):\n"

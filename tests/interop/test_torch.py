@@ -92,6 +92,41 @@ def test_torch_side_report(exports: Path) -> None:
     assert tokenize(["Ab 9.-", "é!", "abcdefghijk"], 8).tolist() == report["tokens"]
 
 
+def test_pt_files_appear_whole_and_cut_ones_are_refused(tmp_path: Path) -> None:
+    code = """
+import sys; from pathlib import Path; import numpy as np, torch; from simscaleai_jax.interop import files
+path = Path(sys.argv[1]) / "weights.pt"
+files.write(path, files.TorchRecord({"x": np.ones(500, np.float32)}, "bc", {}))
+whole = path.read_bytes()
+def fail(content, file): Path(file).write_bytes(b"half"); raise OSError("no space left")
+torch.save = fail
+try: files.write(path, files.read(path))
+except OSError: pass
+assert path.read_bytes() == whole and list(path.parent.iterdir()) == [path]
+for content in (whole[: len(whole) // 2], whole[:100], b"", b"no weights"):
+    path.write_bytes(content)
+    try: files.read(path)
+    except ValueError as error: assert "weights.pt is not a whole .pt file" in str(error)
+    else: raise AssertionError(content)
+"""
+    _run_torch(code, tmp_path)
+
+
+def test_a_beta_of_zero_is_kept(tmp_path: Path) -> None:
+    code = """
+import numpy as np; from simscaleai_jax.interop.torch_mirror import DiffusionActionHead
+betas = DiffusionActionHead(4, 2, 8, 1, num_diffusion_steps=5, num_inference_steps=2, beta_start=0.0).betas
+np.testing.assert_allclose(betas, np.linspace(0.0, 0.02, 5), atol=1e-8)
+"""
+    _run_torch(code, tmp_path)
+
+
+def _run_torch(code: str, folder: Path) -> None:
+    torch_python = os.environ.get("SIMSCALE_TORCH_PYTHON", sys.executable)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([torch_python, "-c", code, str(folder)], check=True, env=environment)
+
+
 def test_import_torch_reads_what_torch_reads(exports: Path) -> None:
     module = import_torch(exports / "vla-mlp.safetensors")
     first = cases.outputs("vla-mlp", module, cases.inputs("vla-mlp"))
