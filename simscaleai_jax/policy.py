@@ -7,6 +7,8 @@ action = policy(obs, key)      # see `simscaleai_jax.core.policy` for batches an
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -30,23 +32,43 @@ def load_policy(
     Args:
       path: checkpoint directory of kind "ppo" or "model", or a run's folder.
       deterministic: PPO's mean action instead of a sample.
-      language: instruction for models that read one; None: the one in the checkpoint's `extra["language"]`. Token
+      language: instruction, for models that read one; None: the one in the checkpoint's `extra["language"]`. Token
         ids under obs["language"] win over both.
       execute_steps: actions executed per planned chunk, all of them when None.
-      ensemble: weight decay of temporal ensembling, None for none.
+      ensemble: weight decay of temporal ensembling, None for none; for models that plan chunks.
       use_ema: the averaged weights where the checkpoint has them.
     Raises:
-      FileNotFoundError, ValueError: no whole checkpoint, or one of an unknown kind.
+      FileNotFoundError, ValueError: no whole checkpoint, one of an unknown kind, or an option that this policy would
+        ignore.
     """
     manifest = checkpoint.read_manifest(path)
+    options = {"execute_steps": execute_steps, "ensemble": ensemble}
     if manifest.kind == "ppo":
-        from simscaleai_jax.rl.ppo import storage
-
-        act = storage.load_policy(path, deterministic=deterministic)
-        return Policy(lambda _, obs, key: act(obs, key)[..., None, :], (), manifest.action_spec["shape"][0])
+        _check_language(path, language, reads_language=False)
+        return _ppo_policy(path, deterministic, options)
     if manifest.kind != "model":
         raise ValueError(f"Checkpoint {path} is of kind {manifest.kind!r}; a policy is rebuilt from 'ppo' or 'model'.")
-    return _model_policy(path, language, use_ema, {"execute_steps": execute_steps, "ensemble": ensemble})
+    return _model_policy(path, language, use_ema, options)
+
+
+def _ppo_policy(path: str | Path, deterministic: bool, options: dict[str, Any]) -> Policy:
+    """The parameters are the acting state: {"params", "normalizer"}."""
+    from simscaleai_jax.rl.agents.ppo import PPOAgent
+    from simscaleai_jax.rl.ppo import storage
+    from simscaleai_jax.rl.ppo.rollout import network_inputs, normalized
+
+    agent = storage.agent_from_manifest(storage.read_ppo_manifest(path), PPOAgent)
+    agent.load(str(path))
+    learner = agent.learner
+
+    def plan(acting: Any, obs: Any, key: Array) -> Array:
+        inputs = normalized(network_inputs(obs, learner.config), acting["normalizer"], learner.config)
+        distribution, _ = learner.network(acting["params"])(inputs)
+        action = distribution.mean if deterministic else distribution.sample(key)
+        return action[..., None, :]
+
+    acting = jax.tree.map(np.array, storage.acting_state(agent.state))
+    return Policy(plan, acting, agent.model_kwargs["action_dim"], **options)
 
 
 def _model_policy(path: str | Path, language: str | None, use_ema: bool, options: dict[str, Any]) -> Policy:
@@ -57,6 +79,7 @@ def _model_policy(path: str | Path, language: str | None, use_ema: bool, options
     tree, manifest = checkpoint.load(path)
     weights = tree["ema_params"] if use_ema and "ema_params" in tree else tree["params"]
     model = rebuild_model(manifest.model_name, manifest.model_kwargs, weights)
+    _check_language(path, language, getattr(model, "use_language", False))
     statistics = Statistics(**tree["statistics"]) if "statistics" in tree else None
     text = manifest.extra.get("language") if language is None else language
     graphdef, params = nnx.split(model)
@@ -74,3 +97,8 @@ def _model_policy(path: str | Path, language: str | None, use_ema: bool, options
         limits=manifest.action_spec,
     )
     return Policy(plan, params, model.action_dim, horizon, **options)
+
+
+def _check_language(path: str | Path, language: str | None, reads_language: bool) -> None:
+    if language is not None and not reads_language:
+        raise ValueError(f"The policy of {path} reads no instruction; got language={language!r}, wanted None.")

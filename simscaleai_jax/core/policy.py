@@ -45,9 +45,9 @@ class Policy:
       params: pytree of arrays that the policy reads.
       action_dim: A.
       action_horizon: h, actions per plan.
-      execute_steps: actions executed per plan, 1 to h.
+      execute_steps: actions executed per plan, 1 to h; not together with `ensemble`.
       ensemble: None, or m >= 0: every step plans anew, and the action is the mean of all plans for now, weighted
-        exp(-m i) with i = 0 for the oldest, https://arxiv.org/abs/2304.13705.
+        exp(-m i) with i = 0 for the oldest, https://arxiv.org/abs/2304.13705. Needs h > 1.
     """
 
     def __init__(
@@ -63,8 +63,7 @@ class Policy:
         steps = action_horizon if execute_steps is None else execute_steps
         if not 1 <= steps <= action_horizon:
             raise ValueError(f"execute_steps is {steps}; wanted 1 to {action_horizon} (the action horizon).")
-        if ensemble is not None and ensemble < 0:
-            raise ValueError(f"ensemble is {ensemble}; wanted a weight decay of at least 0, or None.")
+        _check_ensemble(ensemble, action_horizon, execute_steps)
         self.params = params
         self.action_dim = action_dim
         self.action_horizon = action_horizon
@@ -131,13 +130,33 @@ class Policy:
         self, params: Any, carry: PolicyCarry, obs: Any, key: Array, is_over: Array | None
     ) -> tuple[Array, PolicyCarry]:
         weight = jnp.exp(-jnp.float32(self.ensemble) * carry.count)
-        chunk = carry.chunk + weight[..., None] * self._plan(params, obs, key)
+        if is_over is None:
+            planned = self._plan(params, obs, key)
+        else:
+            planned = self._refresh(~is_over, jnp.zeros_like(carry.chunk), params, obs, key)
+        chunk = carry.chunk + weight[..., None] * planned
         total = carry.weight + weight
         action = chunk[..., 0, :] / total[..., 0, None]
         later = carry.replace(
             chunk=_advance(chunk, -2), weight=_advance(total, -1), count=_advance(carry.count + 1.0, -1)
         )
         return action, later
+
+
+def _check_ensemble(ensemble: float | None, action_horizon: int, execute_steps: int | None) -> None:
+    """Raises a ValueError for a decay out of range, or where ensembling would change nothing or be contradicted."""
+    if ensemble is None:
+        return
+    if ensemble < 0:
+        raise ValueError(f"ensemble is {ensemble}; wanted a weight decay of at least 0, or None.")
+    if action_horizon == 1:
+        raise ValueError(
+            f"ensemble is {ensemble}, but a policy that plans one action at a time has no plans to average."
+        )
+    if execute_steps is not None:
+        raise ValueError(
+            f"execute_steps is {execute_steps} and ensemble is {ensemble}; give one: ensembling plans at every step."
+        )
 
 
 def _refresh_where_due(plan_fn: PlanFn) -> Callable[..., Array]:

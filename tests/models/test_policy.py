@@ -15,6 +15,7 @@ from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.models import BehaviorCloning, Statistics
 from simscaleai_jax.models.describe import describe, flat_parameters
 from simscaleai_jax.policy import Policy, load_policy
+from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 from simscaleai_jax.sim.config import SimConfig
 from tests.models.conftest import Compiled
@@ -100,20 +101,21 @@ def test_a_chunk_is_executed_before_the_next_plan() -> None:
     np.testing.assert_array_equal(run(counting_policy(execute_steps=1), 3), [0, 10, 20])
 
 
-def test_the_model_runs_only_where_a_plan_is_due() -> None:
+@pytest.mark.parametrize(("ensemble", "wanted"), [(None, [0.0, 3.0, 6.0]), (0.5, [0.0, 1.0, 2.0, 3.0, 4.0])])
+def test_the_model_runs_only_where_a_plan_is_due(ensemble: float | None, wanted: list[float]) -> None:
     calls: list[float] = []
 
     def plan(params: Any, obs: Any, key: Any) -> Any:
         jax.debug.callback(lambda t: calls.append(float(t)), obs["state"][0])
         return jnp.zeros((HORIZON, 1))
 
-    policy = Policy(plan, (), 1, HORIZON)
+    policy = Policy(plan, (), 1, HORIZON, ensemble=ensemble)
 
     @jax.jit
     def play(carry: Any) -> Any:
         def step(carry: Any, t: Any) -> tuple[Any, None]:
             obs = {"state": jnp.full((2, 1), t, jnp.float32)}
-            is_over = jnp.asarray([False, True]) & (t >= 3)
+            is_over = jnp.asarray([ensemble is not None and t >= 5, t >= 3])
             keys = jax.random.split(jax.random.key(0), 2)
             return jax.vmap(policy.step)(carry, obs, keys, is_over)[1], None
 
@@ -121,7 +123,7 @@ def test_the_model_runs_only_where_a_plan_is_due() -> None:
 
     jax.block_until_ready(play(policy.init(2)))
     jax.effects_barrier()
-    assert sorted(set(calls)) == [0.0, 3.0, 6.0]
+    assert sorted(set(calls)) == wanted
 
 
 def test_episodes_that_end_plan_anew_alone() -> None:
@@ -212,8 +214,31 @@ def test_settings_are_checked() -> None:
         counting_policy(execute_steps=4)
     with pytest.raises(ValueError, match="ensemble"):
         counting_policy(ensemble=-1.0)
+    with pytest.raises(ValueError, match="give one"):
+        counting_policy(ensemble=0.1, execute_steps=2)
+    with pytest.raises(ValueError, match="no plans to average"):
+        Policy(lambda params, obs, key: obs, (), 1, ensemble=0.1)
     with pytest.raises(ValueError, match="action_dim"):
         Policy(lambda params, obs, key: obs, (), 0).init()
+
+
+def test_a_ppo_policy_has_parameters_and_refuses_what_it_would_ignore(model: BehaviorCloning, tmp_path: Path) -> None:
+    agent = PPOAgent(3, 2, PPOConfig(hidden_dim=8, n_layers=1))
+    agent.save(str(tmp_path / "ppo"))
+    policy = load_policy(tmp_path / "ppo")
+    obs, key = {"state": np.ones(3, np.float32)}, jax.random.key(0)
+    np.testing.assert_allclose(policy(obs, key), agent.policy()(obs, key), atol=1e-6)
+    policy.params = jax.tree.map(jnp.zeros_like, policy.params)
+    np.testing.assert_array_equal(policy(obs, key), np.zeros(2))
+    for options, message in (
+        ({"language": "go"}, "reads no instruction"),
+        ({"execute_steps": 2}, "wanted 1 to 1"),
+        ({"ensemble": 0.1}, "no plans to average"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_policy(tmp_path / "ppo", **options)
+    with pytest.raises(ValueError, match="reads no instruction"):
+        load_policy(save(tmp_path / "bc", model), language="go")
 
 
 def test_an_instruction_reaches_the_model(compiled_cache: dict[str, Compiled], tmp_path: Path) -> None:
