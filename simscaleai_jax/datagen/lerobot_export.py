@@ -3,7 +3,7 @@
 import io
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,20 +32,27 @@ def export_lerobot(source: str | Path, output: str | Path, fps: int | None = Non
     Raises:
       ImportError: pyarrow or pandas is missing. ValueError: the folder exists, or the control rate is unknown.
     """
-    _require_extra()
+    require_extra()
     output = Path(output)
     if output.exists():
         raise ValueError(f"{output} exists; delete it first or choose another name.")
     view = LeRobotView(DemonstrationFile(source), fps)
-    temporary = output.with_name(output.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        temporary = Path(folder) / output.name
         rows = list(_write_data(view, temporary))
         _write_meta(view, temporary, rows, robot_type)
         os.replace(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return output
+
+
+def require_extra() -> None:
+    """Raises an ImportError that names the extra to install where pyarrow or pandas is missing."""
+    try:
+        import pandas  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(MISSING_EXTRA) from error
 
 
 def arrow_schema(features: Features) -> Any:
@@ -175,11 +182,3 @@ def _png(frame: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _require_extra() -> None:
-    try:
-        import pandas  # noqa: F401
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ImportError(MISSING_EXTRA) from error

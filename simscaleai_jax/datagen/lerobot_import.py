@@ -10,7 +10,7 @@ import numpy as np
 from simscaleai_jax.core.demonstrations import Episode, split_masks
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.datagen.generator import file_attributes
-from simscaleai_jax.datagen.lerobot_export import CODEBASE_VERSION, _require_extra
+from simscaleai_jax.datagen.lerobot_export import CODEBASE_VERSION, require_extra
 from simscaleai_jax.datagen.shards import plan_shards
 from simscaleai_jax.datagen.writer import ShardWriter
 
@@ -27,7 +27,7 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
       ImportError: pyarrow or pandas is missing.
       FileNotFoundError, ValueError: not a LeRobot v3.0 data set, or one without `action` or any state.
     """
-    _require_extra()
+    require_extra()
     source, output = Path(source), Path(output)
     if output.exists():
         raise ValueError(f"{output} exists; delete it first or choose another name.")

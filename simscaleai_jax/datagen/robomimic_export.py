@@ -6,6 +6,7 @@ reads by default, and HDF5's oldest file format, which every HDF5 library opens.
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -26,23 +27,29 @@ def export_robomimic(source: str | Path, output: str | Path) -> Path:
     if output.exists():
         raise ValueError(f"{output} exists; delete it first or choose another name.")
     demos = DemonstrationFile(source)
-    temporary = output.with_name(output.name + ".tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            data = file.create_group("data")
-            for index in range(len(demos.names)):
-                write_episode(data.create_group(f"demo_{index}"), _episode(demos, index))
-            default = {"env_name": str(demos.attributes.get("env_name", "unknown")), "type": 2, "env_kwargs": {}}
-            data.attrs["env_args"] = json.dumps(demos.attributes.get("env_args", default))
-            data.attrs["total"] = int(demos.lengths.sum())
-            write_masks(file, {name: [f"demo_{i}" for i in chosen] for name, chosen in demos.masks.items()})
-        os.replace(temporary, output)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+            temporary = Path(folder) / output.name
+            _write(demos, temporary)
+            os.replace(temporary, output)
     except OSError as error:
         raise explain(error, output) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return output
+
+
+def _write(demos: DemonstrationFile, path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        for index in range(len(demos.names)):
+            group = data.create_group(f"demo_{index}")
+            write_episode(group, _episode(demos, index))
+            if demos.success(index) is None:
+                del group.attrs["success"]  # not known is not failed
+        default = {"env_name": str(demos.attributes.get("env_name", "unknown")), "type": 2, "env_kwargs": {}}
+        data.attrs["env_args"] = json.dumps(demos.attributes.get("env_args", default))
+        data.attrs["total"] = int(demos.lengths.sum())
+        write_masks(file, {name: [f"demo_{i}" for i in chosen] for name, chosen in demos.masks.items()})
 
 
 def _episode(demos: DemonstrationFile, index: int) -> Episode:

@@ -216,6 +216,7 @@ class TestLeRobot:
             )["fps"]
             == 10
         )
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["older.h5", "out"]
         with pytest.raises(FileNotFoundError, match=r"no meta/info\.json"):
             import_lerobot(tmp_path, tmp_path / "x.h5")
         info = json.loads((folder / "meta/info.json").read_text())
@@ -247,3 +248,24 @@ def test_robomimic_export_adds_next_obs(exported, tmp_path, write):
     assert len(TrajectoryDataset(tmp_path / "robomimic.h5")) == 20
     with pytest.raises(ValueError, match="exists"):
         export_robomimic(source, tmp_path / "robomimic.h5")
+
+
+def test_unknown_success_stays_unknown(exported, tmp_path):
+    (tmp_path / "some.h5").write_bytes(exported[1].read_bytes())
+    with h5py.File(tmp_path / "some.h5", "r+") as file:
+        del file["data/demo_1"].attrs["success"]
+    with h5py.File(export_robomimic(tmp_path / "some.h5", tmp_path / "out.h5")) as file:
+        found = [file[f"data/demo_{i}"].attrs.get("success") for i in range(4)]
+    assert found == [True, None, True, False]
+
+
+@pytest.mark.parametrize("export", [export_lerobot, export_robomimic])
+def test_what_lies_beside_the_output_is_left_alone(exported, tmp_path, export):
+    beside = tmp_path / "out.tmp"
+    if export is export_lerobot:
+        beside.mkdir()
+        beside = beside / "notes"
+    beside.write_text("mine")
+    export(exported[1], tmp_path / "out")
+    assert beside.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.tmp"]
