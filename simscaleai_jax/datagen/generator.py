@@ -56,7 +56,7 @@ def generate_dataset(
       dt: physics step in seconds, the environment's own by default.
       cameras: `CameraConfig`s, their dicts or names; their images are stored.
       only_success: plays an episode again, with other randomness, until it succeeds; `attempts` counts all of them.
-      shards: files to split the run into (default: one per process). Merge them with `merge_files`.
+      shards: files to split the run into, one per process or more (default: one). Merge them with `merge_files`.
       noise: disturbs what is executed; the labels stay clean. with_next_obs: also store what followed each action.
       valid_fraction: share of the episodes in mask "valid"; the others are in mask "train".
       env: a functional environment to use instead of building `env_name` (the options above then come from it).
@@ -71,32 +71,14 @@ def generate_dataset(
       ValueError: a bad option, or files of another run in the way.
       OSError: the folder cannot be written or is full; nothing is left under the final name.
     """
-    import jax
-
     check_options(n_episodes, policy_type, max_steps, num_envs, valid_fraction)
-    num_shards = jax.process_count() if shards is None else shards
-    plan = plan_shards(output_path, n_episodes, num_shards)
-    own = [shard for shard in plan if shard.index % jax.process_count() == jax.process_index()]
+    own = _own_shards(output_path, n_episodes, shards)
     if env is None:
         env = _build_env(env_name, domain_randomization, max_steps, dt, cameras, env_options or {})
-    settings = {
-        "env_name": env_name,
-        "env_kwargs": json_values(env.config),
-        "n_episodes": n_episodes,
-        "policy_type": policy_type,
-        "policy_name": policy_name,
-        "seed": seed,
-        "only_success": only_success,
-        "noise": None if noise is None else dataclasses.asdict(noise),
-        "with_next_obs": with_next_obs,
-        "valid_fraction": valid_fraction,
-    }
-    missing = [shard for shard in own if not _is_finished(shard, settings)]
-    if missing:
-        from simscaleai_jax.datagen.run import Run
-
-        run = Run(env, env_name, settings, policy, noise, num_envs or min(DEFAULT_NUM_ENVS, n_episodes), progress_fn)
-        run.make(missing, split_masks(n_episodes, seed, valid_fraction))
+    settings = _settings(
+        env, env_name, n_episodes, policy_type, policy_name, seed, only_success, noise, with_next_obs, valid_fraction
+    )
+    _make_missing(own, settings, env, policy, noise, num_envs, progress_fn)
     return dataset_summary([shard.path for shard in own], output_path)
 
 
@@ -154,6 +136,65 @@ def json_values(config: Any) -> dict[str, Any]:
 def instruction(settings: Mapping[str, Any], episode: int) -> str:
     """The instruction of one episode of a run."""
     return draw_instruction(settings["env_name"], settings["seed"], episode)
+
+
+def _own_shards(output_path: str | Path, n_episodes: int, shards: int | None) -> list[Shard]:
+    """The files that this process makes; a ValueError where some process would have none."""
+    import jax
+
+    processes = jax.process_count()
+    num_shards = processes if shards is None else shards
+    if num_shards < processes:
+        raise ValueError(f"shards must be at least the number of processes, {processes}, got {num_shards}.")
+    plan = plan_shards(output_path, n_episodes, num_shards)
+    return [shard for shard in plan if shard.index % processes == jax.process_index()]
+
+
+def _settings(
+    env: Any,
+    env_name: str,
+    n_episodes: int,
+    policy_type: str,
+    policy_name: str,
+    seed: int,
+    only_success: bool,
+    noise: NoiseConfig | None,
+    with_next_obs: bool,
+    valid_fraction: float,
+) -> dict[str, Any]:
+    """Everything that the data depend on, as it is recorded in the files."""
+    return {
+        "env_name": env_name,
+        "env_kwargs": json_values(env.config),
+        "n_episodes": n_episodes,
+        "policy_type": policy_type,
+        "policy_name": policy_name,
+        "seed": seed,
+        "only_success": only_success,
+        "noise": None if noise is None else dataclasses.asdict(noise),
+        "with_next_obs": with_next_obs,
+        "valid_fraction": valid_fraction,
+    }
+
+
+def _make_missing(
+    own: Sequence[Shard],
+    settings: Mapping[str, Any],
+    env: Any,
+    policy: Callable[..., Any] | None,
+    noise: NoiseConfig | None,
+    num_envs: int | None,
+    progress_fn: ProgressFn | None,
+) -> None:
+    """Makes those of the files that are not there yet."""
+    missing = [shard for shard in own if not _is_finished(shard, settings)]
+    if not missing:
+        return
+    from simscaleai_jax.datagen.run import Run
+
+    slots = num_envs or min(DEFAULT_NUM_ENVS, settings["n_episodes"])
+    run = Run(env, settings["env_name"], settings, policy, noise, slots, progress_fn)
+    run.make(missing, split_masks(settings["n_episodes"], settings["seed"], settings["valid_fraction"]))
 
 
 def _build_env(

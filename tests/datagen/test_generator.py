@@ -244,3 +244,11 @@ def test_bad_options(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         generate(tmp_path / "a.h5", **{k: NoiseConfig(v) if k == "noise" else v for k, v in options.items()})
     assert not list(tmp_path.glob("*.h5"))
+
+
+def test_every_process_needs_a_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(ValueError, match="at least the number of processes, 2, got 1"):
+        generate(tmp_path / "a.h5", shards=1)
+    assert not list(tmp_path.iterdir())
