@@ -15,6 +15,7 @@ from simscaleai_jax.sim.render import (
     render,
 )
 from simscaleai_jax.sim.render.camera import check_resolution
+from simscaleai_jax.sim.render.scene import MAX_IDS
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,14 @@ def test_a_geom_that_cannot_be_drawn_is_named():
     with pytest.raises(ValueError, match=r"cannot draw geom 'ground' \(mjGEOM_HFIELD\).*group 3.*renderer='mujoco'"):
         make_scene(mujoco.MjModel.from_xml_string(xml.format(0)))
     assert make_scene(mujoco.MjModel.from_xml_string(xml.format(3))).drawn == ()
+
+
+def test_more_geoms_than_depths_have_bits_for_are_refused():
+    """Hidden geoms count: their ids are taken all the same."""
+    hidden = '<geom size=".1" group="3"/>' * (MAX_IDS + 1)
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{hidden}</worldbody></mujoco>")
+    with pytest.raises(ValueError, match=f"{MAX_IDS + 1} geoms.*{MAX_IDS} at most"):
+        make_scene(model)
 
 
 def test_view_along_up_is_refused():
