@@ -230,11 +230,12 @@ def test_a_ppo_policy_has_parameters_and_refuses_what_it_would_ignore(model: Beh
     np.testing.assert_allclose(policy(obs, key), agent.policy()(obs, key), atol=1e-6)
     policy.params = jax.tree.map(jnp.zeros_like, policy.params)
     np.testing.assert_array_equal(policy(obs, key), np.zeros(2))
-    for options, message in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"language": "go"}, "reads no instruction"),
         ({"execute_steps": 2}, "wanted 1 to 1"),
         ({"ensemble": 0.1}, "no plans to average"),
-    ):
+    )
+    for options, message in refused:
         with pytest.raises(ValueError, match=message):
             load_policy(tmp_path / "ppo", **options)
     with pytest.raises(ValueError, match="reads no instruction"):
