@@ -27,6 +27,11 @@ from simscaleai_jax.core.compile_cache import enable  # noqa: E402
 enable()
 
 
+LONGEST_FIRST = ("pick", "sim", "models", "tools", "rl", "training")  # so that no worker is left with a long folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
