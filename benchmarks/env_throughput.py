@@ -55,21 +55,22 @@ class Options:
 
 def main(options: Options) -> None:
     enable()
-    batched = [measure_batched(options, count) for count in options.num_envs]
-    result = {"env_name": options.env_name, "dt": options.dt, "image_size": options.image_size, "batched": batched}
-    result["host"] = measure_host(options)
-    for row in batched:
-        print(
-            "{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  {ppo_steps_per_second:>8,.0f} in PPO  "
-            "reset overhead {reset_overhead:+.1%}  {bytes_per_env:,} bytes per env".format(**row)
-        )
-    host = result["host"]
+    path = Path(options.output or f"benchmarks/results/env_throughput_{options.env_name}.json")
+    result: dict[str, Any] = {"env_name": options.env_name, "dt": options.dt, "image_size": options.image_size}
+    result["host"] = host = measure_host(options)
     print(
         f"host adapter {host['steps_per_second']:,.0f} env steps/s at dt {host['dt']}, "
         f"{host['share_of_bare']:.0%} of a bare mj_step loop"
     )
-    path = Path(options.output or f"benchmarks/results/env_throughput_{options.env_name}.json")
-    path.write_text(json.dumps(stamp() | result, indent=1) + "\n")
+    result["batched"] = []
+    for count in options.num_envs:
+        result["batched"].append(measure_batched(options, count))
+        print(
+            "{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  {ppo_steps_per_second:>8,.0f} in PPO  "
+            "reset overhead {reset_overhead:+.1%}  {bytes_per_env:,} bytes per env".format(**result["batched"][-1]),
+            flush=True,
+        )
+        path.write_text(json.dumps(stamp() | result, indent=1) + "\n")
 
 
 def measure_batched(options: Options, num_envs: int) -> dict[str, float]:
