@@ -30,6 +30,7 @@ enable()
 LONGEST_FIRST = ("pick", "sim", "models", "tools", "rl", "training")  # so that no worker is left with a long folder
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
