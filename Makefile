@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := outputs/reach_demo
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-WORKERS := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # An interpreter for which a CPU build of torch is at hand; it only runs the torch side of the comparisons.
 TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/python3.11 $(PYTHON); do \

@@ -55,15 +55,14 @@ def _ppo_policy(path: str | Path, deterministic: bool, options: dict[str, Any]) 
     """The parameters are the acting state: {"params", "normalizer"}."""
     from simscaleai_jax.rl.agents.ppo import PPOAgent
     from simscaleai_jax.rl.ppo import storage
-    from simscaleai_jax.rl.ppo.rollout import network_inputs, normalized
+    from simscaleai_jax.rl.ppo.rollout import act_distribution
 
     agent = storage.agent_from_manifest(storage.read_ppo_manifest(path), PPOAgent)
     agent.load(str(path))
     learner = agent.learner
 
     def plan(acting: Any, obs: Any, key: Array) -> Array:
-        inputs = normalized(network_inputs(obs, learner.config), acting["normalizer"], learner.config)
-        distribution, _ = learner.network(acting["params"])(inputs)
+        distribution = act_distribution(learner, acting, obs)
         action = distribution.mean if deterministic else distribution.sample(key)
         return action[..., None, :]
 

@@ -5,6 +5,7 @@ the tests of one folder stay in one worker, because they share compiled function
 """
 
 import os
+from typing import Any
 
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
@@ -16,6 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
+from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 # Pytrees are also rebuilt with placeholders (PartitionSpecs, None), so only modules of plain array functions are
 # checked.
@@ -30,9 +32,17 @@ enable()
 LONGEST_FIRST = ("pick", "sim", "models", "tools", "rl", "training")  # so that no worker is left with a long folder
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
+class FolderScheduling(LoadScopeScheduling):
+    """Gives each folder of tests to one worker. (xdist 3.8's own loadgroup does nothing under pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("::")[0].rpartition("/")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling:
+    return FolderScheduling(config, log)

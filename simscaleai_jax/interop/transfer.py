@@ -35,7 +35,7 @@ CLASSES: dict[str, type] = {
 # Arguments that torch modules do not have: how a model computes, not what.
 OURS_ONLY = frozenset(
     {"dtype", "scan_layers", "remat", "attention", "log_std_init", "log_std_min", "log_std_max"}
-    | {"critic_obs_dim", "image_shape"}
+    | {"critic_obs_dim", "image_shape", "auxiliary_dim"}
 )
 
 

@@ -32,7 +32,9 @@ def test_the_record_of_a_built_in_scene_holds_no_path_of_this_machine():
 
 def test_a_key_that_an_observation_lacks_is_named_with_the_nearest():
     obs = {"ee_pos": np.zeros(3), "target_pos": np.zeros(3)}
-    for config in (PPOConfig(actor_keys=("ee_pso",)), PPOConfig(critic_keys=("ee_pso",))):
-        with pytest.raises(ValueError, match=r"observation key of the policy 'ee_pso'\. Did you mean 'ee_pos'"):
-            network_inputs(obs, config)
+    wrong = {"the policy": {"actor_keys": ("ee_pso",)}, r"PPOConfig\.critic_keys": {"critic_keys": ("ee_pso",)}}
+    wrong[r"PPOConfig\.auxiliary_keys"] = {"auxiliary_keys": ("ee_pso",), "encoder": "cnn"}
+    for name, settings in wrong.items():
+        with pytest.raises(ValueError, match=rf"observation key of {name} 'ee_pso'\. Did you mean 'ee_pos'"):
+            network_inputs(obs, PPOConfig(**settings))
     assert network_inputs(obs, PPOConfig(actor_keys=("ee_pos",)))["state"].shape == (3,)

@@ -63,6 +63,10 @@ def test_own_critic_and_image_encoder_take_their_inputs():
     assert not jnp.array_equal(value, other_value)
     unseen, _ = model(inputs | {"image": jnp.zeros((4, 24, 24, 3), jnp.uint8)})
     assert not jnp.array_equal(distribution.mean, unseen.mean)
+    seen_by_actor = {name: inputs[name] for name in ("state", "image")}
+    alone = model.action_distribution(seen_by_actor)
+    assert jnp.array_equal(alone.mean, distribution.mean), "acting needs nothing of the critic's"
+    assert jnp.array_equal(alone.log_std, distribution.log_std)
     with pytest.raises(ValueError, match="at least 20 x 20 pixels; got 8 x 8"):
         ActorCritic(3, 2, image_shape=(8, 8, 3))
 

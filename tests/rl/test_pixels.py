@@ -10,10 +10,15 @@ import pytest
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.ppo.envs import model_kwargs_for
 from simscaleai_jax.rl.ppo.rollout import network_inputs
+from simscaleai_jax.rl.ppo.storage import load_policy
 
 from .probes import PROBES, Probe
 
 SIDE = 20
+SMALL = PPOConfig(
+    encoder="cnn", actor_keys=("clock",), hidden_dim=16, n_layers=1, num_envs=32, n_steps=64, num_minibatches=2,
+    n_epochs=4, lr=5e-3, gamma=0.5, total_timesteps=40 * 64, updates_per_dispatch=40, entropy_coef=0.0,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Pictures:
     @property
     def observation_spec(self):
         images = [jax.ShapeDtypeStruct(shape, jnp.uint8) for shape in self.shapes]
-        return {"clock": jax.ShapeDtypeStruct((1,), jnp.float32), "image": images[0], "image_side_cam": images[1]}
+        number = jax.ShapeDtypeStruct((1,), jnp.float32)
+        return {"clock": number, "shade": number, "image": images[0], "image_side_cam": images[1]}
 
     def init(self, key, env_ids):
         return self._picture(self.probe.init(key, env_ids))
@@ -39,8 +45,9 @@ class Pictures:
     def _picture(self, state):
         clock, shade = jnp.zeros((state.x.shape[0], 1)), jnp.where(state.x > 0, 200, 50).astype(jnp.uint8)
         blank = jnp.zeros((state.x.shape[0], SIDE, SIDE, 3), jnp.uint8)
-        obs = {"clock": clock, "image": blank, "image_side_cam": blank + shade[:, None, None, None]}
-        return state.replace(obs=obs, final_obs={"clock": clock})
+        numbers = {"clock": clock, "shade": state.x[:, None]}
+        images = {"image": blank, "image_side_cam": blank + shade[:, None, None, None]}
+        return state.replace(obs=numbers | images, final_obs=numbers)
 
 
 def test_channels_of_all_cameras_are_joined():
@@ -58,10 +65,33 @@ def test_cameras_of_different_sizes_are_refused():
 
 
 def test_what_only_an_image_shows_is_learned():
-    config = PPOConfig(
-        encoder="cnn", hidden_dim=16, n_layers=1, num_envs=32, n_steps=64, num_minibatches=2, n_epochs=4, lr=5e-3,
-        gamma=0.5, total_timesteps=40 * 64, updates_per_dispatch=40, entropy_coef=0.0,
-    )  # fmt: skip
-    history = PPOAgent.for_env(Pictures(), config).train(Pictures(), progress=False)
+    history = PPOAgent.for_env(Pictures(), SMALL).train(Pictures(), progress=False)
     assert np.mean(history["episode_reward"][:2]) < 0.4
     assert np.mean(history["episode_reward"][-3:]) > 0.9
+    assert not np.any(history["auxiliary_loss"])
+
+
+def test_the_auxiliary_loss_teaches_the_encoder_where_rewards_say_nothing(tmp_path):
+    env = Pictures(probe=PROBES["reward of the observation"])
+    config = dataclasses.replace(SMALL, auxiliary_keys=("shade",), auxiliary_loss_coef=2.0, value_loss_coef=0.0)
+    agent = PPOAgent.for_env(env, config)
+    history = agent.train(env, progress=False)
+    assert history["auxiliary_loss"][0] > 0.1
+    assert history["auxiliary_loss"][-1] < 0.01
+    agent.save(str(tmp_path / "agent"))
+    obs = {name: value[0] for name, value in env.init(jax.random.key(0), jnp.arange(1)).obs.items() if name != "shade"}
+    action = load_policy(tmp_path / "agent")(obs, jax.random.key(0))
+    assert np.allclose(action, agent.predict(obs), atol=1e-5), "acting does not need what only training sees"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"auxiliary_keys": ("shade",)}, "auxiliary_keys are predicted from images; set encoder to 'cnn'"),
+        ({"auxiliary_loss_coef": -1.0}, r"auxiliary_loss_coef must not be negative; got -1\.0"),
+        ({"encoder": "cnn", "auxiliary_keys": ("shaed",)}, r"'shaed'\. Did you mean 'shade'"),
+    ],
+)
+def test_a_wrong_auxiliary_loss_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PPOAgent.for_env(Pictures(), PPOConfig(**settings))

@@ -119,7 +119,6 @@ UNEVEN = ["--n-steps", "100", "--num-envs", "64"]
         (["rl", *UNEVEN, "--save-path", "{tmp}/run"], "nearest: 64 or 128"),
         (["rl", *UNEVEN, "--resume", "--save-path", "{tmp}/used"], "nearest: 64 or 128"),
         (["rl", "--save-path", "{tmp}/used"], "holds a run of 80 steps; go on with --resume or take another --save-p"),
-        (["rl", "--resume", "--save-path", "{tmp}/empty"], "holds no complete checkpoint"),
         (["rl", "--device", "tpu", "--save-path", "{tmp}/run"], "No 'tpu' device"),
         (["eval", "{tmp}/none"], "does not exist"),
         (["eval", "{tmp}"], "holds no checkpoint"),
@@ -169,6 +168,21 @@ def test_the_best_checkpoint_is_chosen_by_starts_that_no_curriculum_eased(monkey
         agent = types.SimpleNamespace(total_steps=steps, state=None)
         assert callback(agent, {"total_steps": steps, "success_rate": 1.0, "plain_success_rate": plain})
     assert saved == [(64, 0.2), (128, None), (192, 0.0)]
+
+
+def test_resume_starts_a_run_where_there_is_none_yet(tmp_path, capsys):
+    """So that one command can be started and restarted by a scheduler."""
+    loaded = []
+    agent = types.SimpleNamespace(load=loaded.append)
+    rl._open_run(agent, tmp_path / "run", True)
+    (tmp_path / "run" / "step_000000064").mkdir(parents=True)  # cut short: it has no manifest
+    rl._open_run(agent, tmp_path / "run", True)
+    assert capsys.readouterr().err.count(f"no complete checkpoint in {tmp_path / 'run'}: a new run starts") == 2
+    with CheckpointSeries(tmp_path / "run") as series:
+        series.save(128, {"a": np.zeros(3)}, Manifest(kind="ppo", model_name="actor_critic"), 0.5)
+    rl._open_run(agent, tmp_path / "run", True)
+    assert loaded == [str(tmp_path / "run" / "step_000000128")]
+    assert capsys.readouterr().err == ""
 
 
 def test_lost_contacts_are_told_once(capsys):

@@ -22,9 +22,9 @@ BC = [
 PPO = [
     "rl", "--distributed", "--env.dt", "0.01", "--num-envs", "16", "--n-steps", "128", "--num-minibatches", "2",
     "--n-epochs", "2", "--hidden-dim", "16", "--updates-per-dispatch", "1", "--total-steps", "7680",
-    "--num-checkpoints", "30",
+    "--num-checkpoints", "30", "--resume",
 ]  # fmt: skip
-RUNS = {"bc": (BC, "--checkpoint-dir", []), "ppo": (PPO, "--save-path", ["--resume"])}
+RUNS = {"bc": (BC, "--checkpoint-dir"), "ppo": (PPO, "--save-path")}
 SECONDS = 480
 
 
@@ -42,11 +42,11 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen:
 class Run:
     """`simscale launch` with two processes of two CPU devices each."""
 
-    def __init__(self, kind: str, folder: Path, resume: bool = False) -> None:
-        command, where, again = RUNS[kind]
+    def __init__(self, kind: str, folder: Path) -> None:
+        command, where = RUNS[kind]
         launcher = ["launch", "--num-processes", "2", "--devices-per-process", "2", "--"]
         self.folder = folder
-        self.process = start(*launcher, *command, where, str(folder), *(again if resume else []))
+        self.process = start(*launcher, *command, where, str(folder))
 
     def wait_for_checkpoints(self, count: int) -> None:
         """Returns when that many have been completed since the run began; a failed run is an error."""
@@ -121,7 +121,7 @@ def test_a_run_that_was_killed_and_stopped_ends_like_one_that_was_not(kind, unin
     first = newest(folder).name
     assert first < newest(uninterrupted(kind)).name, "it was killed in the middle"
 
-    stopped = Run(kind, folder, resume=True)
+    stopped = Run(kind, folder)
     stopped.wait_for_checkpoints(2)
     stopped.process.send_signal(signal.SIGTERM)
     status, output = stopped.finish()
@@ -129,7 +129,7 @@ def test_a_run_that_was_killed_and_stopped_ends_like_one_that_was_not(kind, unin
     assert len(re.findall(r"SIGTERM: saved .* Start the same command again", output)) == 2
     assert first < newest(folder).name < newest(uninterrupted(kind)).name, "it went on, and was stopped in the middle"
 
-    status, output = Run(kind, folder, resume=True).finish()
+    status, output = Run(kind, folder).finish()
     assert status == 0, output
     assert_same_end(uninterrupted(kind), folder)
 

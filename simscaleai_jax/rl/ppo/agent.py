@@ -11,7 +11,7 @@ from simscaleai_jax.core import compile_cache, distributed, sharding
 from simscaleai_jax.rl.ppo import envs, plain, storage
 from simscaleai_jax.rl.ppo.config import PPOConfig, make_layout
 from simscaleai_jax.rl.ppo.networks import ActorCritic
-from simscaleai_jax.rl.ppo.rollout import network_inputs, normalized
+from simscaleai_jax.rl.ppo.rollout import act_distribution
 from simscaleai_jax.rl.ppo.state import PPOState, init_training_state, make_learner
 from simscaleai_jax.rl.ppo.train import make_dispatch, make_init
 from simscaleai_jax.rl.progress import TrainingLog
@@ -37,6 +37,7 @@ class PPOAgent:
         *,
         critic_obs_dim: int | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        auxiliary_dim: int | None = None,
     ) -> None:
         """Builds the networks; `PPOAgent.for_env` takes the sizes from an environment.
 
@@ -47,12 +48,14 @@ class PPOAgent:
           device: "cpu", "gpu", "tpu" or "auto".
           critic_obs_dim: length of the critic's own vector, with `config.critic_keys`.
           image_shape: (H, W, C) of obs["image"], with `config.encoder`.
+          auxiliary_dim: length of the vector to predict from the image, with `config.auxiliary_keys`.
         Raises:
           ValueError: unknown device, or an encoder or critic keys without their sizes.
         """
         self.config = PPOConfig() if config is None else config
         self.device = device
-        for option, given in (("encoder", image_shape), ("critic_keys", critic_obs_dim)):
+        sizes = {"encoder": image_shape, "critic_keys": critic_obs_dim, "auxiliary_keys": auxiliary_dim}
+        for option, given in sizes.items():
             wants = getattr(self.config, option) not in ("none", ())
             if wants != (given is not None):
                 raise ValueError(
@@ -66,6 +69,7 @@ class PPOAgent:
             "n_layers": self.config.n_layers,
             "critic_obs_dim": critic_obs_dim,
             "image_shape": image_shape,
+            "auxiliary_dim": auxiliary_dim,
             "log_std_init": self.config.log_std_init,
             "log_std_min": self.config.log_std_min,
             "log_std_max": self.config.log_std_max,
@@ -197,8 +201,7 @@ class PPOAgent:
 
 
 def _act(learner: Any, state: Any, obs: Any, key: jax.Array, deterministic: Any) -> jax.Array:
-    inputs = normalized(network_inputs(obs, learner.config), state["normalizer"], learner.config)
-    distribution, _ = learner.network(state["params"])(inputs)
+    distribution = act_distribution(learner, state, obs)
     if isinstance(deterministic, bool):
         return distribution.mean if deterministic else distribution.sample(key)
     return jax.numpy.where(deterministic, distribution.mean, distribution.sample(key))

@@ -49,6 +49,9 @@ class PPOConfig:
       actor_keys: observation keys that the actor sees, in this order; empty: all state keys.
       critic_keys: observation keys that the critic sees; empty: it shares the actor's features.
       encoder: "cnn" encodes the images of all cameras and joins them to the state; "none" ignores images.
+      auxiliary_keys: observation keys that a linear map of the image features learns to predict, in training only; a
+        simulator knows what the images show, and says it with far less noise than rewards do.
+      auxiliary_loss_coef: weight of the mean squared error of those predictions (of normalised observations).
     """
 
     hidden_dim: int = 256
@@ -84,6 +87,8 @@ class PPOConfig:
     actor_keys: tuple[str, ...] = ()
     critic_keys: tuple[str, ...] = ()
     encoder: Literal["none", "cnn"] = "none"
+    auxiliary_keys: tuple[str, ...] = ()
+    auxiliary_loss_coef: float = 1.0
 
     def __post_init__(self) -> None:
         positive = ["hidden_dim", "n_layers", "n_steps", "n_epochs", "batch_size", "total_timesteps", "log_every"]
@@ -98,6 +103,10 @@ class PPOConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"PPOConfig.{name} must lie between 0 and 1; got {getattr(self, name)}.")
+        if not self.auxiliary_loss_coef >= 0:
+            raise ValueError(f"PPOConfig.auxiliary_loss_coef must not be negative; got {self.auxiliary_loss_coef}.")
+        if self.auxiliary_keys and self.encoder == "none":
+            raise ValueError("PPOConfig.auxiliary_keys are predicted from images; set encoder to 'cnn'.")
         if not self.log_std_min <= self.log_std_init <= self.log_std_max:
             raise ValueError(
                 "PPOConfig needs log_std_min <= log_std_init <= log_std_max; "

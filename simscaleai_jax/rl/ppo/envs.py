@@ -84,22 +84,25 @@ def action_size(env: Any) -> int:
 
 
 def model_kwargs_for(env: Any, config: PPOConfig) -> dict[str, Any]:
-    """Sizes of the network that fits an environment: obs_dim, action_dim, critic_obs_dim, image_shape.
+    """Sizes of the network that fits an environment: obs_dim, action_dim, critic_obs_dim, image_shape,
+    auxiliary_dim.
 
     Raises:
-      ValueError: an actor or critic key, or the image, that the environment does not give.
+      ValueError: an actor, critic or auxiliary key, or the image, that the environment does not give.
     """
     from simscaleai_jax.core.errors import check_names
 
     spec = observation_spec(env)
-    check_names("observation key", [*config.actor_keys, *config.critic_keys], spec)
+    check_names("observation key", [*config.actor_keys, *config.critic_keys, *config.auxiliary_keys], spec)
     actor = {key: spec[key] for key in config.actor_keys} or spec
     critic = {key: spec[key] for key in config.critic_keys}
+    auxiliary = {key: spec[key] for key in config.auxiliary_keys}
     return {
         "obs_dim": state_size(actor),
         "action_dim": action_size(env),
         "critic_obs_dim": state_size(critic) if critic else None,
         "image_shape": _image_shape(spec, config.encoder) if config.encoder != "none" else None,
+        "auxiliary_dim": state_size(auxiliary) if auxiliary else None,
     }
 
 

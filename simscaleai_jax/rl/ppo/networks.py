@@ -73,7 +73,7 @@ class ActorCritic(nnx.Module):
     """Gaussian policy and value function over a shared feature network.
 
     `obs` is a state array (..., obs_dim) or a dict {"state": (..., obs_dim), "critic": (..., critic_obs_dim)?,
-    "image": uint8 (..., H, W, C)?}.
+    "image": uint8 (..., H, W, C)?}; "image_features" (..., 64) of `encode` may stand for the image.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class ActorCritic(nnx.Module):
         *,
         critic_obs_dim: int | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        auxiliary_dim: int | None = None,
         log_std_init: float = 0.0,
         log_std_min: float = -5.0,
         log_std_max: float = 1.0,
@@ -99,6 +100,7 @@ class ActorCritic(nnx.Module):
           n_layers: hidden layers.
           critic_obs_dim: length of the critic's own state vector; None: the critic shares the actor's features.
           image_shape: (H, W, C) of obs["image"]; None: no image encoder.
+          auxiliary_dim: length of what `predict_auxiliary` predicts from the image; None: nothing.
           log_std_init: first value of every `actor_log_std`.
           log_std_min: lower bound that is applied to it.
           log_std_max: upper bound that is applied to it.
@@ -110,6 +112,7 @@ class ActorCritic(nnx.Module):
         self.calls = 0  # actions sampled without a key
         image_dim = 0 if image_shape is None else IMAGE_FEATURES
         self.encoder = None if image_shape is None else ImageEncoder(image_shape, rngs=rngs)
+        self.auxiliary = None if auxiliary_dim is None else nnx.Linear(IMAGE_FEATURES, auxiliary_dim, rngs=rngs)
         self.feature_net = _hidden_layers(obs_dim + image_dim, hidden_dim, n_layers, rngs)
         self.critic_net = (
             None if critic_obs_dim is None else _hidden_layers(critic_obs_dim + image_dim, hidden_dim, n_layers, rngs)
@@ -120,15 +123,32 @@ class ActorCritic(nnx.Module):
 
     def forward(self, obs: Any) -> tuple[Normal, Float[Array, "*batch"]]:
         """Returns the action distribution and the value (...,) of each observation."""
-        inputs = obs if isinstance(obs, Mapping) else {"state": obs}
-        image = [] if self.encoder is None else [self.encoder(inputs["image"])]
-        features = _apply(self.feature_net, jnp.concatenate([inputs["state"], *image], axis=-1))
+        inputs = self.encode(obs)
+        features = _apply(self.feature_net, _with_image(inputs, "state"))
         critic_features = features
         if self.critic_net is not None:
-            critic_features = _apply(self.critic_net, jnp.concatenate([inputs["critic"], *image], axis=-1))
+            critic_features = _apply(self.critic_net, _with_image(inputs, "critic"))
+        return self._distribution(features), self.critic(critic_features)[..., 0]
+
+    def action_distribution(self, obs: Any) -> Normal:
+        """The action distribution alone, for which `obs` needs nothing that only the critic sees."""
+        return self._distribution(_apply(self.feature_net, _with_image(self.encode(obs), "state")))
+
+    def _distribution(self, features: jax.Array) -> Normal:
         log_std = jnp.clip(self.actor_log_std[...], self.log_std_min, self.log_std_max)
         mean = self.actor_mean(features)
-        return Normal(mean, jnp.broadcast_to(log_std, mean.shape)), self.critic(critic_features)[..., 0]
+        return Normal(mean, jnp.broadcast_to(log_std, mean.shape))
+
+    def encode(self, obs: Any) -> dict[str, Any]:
+        """`obs` as a dict, with "image_features" (..., 64) in place of the image."""
+        inputs = dict(obs) if isinstance(obs, Mapping) else {"state": obs}
+        if self.encoder is not None and "image_features" not in inputs:
+            inputs["image_features"] = self.encoder(inputs.pop("image"))
+        return inputs
+
+    def predict_auxiliary(self, encoded: Mapping[str, Any]) -> Float[Array, "*batch D"]:
+        """What the image features of `encode` say about the auxiliary observations (normalised)."""
+        return self.auxiliary(encoded["image_features"])
 
     def __call__(self, obs: Any) -> tuple[Normal, Float[Array, "*batch"]]:
         """The same as `forward`."""
@@ -166,6 +186,11 @@ def _hidden_layers(input_dim: int, hidden_dim: int, n_layers: int, rngs: nnx.Rng
 
 def _linear(input_dim: int, output_dim: int, gain: float, rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(input_dim, output_dim, kernel_init=nnx.initializers.orthogonal(gain), rngs=rngs)
+
+
+def _with_image(encoded: Mapping[str, Any], name: str) -> jax.Array:
+    image = [encoded["image_features"]] if "image_features" in encoded else []
+    return jnp.concatenate([encoded[name], *image], axis=-1)
 
 
 def _apply(layers: nnx.List, features: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.observations import image_keys, state_vector
 from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.networks import Normal
 from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
 from simscaleai_jax.rl.ppo.state import ROLLOUT_KEY, Learner, PPOState
 
@@ -22,7 +23,8 @@ class Rollout(struct.PyTreeNode):
     """Transitions, every leaf [T, B, ...].
 
     Attributes:
-      inputs: network inputs before normalisation: "state", "critic"?, "image"? (the channels of all cameras).
+      inputs: network inputs before normalisation: "state", "critic"?, "image"? (the channels of all cameras),
+        "auxiliary"? (what the image is to tell).
       next_inputs: the same of the observation that the step led to, before any reset; without images.
       action: the sampled action, not clipped.
       log_prob: its log probability.
@@ -55,21 +57,45 @@ class Rollout(struct.PyTreeNode):
 
 
 def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
-    """What the network sees of an observation (dict, or an array that is the state itself).
+    """What training sees of an observation (dict, or an array that is the state itself).
 
     Raises:
-      ValueError: a key of the actor or critic that the observation lacks.
+      ValueError: a key of the actor, of the critic or of the auxiliary loss that the observation lacks.
+    """
+    inputs = actor_inputs(obs, config)
+    for name, keys in (("critic", config.critic_keys), ("auxiliary", config.auxiliary_keys)):
+        if keys and isinstance(obs, Mapping):
+            check_names(f"observation key of PPOConfig.{name}_keys", keys, obs)
+            inputs[name] = state_vector({key: obs[key] for key in keys})
+    return inputs
+
+
+def actor_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
+    """What the actor sees of an observation (dict, or an array that is the state itself).
+
+    Raises:
+      ValueError: a key of the actor that the observation lacks.
     """
     if not isinstance(obs, Mapping):
         return {"state": obs}
-    check_names("observation key of the policy", [*config.actor_keys, *config.critic_keys], obs)
+    check_names("observation key of the policy", config.actor_keys, obs)
     inputs = {"state": state_vector({key: obs[key] for key in config.actor_keys} or obs)}
-    if config.critic_keys:
-        inputs["critic"] = state_vector({key: obs[key] for key in config.critic_keys})
     images = [obs[key] for key in image_keys(obs) if key.startswith("image")] if config.encoder != "none" else []
     if images:
         inputs["image"] = images[0] if len(images) == 1 else jnp.concatenate(images, axis=-1)
     return inputs
+
+
+def act_distribution(learner: Learner, acting: dict[str, Any], obs: Any) -> Normal:
+    """The policy's action distribution at an observation, of which it needs what the actor sees.
+
+    Args:
+      learner: network and settings.
+      acting: {"params", "normalizer"} of the training state.
+      obs: one observation or a batch of them.
+    """
+    inputs = normalized(actor_inputs(obs, learner.config), acting["normalizer"], learner.config)
+    return learner.network(acting["params"]).action_distribution(inputs)
 
 
 def normalized(inputs: dict[str, Array], normalizer: dict[str, RunningStats], config: PPOConfig) -> dict[str, Array]:

@@ -17,7 +17,7 @@ ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the train
 METRICS = (
     "episode_reward", "episode_length", "success_rate", "plain_success_rate", "episodes", "policy_loss", "value_loss",
     "entropy", "approx_kl", "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std",
-    "nan_count", "overflow_count",
+    "auxiliary_loss", "nan_count", "overflow_count",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ class PPOState(struct.PyTreeNode):
       params: weights, nested dict.
       opt_state: Adam's moments.
       learning_rate: [] rate in use; changes under the adaptive schedule only.
-      normalizer: input name ("state", "critic") -> statistics of it.
+      normalizer: input name ("state", "critic", "auxiliary") -> statistics of it.
       reward_stats: statistics of the discounted return, (1,).
       episodes: latest episode means.
       key: PRNG key from which every update folds its own.
@@ -98,9 +98,8 @@ def make_learner(config: PPOConfig, model_kwargs: dict[str, Any]) -> tuple[Learn
     """Builds the network: (learner, initial weights)."""
     model = ActorCritic(**model_kwargs, rngs=nnx.Rngs(config.seed))
     graphdef, params = nnx.split(model, nnx.Param)
-    sizes = {"state": model_kwargs["obs_dim"]}
-    if model_kwargs.get("critic_obs_dim"):
-        sizes["critic"] = model_kwargs["critic_obs_dim"]
+    kinds = {"state": "obs_dim", "critic": "critic_obs_dim", "auxiliary": "auxiliary_dim"}
+    sizes = {name: model_kwargs[kwarg] for name, kwarg in kinds.items() if model_kwargs.get(kwarg)}
     return Learner(graphdef, config, tuple(sorted(sizes.items()))), nnx.to_pure_dict(params)
 
 

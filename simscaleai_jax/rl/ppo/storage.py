@@ -102,6 +102,7 @@ def agent_from_manifest(manifest: Manifest, agent_cls: type["PPOAgent"], device:
         device,
         critic_obs_dim=kwargs.get("critic_obs_dim"),
         image_shape=None if image is None else tuple(image),
+        auxiliary_dim=kwargs.get("auxiliary_dim"),
     )
 
 

@@ -46,17 +46,24 @@ def ppo_loss(
     """The loss of PPO and the numbers to report, as means over the batch."""
     config = learner.config
     inputs = normalized(batch.inputs, normalizer, config)
-    log_prob, value, entropy = learner.network(params).evaluate_actions(inputs, batch.action)
+    network = learner.network(params)
+    inputs = network.encode(inputs)
+    log_prob, value, entropy = network.evaluate_actions(inputs, batch.action)
     log_ratio = log_prob - batch.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip_epsilon, 1 + config.clip_epsilon)
     policy_loss = -jnp.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
     value_loss = _value_loss(config, value, batch)
+    auxiliary_loss = jnp.zeros(())
+    if config.auxiliary_keys:
+        auxiliary_loss = jnp.square(network.predict_auxiliary(inputs) - inputs["auxiliary"]).mean()
     loss = policy_loss + config.value_loss_coef * value_loss - config.entropy_coef * entropy.mean()
+    loss += config.auxiliary_loss_coef * auxiliary_loss
     return loss, {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy.mean(),
+        "auxiliary_loss": auxiliary_loss,
         "approx_kl": (ratio - 1 - log_ratio).mean(),  # http://joschu.net/blog/kl-approx.html
         "clip_fraction": (jnp.abs(ratio - 1) > config.clip_epsilon).mean(dtype=jnp.float32),
     }

@@ -20,6 +20,7 @@ Examples:
   simscale rl                                                     a short run on reach
   simscale rl --config configs/ppo_reach.yaml --seed 1            a published run with another seed
   simscale rl --config configs/ppo_reach.yaml --resume --total-steps 1000000    go on with it for longer
+  srun simscale rl --distributed --resume --config configs/ppo_reach.yaml       starts, and continues when restarted
   simscale rl --env-name reach --env.dt 0.005 --num-envs 1024 --n-steps 16384"""
 
 PEER_SECONDS = 60  # after which a process that does not answer counts as lost
@@ -69,7 +70,7 @@ class RLOptions:
       save_path: folder of the run, without another run in it unless --resume; default checkpoints/ppo_ENV.
       config: YAML file with any of these options.
       device: "auto", "cpu", "gpu" or "tpu".
-      resume: go on with the newest checkpoint in the run's folder.
+      resume: go on with the newest checkpoint in the run's folder; where there is none yet, start.
       num_checkpoints: checkpoints spread over the run; the newest three and the best are kept.
       distributed: one of several processes; found out by itself on TPU pods, Slurm, Kubernetes and under launch.
       coordinator: "host:port" of process 0, where it is not.
@@ -161,7 +162,7 @@ def make_training_env(options: RLOptions) -> Any:
 
 
 def _open_run(agent: Any, folder: Path, is_resumed: bool) -> None:
-    """Loads the newest checkpoint with --resume; without it, refuses a folder that has checkpoints."""
+    """Loads the newest checkpoint, if any, with --resume; without it, refuses a folder that has checkpoints."""
     from simscaleai_jax.core import distributed
     from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 
@@ -170,10 +171,10 @@ def _open_run(agent: Any, folder: Path, is_resumed: bool) -> None:
         with CheckpointSeries(folder) as series:
             latest = series.latest()
     step = distributed.agree(-1 if latest is None else int(latest.name.removeprefix("step_")))
-    if is_resumed and step < 0:
-        raise FileNotFoundError(f"--resume: {folder} holds no complete checkpoint.")
-    if is_resumed:
+    if step >= 0 and is_resumed:
         agent.load(str(folder / f"step_{step:09d}"))
+    elif is_resumed and distributed.is_main():
+        print(f"simscale rl: --resume finds no complete checkpoint in {folder}: a new run starts.", file=sys.stderr)
     elif step >= 0:
         raise ValueError(f"{folder} holds a run of {step:,} steps; go on with --resume or take another --save-path.")
 
