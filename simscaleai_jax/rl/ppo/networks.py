@@ -148,6 +148,7 @@ class ActorCritic(nnx.Module):
 
     def predict_auxiliary(self, encoded: Mapping[str, Any]) -> Float[Array, "*batch D"]:
         """What the image features of `encode` say about the auxiliary observations (normalised)."""
+        assert self.auxiliary is not None, "the network was built without auxiliary_dim"
         return self.auxiliary(encoded["image_features"])
 
     def __call__(self, obs: Any) -> tuple[Normal, Float[Array, "*batch"]]:
