@@ -1,11 +1,14 @@
-"""PPO on pick and place: what the runs of configs/ppo_pick_place.yaml came to, as one picture and one JSON file.
+"""What runs of one PPO recipe came to, as one picture and one JSON file.
 
-    simscale rl --config configs/ppo_pick_place.yaml
-    simscale eval checkpoints/ppo_pick_place --n-episodes 500 --output checkpoints/ppo_pick_place/evaluation.json
-    python benchmarks/ppo_pick_place.py checkpoints/ppo_pick_place [MORE RUNS ...]
+    for seed in 0 1; do
+      simscale rl --config configs/ppo_pick_place.yaml --seed $seed --save-path checkpoints/seed_$seed
+      simscale eval checkpoints/seed_$seed --n-episodes 500 --output checkpoints/seed_$seed/evaluation.json
+    done
+    python benchmarks/ppo_runs.py configs/ppo_pick_place.yaml checkpoints/seed_0 checkpoints/seed_1
 
 Reads each run's metrics.jsonl and, where it lies beside it, evaluation.json; trains and simulates nothing. A run's
-minutes are the time that its updates took, without compiling.
+minutes are the time that its updates took, without compiling. Writes docs/images/RECIPE.png and
+benchmarks/results/RECIPE.json.
 """
 
 import dataclasses
@@ -20,6 +23,11 @@ from stamp import stamp
 from simscaleai_jax.core.config import read_yaml
 from simscaleai_jax.rl.progress import read_metrics
 
+TITLES = {
+    "ppo_reach": "PPO on reach",
+    "ppo_reach_pixels": "PPO on reach from two cameras of 64x64 pixels",
+    "ppo_pick_place": "PPO on pick and place: the cube is held by friction alone",
+}
 CURVES = ("total_steps", "success_rate", "plain_success_rate", "episode_reward", "episode_length", "approx_kl")
 POINTS = 100  # of each curve in the JSON file
 WINDOW = 4  # updates that a drawn point averages
@@ -30,26 +38,23 @@ class Options:
     """What to read and write.
 
     Attributes:
+      recipe: YAML file that the runs followed.
       runs: folders of finished runs.
-      config: the recipe that they followed.
-      image: picture to write.
-      output: JSON file to write.
     """
 
+    recipe: Annotated[Path, tyro.conf.Positional]
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    config: str = "configs/ppo_pick_place.yaml"
-    image: str = "docs/images/ppo_pick_place.png"
-    output: str = "benchmarks/results/ppo_pick_place.json"
 
 
 def main(options: Options) -> None:
+    name = options.recipe.stem
     runs = {run.name: summarize(run) for run in options.runs}
-    recipe = read_yaml(options.config)
-    command = f"simscale rl --config {options.config}"
+    recipe = read_yaml(options.recipe)
+    command = f"simscale rl --config {options.recipe}"
     result = stamp() | {"command": command, "config": recipe, "runs": {n: run["summary"] for n, run in runs.items()}}
-    Path(options.output).write_text(json.dumps(result, indent=1) + "\n")
-    share, anneal = (recipe["env"]["task"][name] for name in ("curriculum_share", "curriculum_steps"))
-    draw(runs, share, anneal * recipe["ppo"]["num_envs"], options.image)
+    Path(f"benchmarks/results/{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    title = TITLES.get(name, f"PPO with {options.recipe}") + " (actions sampled, not the mean)"
+    draw(runs, eased_share(recipe), title, f"docs/images/{name}.png")
     for name, run in runs.items():
         print(name, json.dumps({key: value for key, value in run["summary"].items() if key != "curve"}))
 
@@ -82,8 +87,16 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.array([window[np.isfinite(window)].mean() if np.isfinite(window).any() else np.nan for window in windows])
 
 
-def draw(runs: dict[str, Any], share: float, annealed_at: float, path: str) -> None:
-    """Success of plain starts and of all, against steps and against minutes."""
+def eased_share(recipe: dict[str, Any]) -> tuple[float, float] | None:
+    """The curriculum's first share of eased starts and the steps at which it is zero; None without a curriculum."""
+    task = recipe["env"].get("task", {})
+    if not task.get("curriculum_share"):
+        return None
+    return task["curriculum_share"], task["curriculum_steps"] * recipe["ppo"]["num_envs"]
+
+
+def draw(runs: dict[str, Any], eased: tuple[float, float] | None, title: str, path: str) -> None:
+    """Success of plain starts, and of all where a curriculum eases some, against steps and against minutes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -93,18 +106,21 @@ def draw(runs: dict[str, Any], share: float, annealed_at: float, path: str) -> N
     for index, (name, run) in enumerate(runs.items()):
         metrics, color = run["metrics"], f"C{index}"
         plain, steps = smooth(metrics["plain_success_rate"]), metrics["total_steps"] / 1e6
-        by_steps.plot(steps, plain, color=color, label=f"{name}, plain starts")
-        by_steps.plot(steps, smooth(metrics["success_rate"]), color=color, alpha=0.4, ls="--", label=f"{name}, all")
+        by_steps.plot(steps, plain, color=color, label=f"{name}, plain starts" if eased else name)
+        if eased:
+            by_steps.plot(steps, smooth(metrics["success_rate"]), color=color, alpha=0.4, ls="--", label=f"{name}, all")
         by_minutes.plot(run["minutes"], plain, color=color, label=name)
-    last = max(run["metrics"]["total_steps"][-1] for run in runs.values())
-    eased = [share, 0.0, 0.0] if last > annealed_at else [share, share * (1 - last / annealed_at)]
-    by_steps.plot([0, min(last, annealed_at) / 1e6, last / 1e6][: len(eased)], eased, "k:", lw=1, label="eased starts")
+    if eased:
+        last = max(run["metrics"]["total_steps"][-1] for run in runs.values())
+        steps = np.linspace(0, last)
+        shares = eased[0] * np.maximum(1 - steps / eased[1], 0)
+        by_steps.plot(steps / 1e6, shares, "k:", lw=1, label="eased starts")
     by_steps.set(xlabel="million environment steps", ylabel="success rate in training", ylim=(-0.02, 1.02))
-    by_minutes.set(xlabel="minutes on 2 shared CPU cores", ylabel="success rate, plain starts", ylim=(-0.02, 1.02))
+    by_minutes.set(xlabel="minutes of updates", ylabel="success rate, plain starts", ylim=(-0.02, 1.02))
     for axis in (by_steps, by_minutes):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="lower right")
-    figure.suptitle("PPO on pick and place: the cube is held by friction alone (actions sampled, not the mean)")
+    figure.suptitle(title)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
