@@ -71,13 +71,14 @@ def test_what_only_an_image_shows_is_learned():
     assert not np.any(history["auxiliary_loss"])
 
 
-def test_the_auxiliary_loss_teaches_the_encoder_where_rewards_say_nothing(tmp_path):
-    env = Pictures(probe=PROBES["reward of the observation"])
-    config = dataclasses.replace(SMALL, auxiliary_keys=("shade",), auxiliary_loss_coef=2.0, value_loss_coef=0.0)
-    agent = PPOAgent.for_env(env, config)
+def test_an_auxiliary_loss_teaches_the_encoder_and_the_actor_acts_on_its_predictions(tmp_path):
+    env = Pictures()
+    agent = PPOAgent.for_env(env, dataclasses.replace(SMALL, auxiliary_keys=("shade",), critic_keys=("shade",)))
     history = agent.train(env, progress=False)
     assert history["auxiliary_loss"][0] > 0.1
     assert history["auxiliary_loss"][-1] < 0.01
+    assert np.mean(history["episode_reward"][:2]) < 0.4
+    assert np.mean(history["episode_reward"][-3:]) > 0.9
     agent.save(str(tmp_path / "agent"))
     obs = {name: value[0] for name, value in env.init(jax.random.key(0), jnp.arange(1)).obs.items() if name != "shade"}
     action = load_policy(tmp_path / "agent")(obs, jax.random.key(0))

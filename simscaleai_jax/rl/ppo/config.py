@@ -49,8 +49,9 @@ class PPOConfig:
       actor_keys: observation keys that the actor sees, in this order; empty: all state keys.
       critic_keys: observation keys that the critic sees; empty: it shares the actor's features.
       encoder: "cnn" encodes the images of all cameras and joins them to the state; "none" ignores images.
-      auxiliary_keys: observation keys that a linear map of the image features learns to predict, in training only; a
-        simulator knows what the images show, and says it with far less noise than rewards do.
+      auxiliary_keys: observation keys that the encoder learns to predict from the images, in place of learning from
+        rewards: a simulator knows what the images show, and says so with far less noise. The actor sees the
+        predictions, a critic with critic_keys no image.
       auxiliary_loss_coef: weight of the mean squared error of those predictions (of normalised observations).
     """
 

@@ -73,7 +73,9 @@ class ActorCritic(nnx.Module):
     """Gaussian policy and value function over a shared feature network.
 
     `obs` is a state array (..., obs_dim) or a dict {"state": (..., obs_dim), "critic": (..., critic_obs_dim)?,
-    "image": uint8 (..., H, W, C)?}; "image_features" (..., 64) of `encode` may stand for the image.
+    "image": uint8 (..., H, W, C)?}. Actor and critic see the encoder's 64 features of the image; or, with
+    `auxiliary_dim`, the actor sees what an auxiliary loss lets a linear layer predict from them, and a critic with an
+    input of its own sees no image.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class ActorCritic(nnx.Module):
           n_layers: hidden layers.
           critic_obs_dim: length of the critic's own state vector; None: the critic shares the actor's features.
           image_shape: (H, W, C) of obs["image"]; None: no image encoder.
-          auxiliary_dim: length of what `predict_auxiliary` predicts from the image; None: nothing.
+          auxiliary_dim: length of what is predicted from the image; None: no prediction.
           log_std_init: first value of every `actor_log_std`.
           log_std_min: lower bound that is applied to it.
           log_std_max: upper bound that is applied to it.
@@ -110,12 +112,15 @@ class ActorCritic(nnx.Module):
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self.log_std_min, self.log_std_max = log_std_min, log_std_max
         self.calls = 0  # actions sampled without a key
-        image_dim = 0 if image_shape is None else IMAGE_FEATURES
+        image_dim = 0 if image_shape is None else (auxiliary_dim or IMAGE_FEATURES)
+        critic_image_dim = 0 if auxiliary_dim else image_dim
         self.encoder = None if image_shape is None else ImageEncoder(image_shape, rngs=rngs)
         self.auxiliary = None if auxiliary_dim is None else nnx.Linear(IMAGE_FEATURES, auxiliary_dim, rngs=rngs)
         self.feature_net = _hidden_layers(obs_dim + image_dim, hidden_dim, n_layers, rngs)
         self.critic_net = (
-            None if critic_obs_dim is None else _hidden_layers(critic_obs_dim + image_dim, hidden_dim, n_layers, rngs)
+            None
+            if critic_obs_dim is None
+            else _hidden_layers(critic_obs_dim + critic_image_dim, hidden_dim, n_layers, rngs)
         )
         self.actor_mean = _linear(hidden_dim, action_dim, 0.01, rngs)
         self.critic = _linear(hidden_dim, 1, 1.0, rngs)
@@ -124,15 +129,22 @@ class ActorCritic(nnx.Module):
     def forward(self, obs: Any) -> tuple[Normal, Float[Array, "*batch"]]:
         """Returns the action distribution and the value (...,) of each observation."""
         inputs = self.encode(obs)
-        features = _apply(self.feature_net, _with_image(inputs, "state"))
+        features = self._actor_features(inputs)
         critic_features = features
         if self.critic_net is not None:
-            critic_features = _apply(self.critic_net, _with_image(inputs, "critic"))
+            image = [] if self.encoder is None or self.auxiliary is not None else [inputs["image_features"]]
+            critic_features = _apply(self.critic_net, jnp.concatenate([inputs["critic"], *image], axis=-1))
         return self._distribution(features), self.critic(critic_features)[..., 0]
 
     def action_distribution(self, obs: Any) -> Normal:
         """The action distribution alone, for which `obs` needs nothing that only the critic sees."""
-        return self._distribution(_apply(self.feature_net, _with_image(self.encode(obs), "state")))
+        return self._distribution(self._actor_features(self.encode(obs)))
+
+    def _actor_features(self, encoded: Mapping[str, Any]) -> jax.Array:
+        image = [] if self.encoder is None else [encoded["image_features"]]
+        if self.auxiliary is not None:
+            image = [jax.lax.stop_gradient(encoded["prediction"])]
+        return _apply(self.feature_net, jnp.concatenate([encoded["state"], *image], axis=-1))
 
     def _distribution(self, features: jax.Array) -> Normal:
         log_std = jnp.clip(self.actor_log_std[...], self.log_std_min, self.log_std_max)
@@ -140,16 +152,16 @@ class ActorCritic(nnx.Module):
         return Normal(mean, jnp.broadcast_to(log_std, mean.shape))
 
     def encode(self, obs: Any) -> dict[str, Any]:
-        """`obs` as a dict, with "image_features" (..., 64) in place of the image."""
+        """`obs` as a dict, the image replaced by "image_features" (..., 64) and "prediction" (..., auxiliary_dim).
+
+        The other methods take its result for `obs`, so that an image is encoded once.
+        """
         inputs = dict(obs) if isinstance(obs, Mapping) else {"state": obs}
         if self.encoder is not None and "image_features" not in inputs:
             inputs["image_features"] = self.encoder(inputs.pop("image"))
+            if self.auxiliary is not None:
+                inputs["prediction"] = self.auxiliary(inputs["image_features"])
         return inputs
-
-    def predict_auxiliary(self, encoded: Mapping[str, Any]) -> Float[Array, "*batch D"]:
-        """What the image features of `encode` say about the auxiliary observations (normalised)."""
-        assert self.auxiliary is not None, "the network was built without auxiliary_dim"
-        return self.auxiliary(encoded["image_features"])
 
     def __call__(self, obs: Any) -> tuple[Normal, Float[Array, "*batch"]]:
         """The same as `forward`."""
@@ -187,11 +199,6 @@ def _hidden_layers(input_dim: int, hidden_dim: int, n_layers: int, rngs: nnx.Rng
 
 def _linear(input_dim: int, output_dim: int, gain: float, rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(input_dim, output_dim, kernel_init=nnx.initializers.orthogonal(gain), rngs=rngs)
-
-
-def _with_image(encoded: Mapping[str, Any], name: str) -> jax.Array:
-    image = [encoded["image_features"]] if "image_features" in encoded else []
-    return jnp.concatenate([encoded[name], *image], axis=-1)
 
 
 def _apply(layers: nnx.List, features: jax.Array) -> jax.Array:

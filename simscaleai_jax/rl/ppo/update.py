@@ -56,7 +56,7 @@ def ppo_loss(
     value_loss = _value_loss(config, value, batch)
     auxiliary_loss = jnp.zeros(())
     if config.auxiliary_keys:
-        auxiliary_loss = jnp.square(network.predict_auxiliary(inputs) - inputs["auxiliary"]).mean()
+        auxiliary_loss = jnp.square(inputs["prediction"] - inputs["auxiliary"]).mean()
     loss = policy_loss + config.value_loss_coef * value_loss - config.entropy_coef * entropy.mean()
     loss += config.auxiliary_loss_coef * auxiliary_loss
     return loss, {
