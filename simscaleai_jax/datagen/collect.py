@@ -66,11 +66,14 @@ class Collector:
             if not chunk.retry[slot]:
                 yield number, _episode(pieces, chunk, slot, attempts)
             elif attempts >= self.max_attempts:
-                raise ExpectedError(f"Episode {number} {_why(bool(chunk.nan[slot]), attempts)}")
+                why = _why(bool(chunk.nan[slot]), bool(chunk.lost[slot]), attempts)
+                raise ExpectedError(f"Episode {number} {why}")
 
 
-def _why(is_nan: bool, attempts: int) -> str:
-    """Why an episode is given up, by what ended its last attempt."""
+def _why(is_nan: bool, is_lost: bool, attempts: int) -> str:
+    """Why an episode is given up, by what spoiled its last attempt."""
+    if is_lost:
+        return f"was played {attempts} times, and a full buffer of the physics cost it contacts again; use impl='jax'."
     if is_nan:
         return f"was played {attempts} times, and its state was not finite again; a smaller dt steadies the physics."
     return (

@@ -39,6 +39,7 @@ class Slots:
     carry: Any  # of the policy
     episode: Int[Array, "B"]  # number of the episode, -1 where the slot is idle
     attempt: Int[Array, "B"]  # how often this episode was started before
+    lost: Bool[Array, "B"]  # a full buffer of the physics may have cost the episode contacts
     cursor: Int[Array, ""]  # episodes of `todo` that were handed out
 
 
@@ -54,6 +55,7 @@ class Chunk:
     success: Bool[Array, "B"]
     terminated: Bool[Array, "B"]
     nan: Bool[Array, "B"]  # the state was not finite
+    lost: Bool[Array, "B"]  # as in Slots
     retry: Bool[Array, "B"]  # it will be played again with other randomness
     left: Bool[Array, ""]  # whether another chunk is needed
 
@@ -68,7 +70,8 @@ def empty_slots(env: Any, policy: RolloutPolicy, num_envs: int) -> Slots:
     state, carry = jax.eval_shape(lambda: _start(env, policy, jax.random.key(0)))
     env_state, first_carry = jax.tree.map(lambda leaf: _blank(leaf, num_envs), (state, carry))
     idle = jnp.full((num_envs,), -1, jnp.int32)
-    return Slots(env_state, first_carry, idle, jnp.zeros((num_envs,), jnp.int32), jnp.int32(0))
+    never = jnp.zeros((num_envs,), bool)
+    return Slots(env_state, first_carry, idle, jnp.zeros((num_envs,), jnp.int32), never, jnp.int32(0))
 
 
 def make_chunk_fn(
@@ -89,8 +92,9 @@ def make_chunk_fn(
     def step(slots: Slots, _: None) -> tuple[Slots, tuple[dict[str, Any], Array]]:
         ended = _ended(slots)
         played, carry, record = jax.vmap(_play(env, policy, noise, with_next_obs))(slots.env, slots.carry)
+        lost = slots.lost | (~ended & played.info.get("overflow", False))
         env_state, carry = _keep(ended, (slots.env, slots.carry), (played, carry))
-        return dataclasses.replace(slots, env=env_state, carry=carry), (record, ~ended)
+        return dataclasses.replace(slots, env=env_state, carry=carry, lost=lost), (record, ~ended)
 
     def chunk(slots: Slots, todo: Int[Array, "M"], num_todo: Int[Array, ""]) -> tuple[Slots, Chunk]:
         slots = _refill(env, policy, seed, only_success, slots, todo, num_todo)
@@ -99,7 +103,7 @@ def make_chunk_fn(
         done = active & _ended(slots)
         retry = done & _retry(slots, only_success)
         left = (slots.cursor < num_todo) | (active & ~done).any() | retry.any()
-        outcome = (slots.env.info["success"], slots.env.terminated, slots.env.info["nan"])
+        outcome = (slots.env.info["success"], slots.env.terminated, slots.env.info["nan"], slots.lost)
         return slots, Chunk(records, valid, slots.episode, slots.attempt, done, *outcome, retry, left)
 
     return jax.jit(chunk, donate_argnums=0)
@@ -147,6 +151,7 @@ def _refill(
         carry=carry,
         episode=episode,
         attempt=attempt,
+        lost=slots.lost & ~free,
         cursor=slots.cursor + gets_new.sum(dtype=jnp.int32),
     )
 
@@ -161,9 +166,9 @@ def _ended(slots: Slots) -> Bool[Array, "B"]:
 
 
 def _retry(slots: Slots, only_success: bool) -> Bool[Array, "B"]:
-    """A state that was not finite is never kept; a failure is not where only successes are wanted."""
+    """Broken physics (not finite, contacts lost) is never kept; a failure is not where only successes are wanted."""
     unwanted = ~slots.env.info["success"] if only_success else jnp.zeros_like(slots.env.terminated)
-    return unwanted | slots.env.info["nan"]
+    return unwanted | slots.env.info["nan"] | slots.lost
 
 
 def _keep(condition: Bool[Array, "B"], old: Any, new: Any) -> Any:

@@ -209,6 +209,14 @@ def test_physics_that_always_breaks_is_not_blamed_on_the_policy(tmp_path):
         generate(tmp_path / "a.h5", ToyEnv(max_steps=2, nan_share=1.0), n_episodes=2)
 
 
+def test_an_episode_that_lost_contacts_is_played_again(tmp_path):
+    generate(tmp_path / "a.h5", ToyEnv(overflow_share=0.5), n_episodes=40)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert 60 < file["data"].attrs["attempts"] < 110
+    with pytest.raises(ExpectedError, match=r"Episode \d+ was played 50 times, and a full buffer .* use impl='jax'"):
+        generate(tmp_path / "b.h5", ToyEnv(overflow_share=1.0), n_episodes=2)
+
+
 def test_one_trace_for_all_chunks():
     traces = []
     env = ToyEnv()

@@ -34,15 +34,22 @@ class ToyState:
 
 
 class ToyEnv:
-    """Three axes and a gripper; `failing` is the share of episodes whose motor is dead, `nan_at` breaks a step."""
+    """Three axes and a gripper; shares of episodes have a dead motor, a state that is not finite, a full buffer."""
 
     action_size = 4
 
-    def __init__(self, max_steps: int = 20, failing: float = 0.0, nan_share: float = 0.0, image: bool = False) -> None:
+    def __init__(
+        self,
+        max_steps: int = 20,
+        failing: float = 0.0,
+        nan_share: float = 0.0,
+        overflow_share: float = 0.0,
+        image: bool = False,
+    ) -> None:
         cameras = [CameraConfig(width=IMAGE_SIZE, height=IMAGE_SIZE)] if image else []
         self.config = SimConfig(max_episode_steps=max_steps, cameras=cameras)
         self.max_episode_steps = max_steps
-        self.failing, self.nan_share, self.image = failing, nan_share, image
+        self.failing, self.nan_share, self.overflow_share, self.image = failing, nan_share, overflow_share, image
         self.observation_spec = jax.eval_shape(self.reset, jax.random.key(0)).obs
 
     def reset(self, key: jax.Array) -> ToyState:
@@ -50,12 +57,12 @@ class ToyEnv:
         position = jax.random.uniform(key_start, (3,), minval=-1.0, maxval=1.0)
         goal = jax.random.uniform(key_goal, (3,), minval=-1.0, maxval=1.0)
         physics = ToyPhysics(position, jnp.zeros(3))
-        info = {"success": jnp.bool_(False), "nan": jnp.bool_(False)}
+        info = {name: jnp.bool_(False) for name in ("success", "nan", "overflow")}
         no = jnp.bool_(False)
         return ToyState(physics, goal, self._observe(physics, goal), jnp.float32(0), no, no, info, jnp.int32(0), key)
 
     def step(self, state: ToyState, action: jax.Array) -> ToyState:
-        luck = jax.random.uniform(jax.random.fold_in(state.key, 77), (2,))
+        luck = jax.random.uniform(jax.random.fold_in(state.key, 77), (3,))
         alive = luck[0] >= self.failing
         move = STEP * jnp.clip(action[:3], -1.0, 1.0) * alive
         physics = ToyPhysics(state.physics.qpos + move, move)
@@ -69,7 +76,11 @@ class ToyEnv:
             reward=-distance,
             terminated=success | nan,
             truncated=(step >= self.max_episode_steps) & ~success & ~nan,
-            info={"success": success & ~nan, "nan": nan},
+            info={
+                "success": success & ~nan,
+                "nan": nan,
+                "overflow": (luck[2] < self.overflow_share) & (state.step == 0),
+            },
             step=step,
         )
 
