@@ -58,6 +58,8 @@ class MjxPhysics:
         self.robot = robot
         self.ramp = np.repeat(np.linspace(1.0 / ramp_steps, 1.0, ramp_steps), substeps // ramp_steps)
         self.impl = impl
+        if impl == "warp" and jax.default_backend() == "cpu":
+            _compile_lightly()
         self.model: Any = mjx.put_model(model, own_device(), impl=impl)
         if impl == "warp":
             self._capacity = buffers.warp_capacity(model)
@@ -183,6 +185,14 @@ def choose_impl(impl: str) -> str:
     if impl == "warp" and not has_warp:
         raise ValueError("impl='warp' needs warp-lang: pip install 'simscaleai-jax[warp]'")
     return impl
+
+
+def _compile_lightly() -> None:
+    """Has warp compile for a CPU without its raised inlining limits, under which a collision kernel takes hours."""
+    import warp
+
+    warp.config.cpu_compiler_flags = "-march=native"
+    warp.config.optimization_level = 1
 
 
 def _has_warp() -> bool:
