@@ -17,6 +17,7 @@ from simscaleai_jax.sim.factory import make_batched_env, make_env, make_function
 def test_an_environment_names_itself(make):
     record = env_record(make("pick_place", cameras=[], dt=0.01))
     assert record == {"name": "pick_place", "config": {"dt": 0.01, "cameras": []}}
+    assert env_record(make("reach"))["config"]["cameras"][0]["name"] == "wrist_cam", "default cameras are named, too"
     assert env_record(make("reach", cameras=[]), "mine")["name"] == "mine", "a name that is given wins"
 
 

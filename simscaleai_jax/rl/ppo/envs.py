@@ -124,7 +124,8 @@ def spec_record(spec: dict[str, Any]) -> dict[str, Any]:
 def env_record(env: Any, name: str | None = None) -> dict[str, Any]:
     """Name and settings of one of our environments for a manifest: {"name", "config"}; empty for foreign ones.
 
-    The config holds the fields that differ from their defaults, so that `make_env(name, **config)` rebuilds it.
+    The config holds the cameras and the fields that differ from their defaults, so that `make_env(name, **config)`
+    rebuilds it.
     """
     env = getattr(env, "unwrapped", env)
     name = getattr(env, "task_name", None) or name
@@ -135,7 +136,7 @@ def env_record(env: Any, name: str | None = None) -> dict[str, Any]:
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return {} if name is None else {"name": name, "config": {}}
     values, defaults = to_dict(config), to_dict(type(config)())
-    changed = {key: value for key, value in values.items() if value != defaults[key]}
+    changed = {key: value for key, value in values.items() if key == "cameras" or value != defaults[key]}
     for part in ("task", "randomization"):
         own = getattr(config, part, None)
         if own is None or own == type(own)():
