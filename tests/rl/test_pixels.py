@@ -73,7 +73,9 @@ def test_what_only_an_image_shows_is_learned():
 
 def test_an_auxiliary_loss_teaches_the_encoder_and_the_actor_acts_on_its_predictions(tmp_path):
     env = Pictures()
-    agent = PPOAgent.for_env(env, dataclasses.replace(SMALL, auxiliary_keys=("shade",), critic_keys=("shade",)))
+    agent = PPOAgent.for_env(
+        env, dataclasses.replace(SMALL, auxiliary_keys=("shade",), critic_keys=("shade",), auxiliary_lr=5e-3)
+    )
     history = agent.train(env, progress=False)
     assert history["auxiliary_loss"][0] > 0.1
     assert history["auxiliary_loss"][-1] < 0.01
@@ -89,7 +91,7 @@ def test_an_auxiliary_loss_teaches_the_encoder_and_the_actor_acts_on_its_predict
     ("settings", "message"),
     [
         ({"auxiliary_keys": ("shade",)}, "auxiliary_keys are predicted from images; set encoder to 'cnn'"),
-        ({"auxiliary_loss_coef": -1.0}, r"auxiliary_loss_coef must not be negative; got -1\.0"),
+        ({"auxiliary_lr": -1.0}, r"auxiliary_lr must be above 0; got -1\.0"),
         ({"encoder": "cnn", "auxiliary_keys": ("shaed",)}, r"'shaed'\. Did you mean 'shade'"),
     ],
 )

@@ -138,7 +138,7 @@ def test_eight_devices_do_what_one_does(on_devices):
 
 def test_a_minibatch_makes_one_all_reduce(on_devices):
     state, _, text = on_devices[8]
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.params)) + 5  # and the five numbers of the loss
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.params)) + 6  # and the six numbers of the loss
     computations = re.split(r"\n(?=%|ENTRY)", text)
     with_gradients = [body for body in computations if re.search(rf"f32\[{size}\]\S* all-reduce", body)]
     assert len(with_gradients) == 1, "the body of the loop over minibatches"

@@ -52,7 +52,8 @@ class PPOConfig:
       auxiliary_keys: observation keys that the encoder learns to predict from the images, in place of learning from
         rewards: a simulator knows what the images show, and says so with far less noise. The actor sees the
         predictions, a critic with critic_keys no image.
-      auxiliary_loss_coef: weight of the mean squared error of those predictions (of normalised observations).
+      auxiliary_lr: Adam's learning rate of the encoder and its predictions; it falls linearly to zero at
+        total_timesteps, whatever the schedule of the policy.
     """
 
     hidden_dim: int = 256
@@ -89,7 +90,7 @@ class PPOConfig:
     critic_keys: tuple[str, ...] = ()
     encoder: Literal["none", "cnn"] = "none"
     auxiliary_keys: tuple[str, ...] = ()
-    auxiliary_loss_coef: float = 1.0
+    auxiliary_lr: float = 1e-3
 
     def __post_init__(self) -> None:
         positive = ["hidden_dim", "n_layers", "n_steps", "n_epochs", "batch_size", "total_timesteps", "log_every"]
@@ -98,14 +99,12 @@ class PPOConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"PPOConfig.{name} must be at least 1; got {value}.")
-        for name in ("clip_epsilon", "lr", "max_grad_norm", "reward_scale", "target_kl"):
+        for name in ("clip_epsilon", "lr", "max_grad_norm", "reward_scale", "target_kl", "auxiliary_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"PPOConfig.{name} must be above 0; got {getattr(self, name)}.")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"PPOConfig.{name} must lie between 0 and 1; got {getattr(self, name)}.")
-        if not self.auxiliary_loss_coef >= 0:
-            raise ValueError(f"PPOConfig.auxiliary_loss_coef must not be negative; got {self.auxiliary_loss_coef}.")
         if self.auxiliary_keys and self.encoder == "none":
             raise ValueError("PPOConfig.auxiliary_keys are predicted from images; set encoder to 'cnn'.")
         if not self.log_std_min <= self.log_std_init <= self.log_std_max:

@@ -18,6 +18,7 @@ from simscaleai_jax.rl.ppo.rollout import normalized
 from simscaleai_jax.rl.ppo.state import Learner, PPOState
 
 ADAPTIVE_LR = (1e-5, 1e-2)
+PREDICTORS = ("encoder", "auxiliary")  # parts of the network that learn by the auxiliary loss alone, where there is one
 
 
 class Batch(struct.PyTreeNode):
@@ -57,8 +58,7 @@ def ppo_loss(
     auxiliary_loss = jnp.zeros(())
     if config.auxiliary_keys:
         auxiliary_loss = jnp.square(inputs["prediction"] - inputs["auxiliary"]).mean()
-    loss = policy_loss + config.value_loss_coef * value_loss - config.entropy_coef * entropy.mean()
-    loss += config.auxiliary_loss_coef * auxiliary_loss
+    loss = policy_loss + config.value_loss_coef * value_loss - config.entropy_coef * entropy.mean() + auxiliary_loss
     return loss, {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
@@ -85,11 +85,15 @@ def minibatch_step(
     grads, metrics = all_mean(grad_fn(state.params), axis_name)
     learning_rate = adapt_learning_rate(learner.config, state.learning_rate, metrics["approx_kl"])
     updates, opt_state = learner.optimizer.update(grads, state.opt_state, state.params)
-    scale = -scheduled_rate(learner.config, learning_rate, state.update)
-    params = optax.apply_updates(state.params, jax.tree.map(lambda update: scale * update, updates))
+    rate = scheduled_rate(learner.config, learning_rate, state.update)
+    rates = dict.fromkeys(state.params, rate)
+    if learner.config.auxiliary_keys:
+        rates |= dict.fromkeys(PREDICTORS, learner.config.auxiliary_lr * remaining_share(learner.config, state.update))
+    steps = {name: optax.tree.scale(-rates[name], part) for name, part in updates.items()}
+    params = optax.apply_updates(state.params, steps)
     bounds = learner.config.log_std_min, learner.config.log_std_max
     params = params | {"actor_log_std": jnp.clip(params["actor_log_std"], *bounds)}  # type: ignore[operator]
-    metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": -scale}
+    metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": rate}
     return state.replace(params=params, opt_state=opt_state, learning_rate=learning_rate), metrics
 
 
@@ -113,7 +117,12 @@ def scheduled_rate(config: PPOConfig, rate: Array, update: Array) -> Array:
     """The rate of this update: falls linearly to zero under the linear schedule."""
     if config.lr_schedule != "linear":
         return rate
-    return rate * jnp.maximum(1.0 - update / config.num_updates, 0.0)
+    return rate * remaining_share(config, update)
+
+
+def remaining_share(config: PPOConfig, update: Array) -> Array:
+    """From 1 at the first update to 0 at the end of training."""
+    return jnp.maximum(1.0 - update / config.num_updates, 0.0)
 
 
 def minibatch_units(key: Array, layout: Layout, blocks: Int[Array, "K"], num_epochs: int) -> Int[Array, "N M"]:
