@@ -59,13 +59,22 @@ def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> An
 
 
 def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs: Any) -> FunctionalEnv:
-    """Build the pure `reset`/`step` environment of a task on MJX; options as in `make_env`."""
+    """Build the pure `reset`/`step` environment of a task on MJX; options as in `make_env`.
+
+    Raises:
+      ValueError: as `make_env`; or pictures of MuJoCo's own renderer, which cannot draw inside a jitted step.
+    """
     from simscaleai_jax.sim.physics import MjxPhysics, choose_impl
 
     compile_cache.enable()
     entry = find_task(env_name)
     config = build_config(config, entry.config_cls, kwargs)
     impl = choose_impl(config.impl)
+    if config.cameras and config.renderer != "jax":
+        raise ValueError(
+            f"renderer={config.renderer!r} draws for host adapters (make_env) only; a functional environment's cameras "
+            "take renderer='jax'"
+        )
     model, robot = load_scene(entry, config)
     task = entry.make_task(robot, config.task)
     camera_fn = None

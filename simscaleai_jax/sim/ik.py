@@ -27,6 +27,21 @@ def solve_poses(robot: Robot, positions: np.ndarray) -> tuple[np.ndarray, np.nda
     return joints, errors
 
 
+def check_reachable(robot: Robot, corners: np.ndarray, tolerance: float, advice: str) -> None:
+    """Whether the arm comes within `tolerance` m of every corner (K, 3) m of a target range, held as at home.
+
+    Raises:
+      ValueError: the corner that it misses by the most, and `advice`.
+    """
+    _, errors = solve_poses(robot, corners)
+    worst = int(np.argmax(errors))
+    if errors[worst] > tolerance:
+        raise ValueError(
+            f"target range lies outside the arm's workspace: it misses {np.round(corners[worst], 3).tolist()} by "
+            f"{errors[worst]:.3f} m; {advice}"
+        )
+
+
 def _solve(robot: Robot, data: mujoco.MjData, position: np.ndarray) -> tuple[np.ndarray, float]:
     """Damped least squares from the posture in `data`."""
     jacobian = np.zeros((6, robot.model.nv))

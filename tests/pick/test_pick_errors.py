@@ -1,10 +1,12 @@
 """Bad settings are refused with a clear message before anything is compiled."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from simscaleai_jax.sim.factory import make_functional_env
+from simscaleai_jax.sim.physics import choose_impl
 from simscaleai_jax.sim.randomization import DomainRandomizationConfig, resolve
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig
@@ -75,6 +77,28 @@ def test_warp_without_warp(monkeypatch):
     monkeypatch.setattr("simscaleai_jax.sim.physics._has_warp", lambda: False)
     with pytest.raises(ValueError, match=r"impl='warp' needs warp-lang: pip install 'simscaleai-jax\[warp\]'"):
         make_functional_env("pick_place", cameras=[], impl="warp")
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "has_warp", "wanted"),
+    [
+        ("gpu", "NVIDIA H200", True, "warp"),
+        ("gpu", "NVIDIA H200", False, "jax"),
+        ("gpu", "AMD Instinct MI300X", True, "jax"),
+        ("tpu", "TPU v5 lite", True, "jax"),
+        ("cpu", "cpu", True, "jax"),
+    ],
+)
+def test_auto_takes_warp_on_nvidia_gpus_only(backend, kind, has_warp, wanted, monkeypatch):
+    monkeypatch.setattr("simscaleai_jax.sim.physics._has_warp", lambda: has_warp)
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(device_kind=kind)])
+    assert choose_impl("auto") == wanted
+
+
+def test_mujocos_renderer_cannot_draw_in_a_functional_environment():
+    with pytest.raises(ValueError, match=r"renderer='mujoco' draws for host adapters .* take renderer='jax'"):
+        make_functional_env("pick_place", renderer="mujoco")
 
 
 def test_everything_missing_is_listed_at_once():

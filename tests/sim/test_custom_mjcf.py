@@ -106,6 +106,8 @@ def test_what_does_not_fit_another_arm_is_refused(tmp_path):
         make_env("pick_place", cameras=[], xml_path=scenes["pick_place"])
     with pytest.raises(ValueError, match="outside the arm's workspace"):
         make_env("pick_place", cameras=[], xml_path=write_scenes(tmp_path)["pick_place"], area_high=(0.84, 0.2))
+    with pytest.raises(ValueError, match=r"outside the arm's workspace: it misses \[2.0, .* target_low..target_high"):
+        make_env("reach", cameras=[], xml_path=write_scenes(tmp_path)["reach"], target_high=(2.0, 0.3, 0.5))
 
 
 def _without_keyframe(path):

@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 
-from simscaleai_jax.sim.ik import solve_poses
+from simscaleai_jax.sim.ik import check_reachable
 from simscaleai_jax.sim.robot import Robot
 
-REACH_TOLERANCE = 0.01  # m the arm may miss a corner of the workspace by
+REACH_TOLERANCE = 0.01  # m the arm may miss a corner of its workspace by
 GRIP_MARGIN = 0.002  # m of air on either side of the object in the open gripper
 
 
@@ -109,13 +109,7 @@ def check_scene(robot: Robot, config: PickPlaceConfig) -> None:
     outside = corners[np.any((corners < low) | (corners > high), axis=1)]
     if len(outside):
         raise ValueError(f"target range leaves the workspace {low.tolist()}..{high.tolist()} at {outside[0].tolist()}")
-    _, errors = solve_poses(robot, corners)
-    worst = int(np.argmax(errors))
-    if errors[worst] > REACH_TOLERANCE:
-        raise ValueError(
-            f"target range lies outside the arm's workspace: it misses {np.round(corners[worst], 3).tolist()} by "
-            f"{errors[worst]:.3f} m; make area_low..area_high or air_high smaller"
-        )
+    check_reachable(robot, corners, REACH_TOLERANCE, "make area_low..area_high or air_high smaller")
 
 
 def check_fits_gripper(robot: Robot, scale: float) -> None:

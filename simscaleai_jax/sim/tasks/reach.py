@@ -5,6 +5,7 @@ were left, so that arriving is never worth less than hovering next to the target
 """
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
+from simscaleai_jax.sim.ik import check_reachable
 from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
 from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
@@ -63,6 +65,9 @@ class ReachTask:
     def __init__(self, robot: Robot, config: ReachConfig | None = None) -> None:
         self.robot = robot
         self.config = config or ReachConfig()
+        corners = itertools.product(*zip(self.config.target_low, self.config.target_high, strict=True))
+        tolerance = self.config.termination_distance
+        check_reachable(robot, np.array(list(corners)), tolerance, "move or shrink target_low..target_high")
         self._distance = DistanceReward(scale=self.config.distance_weight)
         self._success = SuccessBonus(threshold=self.config.success_distance, bonus=self.config.success_bonus)
         self._effort = ActionPenalty(scale=self.config.action_penalty)
