@@ -77,7 +77,7 @@ def test_saving_again_replaces_and_leaves_nothing_else(saved):
 
 @pytest.mark.parametrize("failing", [1, 2])
 def test_an_interrupted_write_leaves_the_earlier_checkpoint_whole(saved, monkeypatch, failing):
-    """Each of the two renames fails in turn: the old one aside, then the new one into its place."""
+    """C29. Each of the two renames fails in turn: the old one aside, then the new one into its place."""
     rename, calls = Path.rename, []
 
     def rename_but_fail(path, target):
@@ -118,6 +118,7 @@ def data_file(path: Path) -> Path:
 
 
 def test_cut_missing_and_damaged_files_are_found(saved):
+    """C29."""
     file = data_file(saved)
     whole = file.read_bytes()
     file.write_bytes(whole[:-4])
@@ -161,6 +162,7 @@ def test_a_manifest_that_json_cannot_hold_writes_nothing(tmp_path):
 
 
 def test_reading_a_manifest_needs_no_jax(saved):
+    """C30."""
     code = (
         f"import sys; from simscaleai_jax.core import checkpoint; print(checkpoint.read_manifest({str(saved)!r}).step)"
     )

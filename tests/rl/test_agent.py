@@ -31,6 +31,7 @@ def test_train_returns_one_number_per_update(trained):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(trained, probe, tmp_path):
+    """C31."""
     agent, history = trained
     first = PPOAgent.for_env(probe, PPOConfig(**SMALL), "cpu")
     first.train(probe, progress=False, callbacks=[lambda agent, row: False])

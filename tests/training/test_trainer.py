@@ -72,6 +72,7 @@ class TestLogs:
 
 class TestCheckpoints:
     def test_a_resumed_run_equals_one_that_never_stopped(self, finished, tmp_path):
+        """C31."""
         whole, _ = finished
         first = make_trainer(tmp_path, ema_decay=0.9, keep_checkpoints=9)
         first.train()
