@@ -4,7 +4,8 @@ Updates of the trainer (bc, vla) and minibatch steps of PPO.
 
     python benchmarks/scaling.py
 
-Devices are faked on a CPU to compile the program, so nothing is timed there. The prediction is a model, not a
+Devices are faked on a CPU to compile the program, so nothing is timed there; where there are several accelerators, the
+same work per device is also timed on one and on all of them. The prediction is a model, not a
 measurement: an update takes FLOPs / (peak x utilization) and the ring all-reduce 2 (n - 1) / n x bytes / link speed,
 without overlap. Speeds of chips and links are the published ones named in CHIPS.
 """
@@ -65,9 +66,7 @@ def main() -> None:
 
 def examine(name: str, settings: dict[str, Any], per_device: int) -> dict[str, Any]:
     """Counts one model's update at `per_device` samples on every device, and predicts efficiencies."""
-    mesh = sharding.make_mesh(jax.devices()[:DEVICES])
-    prepare = ppo_step if name == "ppo" else trainer_update
-    update, state, batch = prepare(name, settings, DEVICES * per_device, mesh)
+    update, state, batch = prepare(name, settings, per_device, jax.devices("cpu")[:DEVICES])
     program = update.lower(state, batch).compile()
     flops = float((program.cost_analysis() or {})["flops"])
     size = reduced_bytes(program.as_text() or "")
@@ -78,9 +77,18 @@ def examine(name: str, settings: dict[str, Any], per_device: int) -> dict[str, A
         "bytes_all_reduced": size,
         "predicted_efficiency": {chip: predict(flops, size, speeds) for chip, speeds in CHIPS.items()},
     }
-    if jax.devices()[0].platform != "cpu" and len(jax.devices()) > 1:
-        result["measured"] = measure(update, state, batch)
+    devices = jax.devices()
+    if devices[0].platform != "cpu" and len(devices) > 1:
+        counts = (1, len(devices))
+        seconds = [measure(*prepare(name, settings, per_device, devices[:count])) for count in counts]
+        result["measured"] = {"devices": counts, "seconds_per_update": seconds, "efficiency": seconds[0] / seconds[1]}
     return result
+
+
+def prepare(name: str, settings: dict[str, Any], per_device: int, devices: list[Any]) -> tuple[Any, Any, Any]:
+    """(jitted update, its state, a batch) on these devices."""
+    build = ppo_step if name == "ppo" else trainer_update
+    return build(name, settings, len(devices) * per_device, sharding.make_mesh(devices))
 
 
 def trainer_update(name: str, settings: dict[str, Any], batch_size: int, mesh: Any) -> tuple[Any, Any, Any]:
@@ -125,15 +133,15 @@ def predict(flops: float, size: int, chip: dict[str, float]) -> dict[str, float]
     return {str(n): compute / (compute + 2 * (n - 1) / n * size / chip["link"]) for n in (8, 256)}
 
 
-def measure(update: Any, state: Any, batch: Any, count: int = 20) -> dict[str, float]:
-    """Seconds per update on real devices."""
+def measure(update: Any, state: Any, batch: Any, count: int = 20) -> float:
+    """Seconds per update."""
     state, _ = update(state, batch)
     jax.block_until_ready(state)
     start = time.perf_counter()
     for _ in range(count):
         state, _ = update(state, batch)
     jax.block_until_ready(state)
-    return {"seconds_per_update": (time.perf_counter() - start) / count, "devices": len(jax.devices())}
+    return (time.perf_counter() - start) / count
 
 
 if __name__ == "__main__":
