@@ -103,10 +103,10 @@ class MetricsFile:
 
 
 def read_metrics(path: str | Path) -> dict[str, list[float]]:
-    """Reads a file of `MetricsFile`: name -> one number per update, NaN for null."""
+    """Reads a file of `MetricsFile`: name -> one number per update, NaN for null and where a row lacks the name."""
     rows = _read_rows(Path(path))
-    names = rows[0] if rows else {}
-    return {name: [math.nan if row[name] is None else row[name] for row in rows] for name in names}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [math.nan if row.get(name) is None else row[name] for row in rows] for name in names}
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ class Probe:
         zero, no = jnp.zeros(x.shape), jnp.zeros(x.shape, bool)
         obs, info = {"state": x[:, None]}, {"success": no, "nan": no}
         return ProbeState(
-            obs, zero, {"all": zero}, no, no, obs, info, zero, jnp.zeros(x.shape, jnp.int32), keys, x, no * 0
+            obs, zero, terms(zero), no, no, obs, info, zero, jnp.zeros(x.shape, jnp.int32), keys, x, no * 0
         )
 
     def step(self, state, action):
@@ -68,9 +68,14 @@ class Probe:
         total = jnp.where(done_before, 0.0, state.episode_return) + reward
         info = {"success": reward > 0, "nan": jnp.zeros(x.shape, bool)}
         return ProbeState(
-            {"state": after[:, None]}, reward, {"all": reward}, terminated, truncated, {"state": x[:, None]}, info,
+            {"state": after[:, None]}, reward, terms(reward), terminated, truncated, {"state": x[:, None]}, info,
             total, length, keys, after, state.kind,
         )  # fmt: skip
+
+
+def terms(reward):
+    """Two terms that sum to the reward."""
+    return {"gain": 2 * reward, "cost": -reward}
 
 
 def zero(key):

@@ -27,6 +27,8 @@ def test_train_returns_one_number_per_update(trained):
     assert history["total_steps"] == [256, 512, 768, 1024]
     assert history["success_rate"][-1] > history["success_rate"][0], "it learns"
     assert history["episode_length"] == [1.0] * 4
+    for name, weight in (("gain", 2), ("cost", -1)):  # every step is an episode
+        np.testing.assert_allclose(history[f"reward/{name}"], np.multiply(weight, history["episode_reward"]), atol=1e-6)
     assert agent.train(PROBES["constant reward"], progress=False) == {}, "its steps are done"
 
 

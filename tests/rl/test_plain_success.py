@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
+from simscaleai_jax.rl.ppo.rollout import reward_terms
 
 from .probes import PROBES
 
@@ -30,7 +31,7 @@ class EasedProbe:
 
     def _mark(self, state):
         eased = jnp.arange(len(state.reward)) < self.eased
-        return state.replace(info=state.info | {"success": eased, "assisted": eased} | self.info)
+        return state.replace(reward_terms={}, info=state.info | {"success": eased, "assisted": eased} | self.info)
 
 
 @pytest.mark.parametrize(("eased", "all_episodes", "plain"), [(0, 0.0, 0.0), (4, 0.25, 0.0), (16, 1.0, math.nan)])
@@ -41,11 +42,13 @@ def test_eased_starts_do_not_count_as_plain(eased, all_episodes, plain):
     assert history["plain_success_rate"] == pytest.approx([plain], nan_ok=True)
 
 
-def test_lost_contacts_are_counted():
+def test_lost_contacts_are_counted_and_an_environment_may_name_no_reward_terms():
     env = EasedProbe(0, {"overflow": jnp.arange(16) < 3})
     history = PPOAgent.for_env(env, CONFIG, "cpu").train(env, progress=False)
     assert history["overflow_count"] == [3 * 64 / 16]
     assert history["nan_count"] == [0]
+    assert not [name for name in history if name.startswith("reward/")]
+    assert reward_terms(object()) == {}
 
 
 def test_without_a_curriculum_both_are_the_same():

@@ -83,7 +83,7 @@ def test_learning_rate_schedules():
 
 @pytest.fixture(scope="module")
 def solved():
-    """Training vmapped over all probes as over seeds: (learner, states after 80 updates, one for each probe)."""
+    """Training vmapped over all probes as over seeds: (learner, states after 80 updates and their metrics, one for each probe)."""
     config = PPOConfig(**SMALL | {"n_steps": 1024, "num_envs": 64, "num_minibatches": 4, "n_epochs": 4})
     learner, params = make_learner(config, SIZES)
     layout = make_layout(config)
@@ -93,18 +93,26 @@ def solved():
         env = ProbeSuite(kind).init(jax.random.key(1), jnp.arange(64))
         state = bare.replace(env=env, discounted_return=jnp.zeros(64))
         update = make_update(learner, ProbeSuite(), layout)
-        return jax.lax.scan(lambda state, _: update(state), state, length=80)[0]
+        return jax.lax.scan(lambda state, _: update(state), state, length=80)
 
-    return learner, jax.jit(jax.vmap(train))(jnp.arange(len(PROBES)))
+    return learner, *jax.jit(jax.vmap(train))(jnp.arange(len(PROBES)))
 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_probe_values_are_found(solved, name):
-    learner, states = solved
+    learner, states, _ = solved
     state = jax.tree.map(lambda leaf: leaf[list(PROBES).index(name)], states)
     for x, value in PROBES[name].values.items():
         inputs = normalized({"state": jnp.array([x])}, state.normalizer, learner.config)
         assert learner.network(state.params)(inputs)[1] == pytest.approx(value, abs=0.1), x
+
+
+def test_reward_terms_are_means_over_transitions(solved):
+    _, _, metrics = solved
+    last = {name: dict(zip(PROBES, values[:, -1].tolist(), strict=True)) for name, values in metrics.items()}
+    assert last["episode_reward"]["time limit"] == 10
+    assert (last["reward/gain"]["time limit"], last["reward/cost"]["time limit"]) == (2, -1)
+    assert last["reward/gain"]["delayed reward"] == 1, "2 at every second step"
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +141,8 @@ def test_eight_devices_do_what_one_does(on_devices):
             if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
                 np.testing.assert_allclose(a, b, atol=2e-4, err_msg=name)
     np.testing.assert_allclose(one_metrics["episode_reward"], eight_metrics["episode_reward"], rtol=1e-5)
+    for name in ("gain", "cost"):
+        np.testing.assert_allclose(one_metrics[f"reward/{name}"], eight_metrics[f"reward/{name}"], rtol=1e-5)
     np.testing.assert_allclose(one_metrics["policy_loss"], eight_metrics["policy_loss"], atol=1e-4)
 
 

@@ -233,6 +233,8 @@ def test_a_run_writes_its_curve_and_its_metrics(run):
     assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["total_steps"] for row in rows] == [64, 128]
+    terms = {name for name in rows[0] if name.startswith("reward/")}
+    assert terms == {"reward/distance", "reward/success", "reward/arrival", "reward/action"}
 
 
 def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, capsys):

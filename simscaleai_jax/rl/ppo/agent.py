@@ -114,7 +114,9 @@ class PPOAgent:
           One number per update: episode_reward, episode_length, success_rate (means over the episodes that ended in the
           latest update in which one did), plain_success_rate (over the episodes that this update ended and no
           curriculum eased; NaN where there was none), policy_loss, value_loss, entropy, approx_kl, clip_fraction,
-          steps_per_second, total_steps and those in `METRICS`.
+          steps_per_second, total_steps, those in `METRICS`, and reward/TERM for each reward term that a batched
+          environment names: its weighted mean over all transitions of the update (not over episodes), so that the
+          terms sum to the mean reward of a step.
         Raises:
           ValueError: the environment does not fit the networks, or sizes that do not divide.
         """

@@ -30,6 +30,7 @@ class Rollout(struct.PyTreeNode):
       log_prob: its log probability.
       value: V of `inputs`.
       reward: unscaled reward.
+      reward_terms: name -> the weighted terms that sum to it; {} where the environment names none.
       terminated: no further reward after this step.
       truncated: cut by a time limit.
       success: the step's info["success"].
@@ -46,6 +47,7 @@ class Rollout(struct.PyTreeNode):
     log_prob: Any
     value: Any
     reward: Any
+    reward_terms: Any
     terminated: Any
     truncated: Any
     success: Any
@@ -133,6 +135,7 @@ def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids
             log_prob=distribution.log_prob(action).sum(-1),
             value=value,
             reward=after.reward,
+            reward_terms=reward_terms(after),
             terminated=after.terminated,
             truncated=after.truncated,
             success=after.info["success"],
@@ -144,6 +147,11 @@ def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids
         )
 
     return jax.lax.scan(step, state.env, jnp.arange(num_steps))
+
+
+def reward_terms(env_state: Any) -> dict[str, Any]:
+    """The weighted reward terms of the environments' latest step, (B,) each; {} where they name none."""
+    return dict(getattr(env_state, "reward_terms", None) or {})
 
 
 def env_noise(key: Array, env_ids: Array, action_size: int) -> Float[Array, "B A"]:

@@ -14,6 +14,7 @@ from simscaleai_jax.rl.ppo.normalize import init_stats
 
 ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the training key
 
+# Reported by every update, whatever the environment; `train.metric_names` adds its reward terms.
 METRICS = (
     "episode_reward", "episode_length", "success_rate", "plain_success_rate", "episodes", "policy_loss", "value_loss",
     "entropy", "approx_kl", "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std",

@@ -17,9 +17,11 @@ from simscaleai_jax.core import sharding
 from simscaleai_jax.rl.ppo.config import Layout
 from simscaleai_jax.rl.ppo.gae import gae
 from simscaleai_jax.rl.ppo.normalize import merge
-from simscaleai_jax.rl.ppo.rollout import Rollout, collect, next_values
+from simscaleai_jax.rl.ppo.rollout import Rollout, collect, next_values, reward_terms
 from simscaleai_jax.rl.ppo.state import ENV_KEY, METRICS, MINIBATCH_KEY, STATE_SPECS, EpisodeStats, Learner, PPOState
 from simscaleai_jax.rl.ppo.update import Batch, as_units, learn, minibatch_units
+
+REWARD_TERM = "reward/"  # before the name of a reward term
 
 UpdateFn = Callable[[PPOState], tuple[PPOState, dict[str, Array]]]
 
@@ -46,9 +48,15 @@ def make_update(learner: Learner, env: Any, layout: Layout, axis_name: str | Non
         learned, metrics = learn(learner, state, units, indices, axis_name)
         learned, episode_metrics = record(learner, learned, rollout, axis_name)
         metrics |= episode_metrics | {"explained_variance": explained}
-        return learned.replace(env=env_state, update=state.update + 1), {name: metrics[name] for name in METRICS}
+        metrics = {name: metrics[name] for name in metric_names(state)}
+        return learned.replace(env=env_state, update=state.update + 1), metrics
 
     return update
+
+
+def metric_names(state: PPOState) -> tuple[str, ...]:
+    """What an update reports: METRICS, and one number for each reward term that the environments name."""
+    return *METRICS, *(REWARD_TERM + name for name in reward_terms(state.env))
 
 
 def prepare(
@@ -96,13 +104,17 @@ def scale_rewards(learner: Learner, state: PPOState, rollout: Rollout, axis_name
 def record(
     learner: Learner, state: PPOState, rollout: Rollout, axis_name: str | None
 ) -> tuple[PPOState, dict[str, Array]]:
-    """Merges this rollout into the statistics and reports its finished episodes."""
+    """Merges this rollout into the statistics; reports its finished episodes, and its reward terms as means over all
+    of its transitions, so that they sum to the mean reward of a step.
+    """
     done = (rollout.terminated | rollout.truncated).astype(jnp.float32)
     numbers = (jnp.ones_like(done), rollout.episode_return, rollout.episode_length, rollout.success)
     plain = done * ~rollout.assisted
     extra = [rollout.nan.sum(), plain.sum(), (plain * rollout.success).sum(), rollout.overflow.sum()]
+    extra += [term.sum() for term in rollout.reward_terms.values()]
     sums = jnp.stack([(done * number).sum() for number in numbers] + [number.astype(jnp.float32) for number in extra])
     sums = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    transitions = rollout.reward.size * (1 if axis_name is None else jax.lax.axis_size(axis_name))
     means = sums[1:4] / jnp.maximum(sums[0], 1.0)
     latest = EpisodeStats(means[0], means[1], means[2])
     episodes = jax.tree.map(lambda new, old: jnp.where(sums[0] > 0, new, old), latest, state.episodes)
@@ -119,6 +131,8 @@ def record(
         "overflow_count": sums[7],
         "action_std": jnp.exp(state.params["actor_log_std"]).mean(),
     }
+    terms = zip(rollout.reward_terms, sums[8:], strict=True)
+    metrics |= {REWARD_TERM + name: total / transitions for name, total in terms}
     return state.replace(normalizer=normalizer, episodes=episodes), metrics
 
 
@@ -142,12 +156,13 @@ def make_dispatch(learner: Learner, env: Any, layout: Layout, mesh: Mesh, max_up
     update = make_update(learner, env, layout, sharding.AXIS, mesh.size)
 
     def dispatch(state: PPOState, count: Array) -> tuple[PPOState, dict[str, Array]]:
-        history = {name: jnp.full(max_updates, jnp.nan) for name in METRICS}
+        names = metric_names(state)
+        history = {name: jnp.full(max_updates, jnp.nan) for name in names}
 
         def body(i: Array, carry: tuple) -> tuple:
             state, history = carry
             state, metrics = update(state)
-            return state, {name: history[name].at[i].set(metrics[name]) for name in METRICS}
+            return state, {name: history[name].at[i].set(metrics[name]) for name in names}
 
         return jax.lax.fori_loop(0, count, body, (state, history))
 
