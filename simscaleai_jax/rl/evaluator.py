@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simscaleai_jax.core import compile_cache
+from simscaleai_jax.rl.play import Played, carries_plan, play
 
 EVAL_KEY = 3  # folded into the seed's key: no training stream (0, 1, 2) starts with it
 FRAMES_PER_SECOND = 20
@@ -61,7 +62,8 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
       config: settings; None for the defaults.
     Returns:
       success_rate (of episodes whose last step was a success), mean_reward, std_reward, mean_length, min_reward,
-      max_reward, of undiscounted episode returns.
+      max_reward, of undiscounted episode returns. Of episodes that ran batched on MJX also how many were spoilt by
+      their physics: nan_episodes (a state was not finite) and overflow_episodes (a full buffer may have cost contacts).
     Raises:
       ValueError: a batched environment with a `predict_fn` that takes no key.
     """
@@ -70,7 +72,10 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
     is_pure = takes_key(predict_fn)
     functional = _functional_env(env) if is_pure and not config.on_host else None
     if functional is not None:
-        return _summary(*_batched_episodes(functional, predict_fn, config))
+        played = _batched_episodes(functional, predict_fn, config)
+        spoilt = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}
+        counts = {name: int(np.sum(flags)) for name, flags in spoilt.items()}
+        return _summary(np.asarray(played.returns), np.asarray(played.lengths), np.asarray(played.successes)) | counts
     if not hasattr(env, "action_space"):
         raise ValueError("This environment is evaluated in a batch, which needs a pure policy(obs, key) -> action.")
     return _summary(*_plain_episodes(env, _plain_predict(predict_fn, is_pure, config), config))
@@ -86,11 +91,6 @@ def takes_key(predict_fn: Callable) -> bool:
     return sum(p.default is inspect.Parameter.empty and p.kind in positional for p in parameters) == 2
 
 
-def carries_plan(policy: Callable) -> bool:
-    """Whether a policy remembers what it planned: `init(batch_shape)` and `step(carry, obs, key, is_over)`."""
-    return all(callable(getattr(policy, name, None)) for name in ("init", "step"))
-
-
 def _functional_env(env: Any) -> Any:
     """The functional environment behind ours, or None."""
     from simscaleai_jax.rl.ppo.envs import find_batched_env
@@ -99,34 +99,16 @@ def _functional_env(env: Any) -> Any:
     return getattr(batched, "functional", None)
 
 
-def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns, lengths and successes (N,) of one episode per key."""
-    from simscaleai_jax.sim.episodes import rollout
-
+def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> Played:
+    """One episode per key."""
     steps = min(config.max_steps, env.max_episode_steps)
     videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
-    plans: Any = policy if carries_plan(policy) else None
-
-    def play(keys: jax.Array) -> tuple:
-        def act(state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-            if plans is None:
-                return policy(state.obs, key), carry
-            return plans.step(carry, state.obs, key, state.terminated | state.truncated)
-
-        def keep(before: Any, action: jax.Array, after: Any) -> tuple:
-            return after.reward, (after.physics if videos else None)
-
-        carry = () if plans is None else plans.init(config.n_episodes)
-        last, (rewards, physics), valid = rollout(env, act, carry, keys, steps, keep)
-        filmed = jax.tree.map(lambda leaf: leaf[:, :videos], physics)
-        return (rewards * valid).sum(0), valid.sum(0), last.info["success"], filmed
-
     key = jax.random.fold_in(jax.random.key(config.seed), EVAL_KEY)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
-    returns, lengths, successes, filmed = jax.jit(play)(keys)
+    played = jax.jit(lambda keys: play(env, policy, keys, steps, num_filmed=videos))(keys)
     if videos:
-        _film(env, filmed, np.asarray(lengths), config)
-    return np.asarray(returns), np.asarray(lengths), np.asarray(successes)
+        _film(env, played.physics, np.asarray(played.lengths), config)
+    return played
 
 
 def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names
-from simscaleai_jax.sim.episodes import rollout
+from simscaleai_jax.rl.play import play
 from simscaleai_jax.sim.randomization import (
     JITTERS,
     NOMINAL,
@@ -108,7 +108,7 @@ def evaluate_conditions(
 
     Args:
       env: functional environment; its own randomization is replaced by the conditions'.
-      policy: pure policy(obs, key) -> action.
+      policy: pure policy(obs, key) -> action; one that carries its plan executes its chunks, as in `evaluate_policy`.
       conditions: C of them.
       n_episodes: N per condition; the n-th start and goal are the same in all of them.
       max_steps: control steps after which an episode is cut, if its own limit does not come first.
@@ -116,7 +116,8 @@ def evaluate_conditions(
     Returns:
       One row per condition: condition, parameter, level, value, episodes, success_rate with its 95% interval
       (success_low, success_high; Wilson, https://doi.org/10.1080/01621459.1927.10502953), mean_reward, std_reward,
-      mean_length, nan_episodes.
+      mean_length, and how many were spoilt by their physics: nan_episodes (a state was not finite) and
+      overflow_episodes (a full buffer may have cost contacts).
     Raises:
       ValueError: no episode or condition, or an object too large for the gripper.
     """
@@ -135,19 +136,14 @@ def evaluate_conditions(
     def start(key: jax.Array, ranges: Any, jitters: Any) -> Any:
         return env.reset(key, draw_between(jax.random.split(key)[0], ranges, jitters, model))
 
-    def act(state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-        return policy(state.obs, key), carry
-
     @jax.jit
-    def play(keys: jax.Array, ranges: Any, jitters: Any) -> tuple:
-        first = jax.vmap(start)(keys, ranges, jitters)
-        keep = lambda before, action, after: (after.reward, after.info["nan"])  # noqa: E731
-        last, (rewards, nans), valid = rollout(env, act, (), keys, steps, keep, first)
-        return last.info["success"], (rewards * valid).sum(0), valid.sum(0), (nans & valid).any(0)
+    def play_all(keys: jax.Array, ranges: Any, jitters: Any) -> tuple:
+        played = play(env, policy, keys, steps, jax.vmap(start)(keys, ranges, jitters))
+        return played.successes, played.returns, played.lengths, played.nans, played.overflows
 
     key = jax.random.fold_in(jax.random.key(seed), TRANSFER_KEY)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i % n_episodes))(jnp.arange(n_episodes * len(conditions)))
-    played = [np.asarray(column).reshape(len(conditions), -1) for column in play(keys, ranges, jitters)]
+    played = [np.asarray(column).reshape(len(conditions), -1) for column in play_all(keys, ranges, jitters)]
     return [_row(condition, *columns) for condition, *columns in zip(conditions, *played, strict=True)]
 
 
@@ -168,7 +164,14 @@ def _stack(configs: Sequence[DomainRandomizationConfig], repeats: int, has_camer
     return ranges, {name: column([getattr(config, name) for config in configs]) for name in seen}
 
 
-def _row(condition: Condition, success: np.ndarray, reward: np.ndarray, length: np.ndarray, nan: np.ndarray) -> dict:
+def _row(
+    condition: Condition,
+    success: np.ndarray,
+    reward: np.ndarray,
+    length: np.ndarray,
+    nan: np.ndarray,
+    overflow: np.ndarray,
+) -> dict[str, Any]:
     rate = float(np.mean(success))
     low, high = wilson(rate, success.size)
     return {
@@ -184,6 +187,7 @@ def _row(condition: Condition, success: np.ndarray, reward: np.ndarray, length: 
         "std_reward": float(np.std(reward)),
         "mean_length": float(np.mean(length)),
         "nan_episodes": int(np.sum(nan)),
+        "overflow_episodes": int(np.sum(overflow)),
     }
 
 

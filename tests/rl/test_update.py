@@ -83,7 +83,7 @@ def test_learning_rate_schedules():
 
 @pytest.fixture(scope="module")
 def solved():
-    """Training vmapped over all probes as over seeds: (learner, states after 80 updates and their metrics, one for each probe)."""
+    """Training vmapped over all probes as over seeds: (learner, states after 80 updates, metrics [probe, update])."""
     config = PPOConfig(**SMALL | {"n_steps": 1024, "num_envs": 64, "num_minibatches": 4, "n_epochs": 4})
     learner, params = make_learner(config, SIZES)
     layout = make_layout(config)

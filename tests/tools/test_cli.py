@@ -195,6 +195,29 @@ def test_lost_contacts_are_told_once(capsys):
     assert shown.count("lost contacts") == 1
 
 
+def test_an_evaluation_says_how_many_episodes_their_physics_spoilt(monkeypatch, capsys):
+    clean = dict.fromkeys(("dt", "success_rate", "mean_reward", "std_reward", "mean_length"), 0.0)
+    clean |= {"min_reward": 0.0, "max_reward": 0.0}
+    results = {"MJX": clean | {"nan_episodes": 0, "overflow_episodes": 0}, "host": clean}
+    monkeypatch.setattr("simscaleai_jax.tools.commands.eval.evaluate", lambda options: results)
+    assert cli.main(["eval", "run", "--n-episodes", "9"]) == 0
+    assert capsys.readouterr().err == ""
+    results["MJX"] |= {"nan_episodes": 2, "overflow_episodes": 3}
+    assert cli.main(["eval", "run", "--n-episodes", "9"]) == 0
+    nan, overflow = capsys.readouterr().err.splitlines()
+    assert nan == "simscale eval: 2 of 9 episodes on MJX ended because their state was not finite."
+    assert overflow.startswith("simscale eval: 3 of 9 episodes on MJX may have lost contacts")
+
+
+def test_transfer_executes_chunks_as_it_is_told(used, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("simscaleai_jax.policy.load_policy", lambda path, **options: asked.update(options) or 1 / 0)
+    options = ["--env-name", "reach", "--execute-steps", "2", "--language", "reach"]
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["transfer", str(used / "nameless"), *options])
+    assert asked == {"execute_steps": 2, "language": "reach", "ensemble": None}
+
+
 def test_list_envs_shows_a_class_that_needs_settings_of_its_own(capsys, monkeypatch):
     class Needy:
         def __init__(self, render_mode, cameras):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,10 @@ Examples:
   simscale eval checkpoints/ppo_reach --n-episodes 100 --save-videos --video-dir videos"""
 
 ROWS = ("dt", "success_rate", "mean_reward", "std_reward", "mean_length", "min_reward", "max_reward")
+SPOILT = {
+    "nan_episodes": "ended because their state was not finite",
+    "overflow_episodes": "may have lost contacts, because a buffer of the physics was full",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +71,19 @@ def main(argv: list[str]) -> None:
     results = evaluate(options)
     rows = [(name, *(result[name] for result in results.values())) for name in ROWS]
     print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *results), rows)
+    _warn(results, options.n_episodes)
     if options.output:
         Path(options.output).write_text(json.dumps(results, indent=1))
     if options.save_videos:
         print(f"Videos: {options.video_dir}")
+
+
+def _warn(results: dict[str, dict[str, float]], n_episodes: int) -> None:
+    """Says how many episodes were spoilt by their physics, if any were."""
+    for label, result in results.items():
+        for name, what in SPOILT.items():
+            if result.get(name):
+                print(f"simscale eval: {result[name]} of {n_episodes} episodes on {label} {what}.", file=sys.stderr)
 
 
 def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:

@@ -17,7 +17,10 @@ Examples:
   simscale transfer checkpoints/ppo_reach
   simscale transfer checkpoints/ppo_pick --parameters friction object_mass --n-episodes 100 --output-dir report"""
 
-COLUMNS = ("condition", "success_rate", "success_low", "success_high", "mean_reward", "mean_length", "nan_episodes")
+COLUMNS = (
+    "condition", "success_rate", "success_low", "success_high", "mean_reward", "mean_length", "nan_episodes",
+    "overflow_episodes",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,9 @@ class TransferOptions:
       max_steps: steps after which an episode is cut; default: the environment's own limit.
       seed: of the episodes.
       output_dir: folder for the table and the heat map.
+      language: instruction; default: the one in the checkpoint.
+      execute_steps: actions executed of every planned chunk; default: all of them.
+      ensemble: weight decay of temporal ensembling; default: none.
     """
 
     checkpoint: Annotated[str, tyro.conf.Positional]
@@ -43,6 +49,9 @@ class TransferOptions:
     max_steps: int | None = None
     seed: int = 0
     output_dir: str = "outputs/transfer"
+    language: str | None = None
+    execute_steps: int | None = None
+    ensemble: float | None = None
 
 
 def main(argv: list[str]) -> None:
@@ -65,10 +74,15 @@ def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, 
     manifest = read_manifest(options.checkpoint)
     name, settings = recorded_env(manifest.env, options.env_name)
     settings.setdefault("cameras", [])
+    policy = load_policy(
+        options.checkpoint,
+        language=options.language,
+        execute_steps=options.execute_steps,
+        ensemble=options.ensemble,
+    )
     settings |= {"domain_randomization": False, "impl": "auto"}
     env = make_functional_env(name, **settings)
     conditions = make_conditions(env, options.parameters, options.levels)
-    policy = load_policy(options.checkpoint)
     rows = evaluate_conditions(env, policy, conditions, options.n_episodes, options.max_steps, options.seed)
     title = f"{options.checkpoint} on {name}: {options.n_episodes} episodes per condition, dt {env.config.dt} s"
     return rows, {"title": title, "env_name": name, "dt": env.config.dt, "seed": options.seed}

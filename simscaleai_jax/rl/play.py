@@ -1,0 +1,65 @@
+"""Whole episodes of a pure policy in a functional environment: one per key, all of them in one batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+@struct.dataclass
+class Played:
+    """What N episodes came to."""
+
+    returns: Float[Array, "N"]  # undiscounted
+    lengths: Int[Array, "N"]  # control steps
+    successes: Bool[Array, "N"]  # of the last step
+    nans: Bool[Array, "N"]  # a state was not finite
+    overflows: Bool[Array, "N"]  # at some step a full buffer may have cost contacts
+    physics: Any  # leaves [T, K, ...] of the first K episodes, to draw them; None where K is 0
+
+
+def carries_plan(policy: Callable) -> bool:
+    """Whether a policy remembers what it planned: `init(batch_shape)` and `step(carry, obs, key, is_over)`."""
+    return all(callable(getattr(policy, name, None)) for name in ("init", "step"))
+
+
+def play(
+    env: Any, policy: Callable, keys: PRNGKeyArray, num_steps: int, start: Any = None, num_filmed: int = 0
+) -> Played:
+    """Plays one episode per key; to be jitted.
+
+    Args:
+      env: a functional environment.
+      policy: pure policy(obs, key) -> action; one that carries its plan (`simscaleai_jax.policy.Policy`) executes its
+        chunks as it was told to.
+      keys: [N] episode keys.
+      num_steps: steps after which an episode is cut, if it does not end before.
+      start: first states [N, ...]; None for `env.reset` of the keys.
+      num_filmed: K, the episodes whose physics is kept.
+    """
+    from simscaleai_jax.sim.episodes import rollout
+
+    plans: Any = policy if carries_plan(policy) else None
+
+    def act(state: Any, carry: Any, key: Array) -> tuple[Array, Any]:
+        if plans is None:
+            return policy(state.obs, key), carry
+        return plans.step(carry, state.obs, key, state.terminated | state.truncated)
+
+    def keep(before: Any, action: Array, after: Any) -> tuple:
+        flags = [jnp.asarray(after.info.get(name, False)) for name in ("nan", "overflow")]
+        return after.reward, flags, (after.physics if num_filmed else None)
+
+    carry = () if plans is None else plans.init(len(keys))
+    last, (rewards, (nans, overflows), physics), valid = rollout(env, act, carry, keys, num_steps, keep, start)
+    return Played(
+        returns=(rewards * valid).sum(0),
+        lengths=valid.sum(0),
+        successes=last.info["success"],
+        nans=(nans & valid).any(0),
+        overflows=(overflows & valid).any(0),
+        physics=jax.tree.map(lambda leaf: leaf[:, :num_filmed], physics),
+    )
