@@ -1,26 +1,83 @@
 """How commands read their options: a dataclass, a YAML file under it, and flags over it."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from simscaleai_jax.core.config import load_yaml
+from simscaleai_jax.core.config import apply_overrides, load_yaml
 
 
 def parse[T](cls: type[T], argv: Sequence[str], command: str, description: str) -> T:
     """Fills the dataclass `cls` from its defaults, then the file named by `--config`, then the other options.
 
+    A field `settings: dict[str, Any]` takes any name as `--settings.NAME VALUE`, the value as YAML reads it.
+
     Raises:
-      FileNotFoundError, ValueError: the file is missing or holds a key that `cls` does not have.
+      FileNotFoundError, ValueError: the file is missing or holds a key that `cls` does not have, or a value is no YAML.
       SystemExit: what tyro does after `--help` or a wrong option.
     """
     path = config_path(argv)
     default = None if path is None else load_yaml(path, cls)
-    filled = tyro.cli(cls, args=list(argv), default=default, prog=f"simscale {command}", description=description)
+    argv, named = take_named(argv, open_fields(cls))
+    if named:
+        default = apply_overrides(cls() if default is None else default, named)
+    filled = tyro.cli(cls, args=argv, default=default, prog=f"simscale {command}", description=description)
     return cast(T, filled)
+
+
+def open_fields(cls: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields of `cls`, and of those within it, that hold settings by any name."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from open_fields(hint, f"{prefix}{field.name}.")
+        elif typing.get_origin(hint) is dict:
+            yield prefix + field.name
+
+
+def take_named(argv: Sequence[str], fields: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes `--FIELD.NAME VALUE...` out of the arguments: (the others, "FIELD.NAME" -> value).
+
+    Several values make a list; none means yes, or no for `--FIELD.no-NAME`.
+
+    Raises:
+      ValueError: a value that YAML cannot read.
+    """
+    rest: list[str] = []
+    taken: dict[str, list[str]] = {}
+    prefixes = tuple(f"--{field}." for field in fields)
+    into = rest
+    for argument in argv:
+        if argument.startswith(prefixes):
+            name, is_joined, value = argument.removeprefix("--").partition("=")
+            into = taken[name] = [value] if is_joined else []
+        elif into is not rest and not re.match(r"-(?![\d.])", argument):
+            into.append(argument)
+        else:
+            into = rest
+            rest.append(argument)
+    return rest, dict(_named_value(name, values) for name, values in taken.items())
+
+
+def _named_value(path: str, values: Sequence[str]) -> tuple[str, Any]:
+    import yaml
+
+    field, _, name = path.rpartition(".")
+    name = name.replace("-", "_")
+    if not values:
+        return f"{field}.{name.removeprefix('no_')}", not name.startswith("no_")
+    try:
+        read = [yaml.safe_load(value) for value in values]
+    except yaml.YAMLError:
+        raise ValueError(f"--{path} {' '.join(values)}: wanted numbers, words or a list as in YAML.") from None
+    return f"{field}.{name}", read[0] if len(read) == 1 else read
 
 
 def config_path(argv: Sequence[str]) -> str | None:

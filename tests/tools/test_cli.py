@@ -4,9 +4,11 @@ import errno
 import json
 import math
 import resource
+import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 from simscaleai_jax.rl.ppo.envs import env_record
 from simscaleai_jax.sim.factory import make_functional_env
+from simscaleai_jax.sim.randomization import PRESETS
+from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.commands import rl
@@ -82,6 +86,34 @@ def test_task_settings_come_from_the_file_and_may_be_changed(tmp_path):
     assert make_functional_env("pick_place", **recorded).task.config == task
 
 
+def test_task_settings_need_no_file():
+    words = "--env.task.curriculum-share .5 --env.task.area-low 0.45 -0.1 --seed 3 --env.task.area_high=[0.6,0.1]"
+    words += " --env.task.relative-observations --env.task.reach-weight 1e-1 --env-name pick_place"
+    options = parse(rl.RLOptions, words.split(), "rl", "")
+    assert (options.env_name, options.ppo.seed) == ("pick_place", 3)
+    task = rl.make_training_env(options).functional.task.config
+    assert (task.curriculum_share, task.area_low, task.area_high) == (0.5, (0.45, -0.1), (0.6, 0.1))
+    assert (task.relative_observations, task.reach_weight) == (True, 0.1)
+    off = parse(rl.RLOptions, ["--env.task.no-relative-observations"], "rl", "")
+    assert off.env.task == {"relative_observations": False}
+    with pytest.raises(ValueError, match=r"--env.task.area-low \[0.4: wanted numbers"):
+        parse(rl.RLOptions, ["--env.task.area-low", "[0.4"], "rl", "")
+
+
+def test_an_environment_may_have_a_scene_and_a_randomization_of_its_own(tmp_path):
+    assets = Path(find_task("reach").xml_path).parent
+    shutil.copy(assets / "panda.xml", tmp_path)
+    path = tmp_path / "mine.xml"
+    path.write_text((assets / "reach.xml").read_text().replace('size=".05"', 'size=".07"'))
+    words = ["--env.xml-path", str(path), "--env.randomization", "heavy"]
+    env = rl.make_training_env(parse(rl.RLOptions, words, "rl", "")).functional
+    assert env.physics.host_model.geom("target").size[0] == 0.07
+    assert env_record(env)["config"]["xml_path"] == str(path), "the checkpoint knows it"
+    assert (env.config.domain_randomization, env.config.randomization) == (True, PRESETS["heavy"])
+    options = parse(rl.RLOptions, ["--env.randomization", "light", "--env.domain-randomization", "False"], "rl", "")
+    assert not rl.make_training_env(options).functional.config.domain_randomization, "what is said outright holds"
+
+
 def test_an_unknown_task_setting_names_the_nearest(tmp_path, capsys):
     path = tmp_path / "run.yaml"
     path.write_text("env_name: pick_place\nenv: {task: {curiculum_share: 0.5}}\n")
@@ -89,6 +121,11 @@ def test_an_unknown_task_setting_names_the_nearest(tmp_path, capsys):
     assert (
         "Unknown PickPlaceConfig field 'curiculum_share'. Did you mean 'curriculum_share'?" in capsys.readouterr().err
     )
+    unfiled = ["--env-name", "reach", "--env.task.succes-distance", "0.1", "--save-path", str(tmp_path / "run")]
+    assert cli.main(["rl", *unfiled]) == 1
+    assert "Unknown ReachConfig field 'succes_distance'. Did you mean 'success_distance'?" in capsys.readouterr().err
+    assert cli.main(["rl", "--env.randomization", "heavey", "--save-path", str(tmp_path / "run")]) == 1
+    assert "Did you mean 'heavy'?" in capsys.readouterr().err
 
 
 @pytest.fixture

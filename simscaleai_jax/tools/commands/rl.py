@@ -14,14 +14,17 @@ from simscaleai_jax.tools.arguments import given, parse, print_table
 DESCRIPTION = """Train a policy with PPO, thousands of environments at once.
 
 The run's folder (--save-path) gets checkpoints, metrics.jsonl and learning_curve.png; `simscale eval` takes it as it
-is. Every option may stand in a YAML file given with --config; options on the command line win over it.
+is. Every option may stand in a YAML file given with --config; options on the command line win over it. Settings of
+the task (of PickPlaceConfig or ReachConfig) go by their names: --env.task.NAME VALUE.
 
 Examples:
   simscale rl                                                     a short run on reach
   simscale rl --config configs/ppo_reach.yaml --seed 1            a published run with another seed
   simscale rl --config configs/ppo_reach.yaml --resume --total-steps 1000000    go on with it for longer
   srun simscale rl --distributed --resume --config configs/ppo_reach.yaml       starts, and continues when restarted
-  simscale rl --env-name reach --env.dt 0.005 --num-envs 1024 --n-steps 16384"""
+  simscale rl --env-name reach --env.dt 0.005 --num-envs 1024 --n-steps 16384
+  simscale rl --env-name pick_place --env.task.curriculum-share 0.5 --env.task.area-low 0.45 -0.1
+  simscale rl --env.xml-path arm.xml --env.randomization light"""
 
 PEER_SECONDS = 60  # after which a process that does not answer counts as lost
 
@@ -41,19 +44,23 @@ class EnvOptions:
       dt: seconds per physics step.
       control_dt: seconds per control step.
       max_episode_steps: time limit in control steps.
+      xml_path: your own MJCF file in place of the environment's scene (see docs/custom_mjcf.md).
       domain_randomization: draw a new model for every episode.
+      randomization: how much of it: "light", "default" or "heavy"; naming one turns domain_randomization on, unless
+        that is set as well.
       impl: "auto", "jax" or "warp".
       cameras: cameras whose images --encoder cnn sees.
       image_size: side of those images in pixels.
       image_fov: their vertical field of view in degrees.
-      task: settings of the task, by the names in PickPlaceConfig or ReachConfig. Set in a YAML file; those that it
-        sets may be changed here.
+      task: settings of the task, by the names in PickPlaceConfig or ReachConfig: --env.task.NAME VALUE.
     """
 
     dt: float | None = None
     control_dt: float | None = None
     max_episode_steps: int | None = None
+    xml_path: str | None = None
     domain_randomization: bool | None = None
+    randomization: str | None = None
     impl: str | None = None
     cameras: tuple[str, ...] = ("wrist_cam",)
     image_size: int = 64
@@ -156,6 +163,8 @@ def make_training_env(options: RLOptions) -> Any:
     settings = given(dataclasses.asdict(options.env))
     if not settings["task"]:
         del settings["task"]
+    if "randomization" in settings:
+        settings.setdefault("domain_randomization", True)
     names, side, fov = (settings.pop(key) for key in ("cameras", "image_size", "image_fov"))
     cameras = [CameraConfig(name, side, side, fov) for name in names] if options.ppo.encoder != "none" else []
     return make_batched_env(options.env_name, cameras=cameras, **settings)
