@@ -1,5 +1,6 @@
 """PPO's settings, how they divide a rollout, and the published presets."""
 
+import types
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core import from_dict
-from simscaleai_jax.rl.agents.ppo import PPOConfig
+from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.ppo.config import make_layout
 from simscaleai_jax.rl.ppo.update import as_units, minibatch_units
 from simscaleai_jax.tools.arguments import load_yaml
@@ -25,6 +26,16 @@ def test_documented_defaults():
     assert layout.num_envs * layout.num_steps == 2048
     assert layout.num_minibatches == 2048 // 64
     assert make_layout(PPOConfig(n_steps=100, batch_size=10)).num_envs == 2, "the default divides n_steps"
+
+
+@pytest.mark.parametrize(("platform", "num_envs"), [("cpu", 64), ("gpu", 128), ("tpu", 128)])
+def test_the_default_number_of_environments_suits_the_device(platform, num_envs):
+    agent = PPOAgent(1, 1, PPOConfig(hidden_dim=4, n_layers=1), "cpu")
+    agent.mesh = types.SimpleNamespace(size=4, devices=np.array([types.SimpleNamespace(platform=platform)] * 4))
+    layout = agent.layout()
+    assert (layout.num_envs, layout.num_envs * layout.num_steps) == (num_envs, 2048)
+    given = make_layout(PPOConfig(num_envs=32), platform=platform)
+    assert given.num_envs == 32, "a number that is given holds everywhere"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 
 from simscaleai_jax.core import compile_cache, distributed, sharding
 from simscaleai_jax.rl.ppo import envs, plain, storage
-from simscaleai_jax.rl.ppo.config import PPOConfig, make_layout
+from simscaleai_jax.rl.ppo.config import Layout, PPOConfig, make_layout
 from simscaleai_jax.rl.ppo.networks import ActorCritic
 from simscaleai_jax.rl.ppo.rollout import act_distribution
 from simscaleai_jax.rl.ppo.state import PPOState, init_training_state, make_learner
@@ -99,6 +99,14 @@ class PPOAgent:
         """Transitions seen so far."""
         return int(self.state.update) * self.config.n_steps
 
+    def layout(self) -> Layout:
+        """How a rollout is divided on this agent's devices.
+
+        Raises:
+          ValueError: sizes that do not divide.
+        """
+        return make_layout(self.config, self.mesh.size, self.mesh.devices.flat[0].platform)
+
     def train(
         self, env: Any, callbacks: Sequence[Callback] = (), progress: bool = True, total_timesteps: int | None = None
     ) -> dict[str, list[float]]:
@@ -162,7 +170,7 @@ class PPOAgent:
         self._env_source = None
 
     def _train_jitted(self, env: Any, source: Any, log: TrainingLog, callbacks: Sequence[Callback]) -> None:
-        layout = make_layout(self.config, self.mesh.size)
+        layout = self.layout()
         remaining = self.config.num_updates - int(self.state.update)
         if remaining <= 0:
             return

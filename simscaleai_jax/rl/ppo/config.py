@@ -7,7 +7,10 @@ from typing import Literal
 from simscaleai_jax.core.sharding import check_divisible
 
 MAX_BLOCKS = 8
-ROLLOUT_LENGTH = 32  # of the default number of environments
+# Steps of a rollout, at the least, with the default number of environments. An accelerator steps more environments in
+# the same time, so its rollouts are shorter.
+ROLLOUT_LENGTH = {"cpu": 32}
+ACCELERATOR_ROLLOUT_LENGTH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,8 @@ class PPOConfig:
       batch_size: transitions per minibatch; `num_minibatches` replaces it.
       total_timesteps: transitions in all; training ends after the update that reaches it.
       log_every: updates between two printed lines where no progress bar can be drawn.
-      num_envs: environments stepped together; None: n_steps / 32.
+      num_envs: environments stepped together; None: as many as n_steps gives rollouts of at least 32 steps on a CPU, 16
+        on a GPU or TPU (64 and 128 for n_steps of 2048). Set it where a run must not depend on the device.
       num_minibatches: minibatches per epoch; None: n_steps / batch_size.
       num_env_blocks: blocks within which minibatches permute environments; their number, not the number of devices,
         decides which samples meet. None: up to 8, the most that divides evenly.
@@ -143,13 +147,17 @@ class Layout:
         return self.num_envs * self.num_chunks // self.num_blocks
 
 
-def make_layout(config: PPOConfig, num_devices: int = 1) -> Layout:
+def make_layout(config: PPOConfig, num_devices: int = 1, platform: str = "cpu") -> Layout:
     """Divides `config.n_steps` transitions.
 
+    Args:
+      config: settings.
+      num_devices: devices that share the environments.
+      platform: their kind ("cpu", "gpu", "tpu"), which the default number of environments suits.
     Raises:
       ValueError: a size that does not divide, with the nearest that do.
     """
-    num_envs = config.num_envs or _default_num_envs(config.n_steps)
+    num_envs = config.num_envs or _default_num_envs(config.n_steps, platform)
     check_divisible(config.n_steps, num_envs, "n_steps", "environments (num_envs)")
     if config.num_minibatches is None:
         check_divisible(config.n_steps, min(config.batch_size, config.n_steps), "n_steps", "transitions (batch_size)")
@@ -166,9 +174,9 @@ def make_layout(config: PPOConfig, num_devices: int = 1) -> Layout:
     return Layout(num_envs, num_steps, num_minibatches, chunks, blocks)
 
 
-def _default_num_envs(n_steps: int) -> int:
-    """The most environments that divide `n_steps` into rollouts of at least 32 steps."""
-    most = max(1, n_steps // ROLLOUT_LENGTH)
+def _default_num_envs(n_steps: int, platform: str) -> int:
+    """The most environments that divide `n_steps` into rollouts as long as `platform` wants them."""
+    most = max(1, n_steps // ROLLOUT_LENGTH.get(platform, ACCELERATOR_ROLLOUT_LENGTH))
     return next(count for count in range(most, 0, -1) if n_steps % count == 0)
 
 

@@ -123,13 +123,12 @@ def train(options: RLOptions) -> dict[str, list[float]]:
     from simscaleai_jax.core.checkpoint_series import CheckpointSeries
     from simscaleai_jax.rl.agents.ppo import PPOAgent
     from simscaleai_jax.rl.curves import plot_learning_curve
-    from simscaleai_jax.rl.ppo.config import make_layout
     from simscaleai_jax.rl.progress import MetricsFile, read_metrics
 
     env = make_training_env(options)
     config = PPOConfig(**{field.name: getattr(options.ppo, field.name) for field in dataclasses.fields(PPOConfig)})
     agent = PPOAgent.for_env(env, config, options.device)
-    make_layout(config, agent.mesh.size)  # sizes that do not divide are refused before the folder is touched
+    agent.layout()  # sizes that do not divide are refused before the folder is touched
     agent.env_record = {"name": options.env_name}
     folder = Path(options.save_path or f"checkpoints/ppo_{options.env_name}")
     is_main = distributed.is_main()
