@@ -36,7 +36,11 @@ def main() -> None:
     options = parser.parse_args()
     compile_cache.enable()
     cases = {str(size): compare(size, count, options.repeats) for size, count in UPDATES.items()}
-    report = stamp() | {"load_before": os.getloadavg()[0], "batch": cases, "checkpoints": checkpoint_cost(options.repeats)}
+    report = stamp() | {
+        "load_before": os.getloadavg()[0],
+        "batch": cases,
+        "checkpoints": checkpoint_cost(options.repeats),
+    }
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     Path(options.output).write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))

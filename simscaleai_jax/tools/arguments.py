@@ -12,6 +12,8 @@ from rich.table import Table
 
 from simscaleai_jax.core.config import apply_overrides, load_yaml
 
+FILE_WIDTH = 240  # characters of a table that goes to a file or a pipe
+
 
 def parse[T](cls: type[T], argv: Sequence[str], command: str, description: str) -> T:
     """Fills the dataclass `cls` from its defaults, then the file named by `--config`, then the other options.
@@ -95,10 +97,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     table = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         is_number = bool(rows) and isinstance(rows[0][i], int | float)
-        table.add_column(column, justify="right" if is_number else "left")
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = FILE_WIDTH  # rich assumes 80 columns, and would cut words short
+    console.print(table)
 
 
 def recorded_env(record: Mapping[str, Any], chosen: str | None) -> tuple[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.sim.randomization import PRESETS
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.tools import cli
-from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.arguments import parse, print_table
 from simscaleai_jax.tools.commands import rl
 
 SMALL = "--hidden-dim 16 --num-envs 8 --n-steps 64 --num-minibatches 2 --n-epochs 1 --total-steps 128 --env.dt 0.01"
@@ -220,6 +220,13 @@ def test_resume_starts_a_run_where_there_is_none_yet(tmp_path, capsys):
     rl._open_run(agent, tmp_path / "run", True)
     assert loaded == [str(tmp_path / "run" / "step_000000128")]
     assert capsys.readouterr().err == ""
+
+
+def test_a_table_in_a_file_cuts_no_word(capsys):
+    names = [f"a_rather_long_column_name_{i}" for i in range(6)]
+    print_table("title", ["condition", *names], [["actuator_gain 0.75", *range(6)]])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in [*names, "actuator_gain 0.75"])
 
 
 def test_lost_contacts_are_told_once(capsys):
