@@ -4,6 +4,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import tyro
@@ -13,6 +14,14 @@ from rich.table import Table
 from simscaleai_jax.core.config import apply_overrides, load_yaml
 
 FILE_WIDTH = 240  # characters of a table that goes to a file or a pipe
+
+# What a data file's environment settings say about the world that its episodes were played in. Left out are `seed`,
+# `impl` and `renderer`, which say how it was computed, and `domain_randomization`: a policy that learned from
+# randomized episodes is judged on the nominal model, unless somebody asks for more; `randomization` then holds their
+# ranges.
+WORLD_SETTINGS = (
+    "xml_path", "dt", "control_dt", "max_episode_steps", "cameras", "task", "randomization",
+)  # fmt: skip
 
 
 def parse[T](cls: type[T], argv: Sequence[str], command: str, description: str) -> T:
@@ -120,6 +129,29 @@ def recorded_env(record: Mapping[str, Any], chosen: str | None) -> tuple[str, di
     if not name:
         raise ValueError("The checkpoint names no environment; give --env-name.")
     return name, dict(record.get("config") or {}) if recorded in (None, name) else {}
+
+
+def demonstrated_env(attributes: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Name (None where the file does not say) and settings of the environment that a data file was recorded in.
+
+    Args:
+      attributes: of the file, as `DemonstrationFile.attributes`.
+    """
+    env_args = attributes.get("env_args", {})
+    if not isinstance(env_args, Mapping):
+        return None, {}
+    settings = env_args.get("env_kwargs") or {}
+    return env_args.get("env_name"), {name: settings[name] for name in WORLD_SETTINGS if name in settings}
+
+
+def check_scene_file(settings: Mapping[str, Any], dataset: str | Path) -> None:
+    """Raises a FileNotFoundError where the scene that `dataset` was recorded in is a file that is not there."""
+    path = settings.get("xml_path")
+    if path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{dataset} was recorded in the scene {path!r}, and there is no such file; put it there, or start from the "
+            "folder that this path belongs to."
+        )
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

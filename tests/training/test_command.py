@@ -1,6 +1,7 @@
 """`simscale train` as it is called, and `simscale eval` on what it leaves."""
 
 import json
+import types
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from simscaleai_jax.core import checkpoint
 from simscaleai_jax.sim.factory import make_env
 from simscaleai_jax.tools import cli
+from simscaleai_jax.tools.commands.train import env_record, make_eval_fn
 from simscaleai_jax.training.logs import read_rows
 
 SMALL = ["--model-kwargs", '{"hidden_dim": 16, "n_layers": 1}', "--device", "cpu", "--max-steps", "4"]
@@ -19,17 +21,16 @@ def train(folder, *options):
     return cli.main(["train", *SMALL, "--checkpoint-dir", str(folder), *options])
 
 
-@pytest.fixture(scope="module")
-def demos(tmp_path_factory):
-    """A file of two random episodes whose observations are those of reach."""
-    env = make_env("reach", cameras=[], **SETTINGS)
+def write_demos(path, name, settings):
+    """A file of two random episodes whose observations are those of an environment."""
+    env = make_env(name, cameras=[], **settings)
     spaces = env.observation_space.spaces
     env.close()
-    path, rng = tmp_path_factory.mktemp("demos") / "reach.h5", np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["total"] = 16
-        data.attrs["env_args"] = json.dumps({"env_name": "reach", "type": 1, "env_kwargs": SETTINGS})
+        data.attrs["env_args"] = json.dumps({"env_name": name, "type": 1, "env_kwargs": settings})
         for number in range(2):
             demo = data.create_group(f"demo_{number}")
             demo.attrs["num_samples"] = 8
@@ -38,6 +39,11 @@ def demos(tmp_path_factory):
             for key, space in spaces.items():
                 demo[f"obs/{key}"] = rng.normal(size=(8, *space.shape)).astype(np.float32)
     return path
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    return write_demos(tmp_path_factory.mktemp("demos") / "reach.h5", "reach", SETTINGS)
 
 
 def test_without_a_data_set_it_says_loudly_that_the_data_are_random(tmp_path, capsys):
@@ -61,6 +67,30 @@ def test_demonstrations_are_trained_on_and_evaluated_without_flags(demos, tmp_pa
     options = ["--n-episodes", "1", "--physics", "host", "--output", str(results)]
     assert cli.main(["eval", str(run), *options]) == 0
     assert json.loads(results.read_text())["host"]["mean_length"] <= 8, "the environment's settings travel, too"
+
+
+def test_a_policy_that_sees_what_a_task_setting_adds_is_evaluated_with_it(tmp_path):
+    task = {"relative_observations": True}
+    demos = write_demos(tmp_path / "pick.h5", "pick_place", SETTINGS | {"task": task})
+    assert train(tmp_path / "run", "--dataset", str(demos), "--batch-size", "4", "--eval-episodes", "1") == 0
+    manifest = checkpoint.read_manifest(tmp_path / "run")
+    assert manifest.env["config"]["task"] == task
+    assert "object_to_target" in manifest.observation_spec
+    assert cli.main(["eval", str(tmp_path / "run"), "--n-episodes", "1", "--physics", "host"]) == 0
+
+
+def test_the_world_of_the_demonstrations_is_recorded_and_their_luck_is_not():
+    ranges = {"gravity": [0.9, 1.0]}
+    world = SETTINGS | {"xml_path": "lab.xml", "task": {"success_distance": 0.1}, "randomization": ranges}
+    luck = {"domain_randomization": True, "seed": 3, "impl": "warp", "renderer": "jax"}
+    env_args = {"env_name": "reach", "env_kwargs": world | luck | {"cameras": ["front_cam"]}}
+    demos = types.SimpleNamespace(attributes={"env_args": env_args})
+    dataset = types.SimpleNamespace(demos=demos, image_keys=["image"])
+    assert env_record(dataset) == {"name": "reach", "config": world | {"cameras": ["front_cam"]}}
+    dataset.image_keys = []
+    assert env_record(dataset)["config"] == world | {"cameras": []}
+    with pytest.raises(FileNotFoundError, match=r"a\.h5 was recorded in the scene 'lab\.xml', and there is no"):
+        make_eval_fn(env_record(dataset), 1, "a.h5")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, parse, print_table
 
 DESCRIPTION = """Train a model on demonstrations (see simscale datagen).
 
@@ -21,7 +21,6 @@ Examples:
   simscale train                                           random dummy data, to see that everything works
   simscale launch --num-processes 2 -- train --config configs/bc_reach.yaml --distributed"""
 
-ENV_SETTINGS = ("dt", "control_dt", "max_episode_steps", "cameras")
 DUMMY_SAMPLES = 10_000
 
 
@@ -151,7 +150,7 @@ def train(options: TrainOptions) -> dict[str, float]:
         eval_data = open_dataset(options, options.eval_split)
         eval_loader = make_loader(eval_data, min(config.batch_size, len(eval_data)), shuffle=False, **settings)
     env = env_record(dataset)
-    eval_fn = make_eval_fn(env, options.eval_episodes) if options.eval_episodes else None
+    eval_fn = make_eval_fn(env, options.eval_episodes, options.dataset) if options.eval_episodes else None
     language = dataset.demos.language(0) or None if options.dataset else None
     trainer = Trainer(
         model, loader, config, eval_loader, eval_fn, statistics=statistics, env=env, language=language
@@ -195,21 +194,23 @@ def open_dataset(options: TrainOptions, split: str | None) -> Any:
 
 def env_record(dataset: Any) -> dict[str, Any]:
     """{"name", "config"} of the environment that the demonstrations come from; {} where the file does not say."""
-    attributes = dataset.demos.attributes if hasattr(dataset, "demos") else {}
-    env_args = attributes.get("env_args", {})
-    name = env_args.get("env_name") if isinstance(env_args, dict) else None
+    name, config = demonstrated_env(dataset.demos.attributes if hasattr(dataset, "demos") else {})
     if not name:
         return {}
-    config = {key: value for key, value in env_args.get("env_kwargs", {}).items() if key in ENV_SETTINGS}
     if not dataset.image_keys:
         config["cameras"] = []
     return {"name": name, "config": config}
 
 
-def make_eval_fn(env: dict[str, Any], num_episodes: int) -> Any:
-    """Closed-loop evaluation on host physics: eval_fn(policy) -> success_rate, mean_reward, mean_length."""
+def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
+    """Closed-loop evaluation on host physics: eval_fn(policy) -> success_rate, mean_reward, mean_length.
+
+    Raises:
+      ValueError, FileNotFoundError: the file `dataset` names no environment, or a scene that is not there.
+    """
     if not env:
         raise ValueError("--eval-episodes: the data set does not say which environment it comes from.")
+    check_scene_file(env["config"], dataset)
 
     def evaluate(policy: Any) -> dict[str, float]:
         from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
