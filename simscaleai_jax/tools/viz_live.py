@@ -48,6 +48,7 @@ def write_episode_video(path: str | Path, episode: int, save: str | Path) -> Pat
 
     Raises:
       ValueError: no such episode, or one with neither images nor states of a known environment.
+      FileNotFoundError: it was recorded in a scene that is no longer where it was.
     """
     from simscaleai_jax.core.demonstrations import DemonstrationFile
     from simscaleai_jax.core.observations import image_keys
@@ -90,22 +91,22 @@ def _episode(env: Any, begin: Any, seed: int) -> float:
 
 
 def _drawn_states(demos: Any, episode: int) -> list[np.ndarray]:
-    """Frames of the front camera from the recorded joint states."""
-    import json
-
+    """Frames of the front camera from the recorded joint states, in the scene and task that they were recorded in."""
     import mujoco
 
     from simscaleai_jax.sim import make_env
+    from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env
 
-    given = demos.attributes.get("env_args", {})
-    name = (json.loads(given) if isinstance(given, str) else given).get("env_name") or demos.attributes.get("env_name")
+    name, settings = demonstrated_env(demos.attributes)
+    name = name or demos.attributes.get("env_name")
     if name is None or "states" not in demos.specs:
         raise ValueError(
             f"{demos.path}: episode {episode} has neither images nor states of a named environment to draw"
         )
     states = demos.read(episode, "states")
     goals = demos.read(episode, "obs/target_pos") if "target_pos" in demos.obs_keys else None
-    env = make_env(name, render_mode="rgb_array", cameras=[])
+    check_scene_file(settings, demos.path)
+    env = make_env(name, render_mode="rgb_array", **settings | {"cameras": []})
     try:
         env.reset(seed=0)
         model, data = env.unwrapped.model, env.unwrapped.data

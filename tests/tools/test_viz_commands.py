@@ -1,6 +1,9 @@
 """viz-env, viz-cameras, viz-live and videos of recorded episodes, through the command line."""
 
+import json
+import shutil
 import subprocess
+from pathlib import Path
 
 import h5py
 import mujoco.viewer
@@ -10,8 +13,10 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from simscaleai_jax.core.checkpoint import Manifest, save
+from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.policy import Policy
 from simscaleai_jax.sim import make_env
+from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.tools import cli, viz_env, viz_live
 
 
@@ -99,20 +104,19 @@ def test_viz_live_without_a_display_says_what_to_do(monkeypatch, capsys):
 
 
 @pytest.fixture
-def recorded(tmp_path):
-    """A robomimic file: one episode of three states of reach with a moving target, and one key of images."""
+def write_recorded(tmp_path):
+    """write(name, observations, env_kwargs): a robomimic file of one episode of three states of reach."""
     env = make_env("reach", cameras=[])
     env.reset(seed=0)
     data = env.unwrapped.data
     states = np.tile(np.concatenate([data.qpos, data.qvel]), (3, 1))
     states[:, 0] += [0.0, 0.3, 0.6]
-    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.full((1, 32, 48, 3), 60, np.uint8)
 
-    def write(name: str, observations: dict) -> str:
+    def write(name: str, observations: dict, env_kwargs: dict | None = None) -> str:
         with h5py.File(tmp_path / name, "w") as file:
             demos = file.create_group("data")
             demos.attrs["total"] = 3
-            demos.attrs["env_args"] = '{"env_name": "reach", "type": 2, "env_kwargs": {}}'
+            demos.attrs["env_args"] = json.dumps({"env_name": "reach", "type": 2, "env_kwargs": env_kwargs or {}})
             demo = demos.create_group("demo_0")
             demo.attrs["num_samples"] = 3
             demo["actions"], demo["states"] = np.zeros((3, 4), np.float32), states
@@ -120,8 +124,16 @@ def recorded(tmp_path):
                 demo[f"obs/{key}"] = value
         return str(tmp_path / name)
 
+    return write
+
+
+@pytest.fixture
+def recorded(write_recorded):
+    """Two files with a moving target, the second with images."""
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.full((1, 32, 48, 3), 60, np.uint8)
     goals = np.array([[0.5, 0.0, 0.3], [0.5, 0.2, 0.3], [0.5, 0.2, 0.5]], np.float32)
-    return write("drawn.h5", {"target_pos": goals}), write("filmed.h5", {"target_pos": goals, "image": images})
+    moving = {"target_pos": goals}
+    return write_recorded("drawn.h5", moving), write_recorded("filmed.h5", moving | {"image": images})
 
 
 def test_an_episode_with_images_becomes_a_video_of_them(recorded, tmp_path):
@@ -143,6 +155,23 @@ def test_an_episode_without_images_is_drawn_from_its_states(recorded, tmp_path):
     green = [np.argwhere((f[..., 1] > f[..., 0] + 60) & (f[..., 1] > f[..., 2] + 60)).mean(axis=0) for f in frames]
     assert green[1][1] > green[0][1] + 10  # the target moved to the left of the robot: right in the picture
     assert green[2][0] < green[1][0] - 10  # and then up
+
+
+def test_an_episode_is_drawn_in_the_scene_that_it_was_recorded_in(write_recorded, tmp_path, capsys):
+    scenes = Path(asset("reach.xml")).parent
+    shutil.copy(scenes / "panda.xml", tmp_path)
+    scene = tmp_path / "blue.xml"
+    scene.write_text((scenes / "reach.xml").read_text().replace('rgba=".12 .85 .3 1"', 'rgba=".1 .1 .9 1"'))
+    settings = {"xml_path": str(scene), "task": {"success_distance": 0.03}, "cameras": [], "seed": None, "impl": "jax"}
+    states = {"ee_pos": np.zeros((3, 3), np.float32)}
+    path = write_recorded("blue.h5", states, settings)
+    frame, *_ = viz_live._drawn_states(DemonstrationFile(path), 0)
+    red, green, blue = np.moveaxis(frame.astype(int), -1, 0)
+    assert frame.shape == (360, 480, 3)
+    assert ((blue > red + 60) & (blue > green + 60)).sum() > 100
+    scene.unlink()
+    assert cli.main(["viz-trajectory", path, "--save", str(tmp_path / "lost.gif")]) == 1
+    assert f"recorded in the scene '{scene}', and there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
