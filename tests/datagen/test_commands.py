@@ -9,8 +9,14 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import image as images
+from toy import ToyEnv
 
 from simscaleai_jax.core.checkpoint import Manifest, save
+from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.datagen.generator import json_values
+from simscaleai_jax.sim.factory import load_scene
+from simscaleai_jax.sim.randomization import PRESETS
+from simscaleai_jax.sim.registry import asset, build_config, find_task
 from simscaleai_jax.tools import viz_dataset
 from simscaleai_jax.tools.cli import main
 from simscaleai_jax.tools.commands import datagen
@@ -139,3 +145,42 @@ def test_datagen_passes_every_option_on(monkeypatch, capsys, tmp_path):
     assert main(["datagen", "--checkpoint", run, "--env-name", "reach"]) == 0
     assert seen["args"] == ("reach", 100, "data/dataset.h5", "policy", False, 200, 42)
     assert (seen["dt"], seen["env_options"]) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("", (False, None, "")),
+        ("--randomize", (True, PRESETS["default"], "")),
+        ("--randomization heavy", (True, PRESETS["heavy"], "")),
+        ("--randomize --randomization light --xml-path {scene}", (True, PRESETS["light"], "{scene}")),
+    ],
+)
+def test_datagen_takes_a_preset_and_a_scene_and_stores_them(options, wanted, monkeypatch, tmp_path):
+    """In the world that the options describe, the toy plays: no physics is compiled."""
+    scene, path = asset("reach.xml"), tmp_path / "a.h5"
+
+    def toy(name, **settings):
+        env = ToyEnv()
+        env.config = build_config(None, find_task(name).config_cls, settings)
+        load_scene(find_task(name), env.config)
+        return env
+
+    monkeypatch.setattr("simscaleai_jax.sim.factory.make_functional_env", toy)
+    assert main(["datagen", "--n-episodes", "2", "--output", str(path), *options.format(scene=scene).split()]) == 0
+    attributes = DemonstrationFile(path).attributes
+    stored = attributes["env_args"]["env_kwargs"]
+    is_randomized, ranges, xml_path = wanted
+    assert attributes["domain_randomization"] is stored["domain_randomization"] is is_randomized
+    assert stored["randomization"] == (None if ranges is None else json_values(ranges))
+    assert stored["xml_path"] == xml_path.format(scene=scene)
+
+
+def test_datagen_refuses_a_scene_that_is_not_there_and_a_preset_that_there_is_not(capsys, tmp_path):
+    common = ["datagen", "--n-episodes", "1", "--output", str(tmp_path / "a.h5")]
+    assert main([*common, "--xml-path", "nowhere.xml"]) == 1
+    assert "no MJCF file at 'nowhere.xml'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*common, "--randomization", "heavyy"])
+    assert "light" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

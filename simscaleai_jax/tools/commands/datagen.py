@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.tools.arguments import given, parse, print_table, recorded_env
@@ -15,6 +15,7 @@ settings and the seed, not on --num-envs or --shards.
 Examples:
   simscale datagen --env-name reach --policy scripted --n-episodes 1000 --output data/reach.h5
   simscale datagen --env-name pick_place --policy scripted --dt 0.01 --only-success --randomize
+  simscale datagen --env-name pick_place --policy scripted --randomization heavy --xml-path lab.xml
   simscale datagen --policy scripted --cameras front_cam wrist_cam --image-size 64
   simscale datagen --checkpoint checkpoints/ppo_reach --output data/ppo.h5
   simscale datagen --policy scripted --n-episodes 100000 --shards 8      then: simscale merge"""
@@ -30,7 +31,9 @@ class DatagenOptions:
       output: HDF5 file.
       policy: "random" or "scripted".
       checkpoint: let the policy of this checkpoint act instead, in the environment that it was trained on.
+      xml_path: MJCF file to play in; default: the checkpoint's, else the environment's own scene.
       randomize: draw a new model for every episode, as is done without it for a checkpoint that was trained so.
+      randomization: how far, which implies --randomize; default: the checkpoint's ranges, else "default".
       max_steps: time limit in control steps; default: the checkpoint's, else 200.
       seed: of everything random.
       num_envs: episodes played at a time; default: at most 128.
@@ -50,7 +53,9 @@ class DatagenOptions:
     output: str = "data/dataset.h5"
     policy: str = "random"
     checkpoint: str | None = None
+    xml_path: str | None = None
     randomize: bool = False
+    randomization: Literal["light", "default", "heavy"] | None = None
     max_steps: int | None = None
     seed: int = 42
     num_envs: int | None = None
@@ -88,7 +93,9 @@ def env_settings(options: DatagenOptions) -> tuple[str, dict[str, Any]]:
     chosen = {
         "dt": options.dt,
         "max_episode_steps": options.max_steps,
-        "domain_randomization": options.randomize or None,
+        "xml_path": options.xml_path,
+        "domain_randomization": options.randomize or options.randomization is not None or None,
+        "randomization": options.randomization,
         "cameras": [{"name": camera, **size} for camera in options.cameras] or None,
     }
     defaults = {"dt": None, "max_episode_steps": 200, "domain_randomization": False, "cameras": []}
