@@ -1,6 +1,7 @@
 """Instructions: several ways to say each task, one drawn per episode.
 
-All of them are lower case, at most 64 characters, and use only the symbols that the VLA's tokenizer knows.
+All of them are lower case, at most 64 characters, and use only the symbols that the VLA's tokenizer knows. They are
+true of the scenes: the target is a green ball, the object a red cube, and half of the cube's targets hang in the air.
 """
 
 import numpy as np
@@ -11,16 +12,16 @@ _INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "reach": (
         "reach the target",
         "move the gripper to the target",
-        "bring the hand to the red marker",
+        "bring the hand to the green ball",
         "touch the target with the end effector",
         "go to the goal position",
         "move your hand to the marked point",
     ),
     "pick_place": (
-        "pick up the cube and place it on the target",
-        "put the cube on the target",
+        "pick up the red cube and bring it to the target",
+        "move the cube to the target",
         "grasp the block and move it to the goal",
-        "lift the cube and carry it to the marker",
+        "lift the cube and carry it to the green ball",
         "take the object to the target position",
         "move the block to the marked spot",
     ),

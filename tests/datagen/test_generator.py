@@ -1,6 +1,9 @@
+import re
+
 import h5py
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from test_writer import content
@@ -13,6 +16,7 @@ from simscaleai_jax.datagen import draw_instruction, generate_dataset, instructi
 from simscaleai_jax.datagen import language as language_module
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 from simscaleai_jax.datagen.rollout import empty_slots, make_chunk_fn
+from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.training.data import TrajectoryDataset
 
 
@@ -183,6 +187,21 @@ def test_language_is_seeded_varied_and_fits_the_tokenizer():
         instructions("reac")
     with pytest.raises(ValueError, match="list of instructions"):
         register_instructions("mine", [])
+
+
+def test_instructions_are_true_of_the_scenes():
+    """Colours and shapes that they name are those of the target and the object, and no target lies on anything."""
+    shapes = {mujoco.mjtGeom.mjGEOM_SPHERE: "ball", mujoco.mjtGeom.mjGEOM_BOX: "cube"}
+    for name, words in (("reach", {"ball": "target"}), ("pick_place", {"ball": "target", "cube": "object"})):
+        model = mujoco.MjModel.from_xml_path(find_task(name).xml_path)
+        for shape, geom in words.items():
+            assert shapes[mujoco.mjtGeom(model.geom(geom).type[0])] == shape
+        hues = {shape: ("red", "green", "blue")[model.geom(geom).rgba[:3].argmax()] for shape, geom in words.items()}
+        texts = " / ".join(instructions(name))
+        for colour, shape in re.findall(r"\b(red|green|blue|yellow|black|white) (\w+)", texts):
+            assert hues[shape] == colour
+        assert re.search(r"\bgreen\b", texts)
+        assert not re.search(r"\bon (it|the)\b", texts)
 
 
 def test_registered_instructions_reach_the_file(tmp_path, monkeypatch):
