@@ -178,7 +178,7 @@ def lost_peer(reason: str) -> PeerLostError:
 def _what_to_do() -> str:
     import jax
 
-    return f"Start all {jax.process_count()} processes again; the run continues from its last complete checkpoint."
+    return f"Start all {jax.process_count()} processes again; the run continues from its last complete save."
 
 
 def leave_broken_run(error: PeerLostError) -> None:

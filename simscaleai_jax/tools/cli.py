@@ -24,7 +24,7 @@ COMMANDS = {
     ),
     "launch": (
         "simscaleai_jax.tools.commands.launch",
-        "Start a command as several processes that train together",
+        "Start a command as several processes that work together",
         "simscale launch --num-processes 2 -- train --distributed",
     ),
     "eval": (

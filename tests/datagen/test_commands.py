@@ -184,3 +184,43 @@ def test_datagen_refuses_a_scene_that_is_not_there_and_a_preset_that_there_is_no
         main([*common, "--randomization", "heavyy"])
     assert "light" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+ADDRESS = ["--coordinator", "host:1", "--num-processes", "2", "--process-id", "1"]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_datagen_joins_a_run_of_several_processes(index, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.process_index", lambda: index)
+    monkeypatch.setattr("simscaleai_jax.core.distributed.initialize", lambda *joined: calls.append(joined))
+    monkeypatch.setattr("simscaleai_jax.core.distributed.barrier", lambda name, seconds: calls.append(name))
+
+    def fake(*args, **options):
+        calls.append("generate")
+        return {"total_episodes": 3, "paths": [f"own of {index}"]}
+
+    monkeypatch.setattr("simscaleai_jax.datagen.generate_dataset", fake)
+    assert main(["datagen", "--distributed", *ADDRESS, "--output", "x.h5", "--n-episodes", "6"]) == 0
+    assert calls == [("host:1", 2, 1), "generate", "all shards"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Demonstrations of reach, process {index} of 2" in shown
+    assert ("simscale merge x.h5 x-00000-of-00002.h5 x-00001-of-00002.h5" in shown) is (index == 0)
+    assert main(["datagen", "--output", "x.h5"]) == 0
+    assert ("host:1", 2, 1) not in calls[3:]
+
+
+def test_datagen_ends_at_once_when_a_peer_is_lost(monkeypatch):
+    """A clean exit would wait for the dead one."""
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("simscaleai_jax.core.distributed.initialize", lambda *joined: None)
+    left = []
+    monkeypatch.setattr("simscaleai_jax.core.distributed.leave_broken_run", left.append)
+
+    def fail(*args, **options):
+        raise RuntimeError("Gloo all-reduce failed: Connection closed by peer")
+
+    monkeypatch.setattr("simscaleai_jax.datagen.generate_dataset", fail)
+    assert main(["datagen", "--distributed"]) == 0
+    assert "Start all 2 processes again" in str(left[0])

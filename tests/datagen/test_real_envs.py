@@ -1,10 +1,14 @@
 """Data generation on the real environments: compiling MJX takes its time, so these run with the slow tests."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
 from test_writer import content
 
+from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.datagen import generate_dataset, merge_files
 from simscaleai_jax.training.data import TrajectoryDataset
 
@@ -65,3 +69,23 @@ def test_images_of_the_ray_caster_are_stored(tmp_path):
     assert dataset.demos.attributes["domain_randomization"]
     frames = dataset.column("obs/image")
     assert np.any(frames[0] != frames[int(dataset.demos.lengths[0]) - 1])  # the arm has moved
+
+
+def test_two_processes_write_a_shard_each(tmp_path):
+    launcher = ["launch", "--num-processes", "2", "--devices-per-process", "2", "--"]
+    command = ["datagen", "--distributed", "--dt", "0.01", "--max-steps", "8", "--n-episodes", "5"]
+    command = [*launcher, *command, "--num-envs", "16", "--output", str(tmp_path / "a.h5")]
+    run = subprocess.run(
+        [sys.executable, "-m", "simscaleai_jax.tools.cli", *command], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    paths = [tmp_path / f"a-{index:05d}-of-00002.h5" for index in range(2)]
+    assert sorted(tmp_path.iterdir()) == paths
+    for index, path in enumerate(paths):
+        names = DemonstrationFile(path).names
+        assert names == [["demo_0", "demo_1"], ["demo_2", "demo_3", "demo_4"]][index]
+        assert f"[{index}] Demonstrations of reach, process {index} of 2" in run.stdout
+    assert run.stdout.count("simscale merge") == 1
+    merged = TrajectoryDataset(merge_files(paths, tmp_path / "merged.h5")).demos
+    starts = {merged.read(number, "states", 0, 1).tobytes() for number in range(5)}
+    assert len(starts) == 5, "no episode was played twice"

@@ -181,6 +181,36 @@ def test_a_process_that_compiles_longer_is_waited_for(capfd, monkeypatch, own_si
     assert sorted(re.findall(r"\[(\d)\] total (\d+)", output)) == [("0", "6"), ("1", "6")]
 
 
+PATIENT = """
+import os, signal, sys
+from simscaleai_jax.core import distributed
+
+distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), lost_peer_seconds=10)
+import jax
+jax.devices()
+if jax.process_index():
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    distributed.barrier("those that are done wait", 7 * 24 * 3600)
+except distributed.PeerLostError as error:
+    distributed.leave_broken_run(error)
+"""
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_a_dead_process_at_the_end():
+    address = f"127.0.0.1:{free_port()}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    command, environment = [sys.executable, "-c", PATIENT, address], os.environ | ENVIRONMENT
+    peers = [subprocess.Popen([*command, str(index)], env=environment, **pipes) for index in range(2)]
+    began = time.monotonic()
+    survivor = peers[0].communicate(timeout=SECONDS)[0]
+    peers[1].communicate()
+    assert time.monotonic() - began < 90
+    assert peers[0].returncode not in (0, 143)
+    assert "Start all 2 processes again; the run continues from its last complete save" in survivor
+
+
 @pytest.mark.parametrize("given", [{"coordinator": "a:1"}, {"num_processes": 2, "process_id": 0}])
 def test_half_of_the_addresses_is_an_error(given):
     with pytest.raises(ValueError, match=r"is missing: give all of --coordinator, --num-processes, --process-id"):

@@ -18,7 +18,10 @@ Examples:
   simscale datagen --env-name pick_place --policy scripted --randomization heavy --xml-path lab.xml
   simscale datagen --policy scripted --cameras front_cam wrist_cam --image-size 64
   simscale datagen --checkpoint checkpoints/ppo_reach --output data/ppo.h5
-  simscale datagen --policy scripted --n-episodes 100000 --shards 8      then: simscale merge"""
+  simscale datagen --policy scripted --n-episodes 100000 --shards 8      then: simscale merge
+  srun simscale datagen --distributed --policy scripted --n-episodes 100000          a shard for each process"""
+
+FINISH_SECONDS = 7 * 24 * 3600  # for those that are done: to leave early would end the others; a dead one is noticed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,10 @@ class DatagenOptions:
       noise_probability: share of the steps that are disturbed.
       next_obs: also store what followed each action.
       valid_fraction: share of episodes in the mask "valid".
+      distributed: one of several processes, each of which plays its own shards; found out by itself on TPU pods, Slurm,
+        Kubernetes and under launch.
+      coordinator: "host:port" of process 0, where it is not.
+      num_processes, process_id: likewise.
     """
 
     env_name: str | None = None
@@ -68,20 +75,44 @@ class DatagenOptions:
     noise_probability: float = 1.0
     next_obs: bool = False
     valid_fraction: float = 0.1
+    distributed: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
 
 
 def main(argv: list[str]) -> None:
-    """Parses the options, generates, prints a table."""
+    """Parses the options, generates, prints a table (each process that of its own shards)."""
+    from simscaleai_jax.core import distributed
+
     options = parse(DatagenOptions, argv, "datagen", DESCRIPTION)
     name, settings = env_settings(options)
-    summary = generate(options, name, settings)
+    try:
+        if options.distributed:
+            distributed.initialize(options.coordinator, options.num_processes, options.process_id)
+        with distributed.peer_errors():
+            summary = generate(options, name, settings)
+        show(options, name, summary)
+        distributed.barrier("all shards", FINISH_SECONDS)
+    except distributed.PeerLostError as error:
+        distributed.leave_broken_run(error)
+
+
+def show(options: DatagenOptions, name: str, summary: dict[str, Any]) -> None:
+    """Prints the table of this process's shards; process 0 also says how to join all of them."""
+    import jax
+
+    from simscaleai_jax.datagen.shards import plan_shards
+
+    paths, count, index = summary["paths"], jax.process_count(), jax.process_index()
+    part = f", process {index} of {count}" if count > 1 else ""
     rows = [(result, _shown(value)) for result, value in summary.items() if result != "paths"]
-    print_table(f"Demonstrations of {name}", ("result", "value"), rows)
-    if len(summary["paths"]) > 1:
-        print(
-            f"{len(summary['paths'])} shards; join them with:",
-            f"simscale merge {options.output} {' '.join(summary['paths'])}",
-        )
+    print_table(f"Demonstrations of {name}{part}", ("result", "value"), rows)
+    if count > 1:
+        paths = [str(shard.path) for shard in plan_shards(options.output, options.n_episodes, options.shards or count)]
+    if len(paths) > 1 and index == 0:
+        print(f"{len(paths)} shards; when all are there, join them with:")
+        print(f"simscale merge {options.output} {' '.join(paths)}")
 
 
 def env_settings(options: DatagenOptions) -> tuple[str, dict[str, Any]]:

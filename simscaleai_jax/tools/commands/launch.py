@@ -1,4 +1,4 @@
-"""`simscale launch`: start a command as several processes of this machine that train together."""
+"""`simscale launch`: start a command as several processes of this machine that work together."""
 
 import dataclasses
 import os
@@ -21,7 +21,8 @@ ended, too: start the same command again to resume.
 
 Examples:
   simscale launch --num-processes 2 -- train --distributed --dataset data/reach.h5
-  simscale launch --num-processes 2 --devices-per-process 2 -- rl --distributed --config configs/ppo_reach.yaml"""
+  simscale launch --num-processes 2 --devices-per-process 2 -- rl --distributed --config configs/ppo_reach.yaml
+  simscale launch --num-processes 2 -- datagen --distributed --policy scripted --n-episodes 1000"""
 
 PREEMPTED = 128 + signal.SIGTERM  # all have saved and are about to leave
 GRACE_SECONDS = 20.0  # for the others to notice that a process is gone, and to say so
@@ -120,7 +121,7 @@ def _wait(processes: list[subprocess.Popen]) -> int:
             print(
                 f"simscale launch: process {index} ended with status {first}; the others cannot go on without it and "
                 f"end within {GRACE_SECONDS:g} s. Start the same command again: the run continues from its last "
-                "complete checkpoint.",
+                "complete save.",
                 flush=True,
             )
         if deadline is not None and time.monotonic() > deadline:
