@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.training.data.augment import ImageAugmentation
 
 BACKENDS = ("nccl", "gloo", "mpi", "auto")
 AMP_DTYPES = ("bfloat16", "float16", "float32")
@@ -11,7 +12,13 @@ POSITIVE = (
     "batch_size", "lr", "max_steps", "save_every", "log_every", "eval_every", "grad_accum_steps",
     "keep_checkpoints", "max_steps_per_dispatch", "lost_peer_seconds",
 )  # fmt: skip
-NOT_NEGATIVE = ("num_workers", "weight_decay", "warmup_steps", "grad_clip")
+VARIATIONS = {  # field -> what `ImageAugmentation` calls it
+    "random_shift": "shift",
+    "random_brightness": "brightness",
+    "random_contrast": "contrast",
+    "random_saturation": "saturation",
+}
+NOT_NEGATIVE = ("num_workers", "weight_decay", "warmup_steps", "grad_clip", *VARIATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +63,9 @@ class TrainConfig:
       use_tensorboard: write TensorBoard files, too (needs the extra "tensorboard").
       max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
       lost_peer_seconds: how long to wait for another process before it counts as lost.
+      random_shift: largest random shift of images in pixels along each axis, one draw per sample; 0 for none.
+      random_brightness, random_contrast, random_saturation: factors on images are drawn from [1 - x, 1 + x]. As with
+        `random_shift`, used where a loader is built from the config.
     """
 
     model_name: str = "bc"
@@ -94,6 +104,10 @@ class TrainConfig:
     use_tensorboard: bool = False
     max_steps_per_dispatch: int = 500
     lost_peer_seconds: int = 60
+    random_shift: int = 0
+    random_brightness: float = 0.0
+    random_contrast: float = 0.0
+    random_saturation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in POSITIVE:
@@ -118,6 +132,12 @@ class TrainConfig:
             raise unknown_name("amp_dtype", self.amp_dtype, AMP_DTYPES)
         if self.use_amp and self.amp_dtype == "float16":
             raise ValueError("TrainConfig.amp_dtype='float16' would need loss scaling; use 'bfloat16' instead.")
+
+    @property
+    def augmentation(self) -> ImageAugmentation | None:
+        """How the images of training batches are varied; None for not at all."""
+        values = {theirs: getattr(self, ours) for ours, theirs in VARIATIONS.items()}
+        return ImageAugmentation(**values) if any(values.values()) else None
 
     @property
     def resolved_device(self) -> str:

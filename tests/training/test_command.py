@@ -11,6 +11,8 @@ from simscaleai_jax.core import checkpoint
 from simscaleai_jax.sim.factory import make_env
 from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.commands.train import env_record, make_eval_fn
+from simscaleai_jax.training.data import DummyTrajectoryDataset
+from simscaleai_jax.training.data.augment import ImageAugmentation
 from simscaleai_jax.training.logs import read_rows
 
 SMALL = ["--model-kwargs", '{"hidden_dim": 16, "n_layers": 1}', "--device", "cpu", "--max-steps", "4"]
@@ -93,9 +95,27 @@ def test_the_world_of_the_demonstrations_is_recorded_and_their_luck_is_not():
         make_eval_fn(env_record(dataset), 1, "a.h5")
 
 
+def test_images_are_varied_in_training_and_not_in_evaluation(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def fake(dataset, batch_size, *, augmentation=None, **settings):
+        asked.append(augmentation)
+        if len(asked) == 2:
+            raise ValueError("enough was seen")
+
+    monkeypatch.setattr("simscaleai_jax.training.data.make_loader", fake)
+    dataset = DummyTrajectoryDataset(16, include_image=True)
+    monkeypatch.setattr("simscaleai_jax.tools.commands.train.open_dataset", lambda options, split: dataset)
+    options = ["--random-shift", "2", "--random-saturation", "0.5", "--eval-split", "valid", "--no-normalize"]
+    assert train(tmp_path, *options) == 1
+    assert "enough was seen" in capsys.readouterr().err
+    assert asked == [ImageAugmentation(2, 0.0, 0.0, 0.5), None]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--random-shift", "4"], "varies images, and there are none in the data"),
         (["--device", "tpu"], "No 'tpu' device on this machine; found: cpu"),
         (["--warmup-steps", "9"], "max_steps=4 is less than warmup_steps=9"),
         (["--model", "bcc"], "Did you mean 'bc'"),

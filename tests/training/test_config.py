@@ -9,8 +9,10 @@ import optax
 import pytest
 
 from simscaleai_jax.core.config import load_yaml
+from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.commands.train import TrainOptions, make_config
 from simscaleai_jax.training.config import TrainConfig
+from simscaleai_jax.training.data.augment import ImageAugmentation
 from simscaleai_jax.training.optimizer import learning_rate, make_optimizer
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("bc_*.yaml"))
@@ -42,6 +44,7 @@ def test_documented_defaults():
         ({"amp_dtype": "bfloat"}, "Did you mean 'bfloat16'"),
         ({"amp_dtype": "float16"}, "loss scaling"),
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
+        ({"random_shift": -1}, "random_shift must not be negative; got -1"),
         ({"min_lr_ratio": 2.0}, "min_lr_ratio must lie"),
     ],
 )
@@ -96,3 +99,19 @@ def test_published_configs_are_built(path):
 
 def test_there_is_a_published_config():
     assert CONFIGS
+
+
+def test_every_setting_is_an_option_of_the_command(tmp_path):
+    """None is out of reach, and what the command line or a file says arrives."""
+    elsewhere = {"model_name": "model", "dataset_path": "dataset"}
+    options = {field.name for field in dataclasses.fields(TrainOptions)}
+    assert {elsewhere.get(field.name, field.name) for field in dataclasses.fields(TrainConfig)} <= options
+    argv = ["--amp-dtype", "float32", "--min-lr-ratio", "0.1", "--no-auto-resume", "--best-metric", "grad_norm"]
+    argv += ["--random-shift", "3", "--random-contrast", "0.25"]
+    path = tmp_path / "run.yaml"
+    path.write_text("max_steps_per_dispatch: 7\nrandom_shift: 2\nrandom_brightness: 0.5\nrandom_saturation: 0.125\n")
+    config = make_config(parse(TrainOptions, ["--config", str(path), *argv], "train", ""))
+    assert (config.amp_dtype, config.min_lr_ratio, config.auto_resume) == ("float32", 0.1, False)
+    assert (config.best_metric, config.max_steps_per_dispatch) == ("grad_norm", 7)
+    assert config.augmentation == ImageAugmentation(shift=3, brightness=0.5, contrast=0.25, saturation=0.125)
+    assert make_config(TrainOptions()).augmentation is TrainConfig().augmentation is None

@@ -42,14 +42,21 @@ class TrainOptions:
       max_steps: updates.
       warmup_steps: updates of linear warm-up; default: 500, at most a tenth of max_steps.
       lr: peak learning rate.
+      min_lr_ratio: final learning rate as a share of it.
       weight_decay, grad_clip, grad_accum_steps, ema_decay: see TrainConfig.
       checkpoint_dir: folder of the run.
       resume_from: checkpoint to continue.
+      auto_resume: continue the run that is found in checkpoint_dir; --no-auto-resume starts over.
+      best_metric: number that decides which checkpoint is best; default: success_rate, else eval_loss.
       save_every, log_every, eval_every, keep_checkpoints: updates between them; checkpoints to keep.
       num_workers: processes that read images.
-      use_amp: compute in bfloat16 on accelerators.
+      random_shift: shift images by up to so many pixels along each axis; see ImageAugmentation for this and the next.
+      random_brightness, random_contrast, random_saturation: vary images by factors from [1 - x, 1 + x].
+      use_amp: compute in amp_dtype on accelerators.
+      amp_dtype: "bfloat16", or "float32" for none.
       remat: recompute activations to save memory.
       fsdp: split large parameters over the devices.
+      max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
       use_wandb, use_tensorboard: log there, too.
       wandb_project, wandb_run_name: where to.
       device: "auto", "cpu", "gpu" or "tpu".
@@ -77,20 +84,29 @@ class TrainOptions:
     max_steps: int = 1000
     warmup_steps: int | None = None
     lr: float = 1e-4
+    min_lr_ratio: float = 0.0
     weight_decay: float = 1e-5
     grad_clip: float = 1.0
     grad_accum_steps: int = 1
     ema_decay: float | None = None
     checkpoint_dir: str = "checkpoints"
     resume_from: str | None = None
+    auto_resume: bool = True
+    best_metric: str | None = None
     save_every: int = 5000
     log_every: int = 100
     eval_every: int = 1000
     keep_checkpoints: int = 3
     num_workers: int = 4
+    random_shift: int = 0
+    random_brightness: float = 0.0
+    random_contrast: float = 0.0
+    random_saturation: float = 0.0
     use_amp: bool = True
+    amp_dtype: str = "bfloat16"
     remat: bool = False
     fsdp: bool = False
+    max_steps_per_dispatch: int = 500
     use_wandb: bool = False
     use_tensorboard: bool = False
     wandb_project: str = "simscaleai"
@@ -140,11 +156,13 @@ def train(options: TrainOptions) -> dict[str, float]:
     config = make_config(options)
     mesh = sharding.make_mesh(sharding.pick_devices(config.device, config.num_devices))
     dataset = open_dataset(options, options.split)
+    if config.augmentation and not dataset.image_keys:
+        raise ValueError(f"{config.augmentation} varies images, and there are none in {options.dataset or 'the data'}.")
     kwargs = model_kwargs_for(config.model_name, dataset[0], config.model_kwargs)
     model = create_model(config.model_name, **kwargs, **_seeded(options.seed))
     statistics = dataset_statistics(dataset) if options.normalize else None
     settings: dict[str, Any] = {"mesh": mesh, "seed": options.seed, "num_workers": config.num_workers}
-    loader = make_loader(dataset, config.batch_size, **settings)
+    loader = make_loader(dataset, config.batch_size, augmentation=config.augmentation, **settings)
     eval_loader = None
     if options.eval_split:
         eval_data = open_dataset(options, options.eval_split)
