@@ -63,6 +63,11 @@ def list_models() -> list[str]:
     return sorted({*BUILT_IN, *_classes})
 
 
+def describe_models() -> dict[str, str]:
+    """name -> first line of the class's docstring ("" where it has none), in the order of `list_models`."""
+    return {name: ((_lookup(name).__doc__ or "").strip().splitlines() or [""])[0] for name in list_models()}
+
+
 def registered_name(cls: type) -> str:
     """The name under which `cls` is registered; a ValueError when it is not."""
     for name in list_models():

@@ -31,7 +31,9 @@ HEAD_TYPES = ("mlp", "diffusion", "flow")
 
 @register_model("vla")
 class VisionLanguageAction(nnx.Module):
-    """Predicts one action (B, A), or with `action_horizon` h > 1 a chunk (B, h, A), in [-1, 1].
+    """Predicts one action, or with `action_horizon` a chunk of them, from an image, an instruction and the state.
+
+    Actions are (B, A), or with `action_horizon` h > 1 (B, h, A), in [-1, 1].
 
     Beyond the documented arguments: `head_layers`, `num_diffusion_steps`, `num_inference_steps` and `schedule` shape
     the diffusion and flow heads; `dtype` is the computing dtype; `scan_layers`, `remat` and `attention` ("auto",

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from simscaleai_jax.core.config import apply_overrides, load_yaml
@@ -108,7 +109,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         is_number = bool(rows) and isinstance(rows[0][i], int | float)
         table.add_column(column, justify="right" if is_number else "left", no_wrap=i == 0)
     for row in rows:
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*(escape(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = FILE_WIDTH  # rich assumes 80 columns, and would cut words short

@@ -18,6 +18,7 @@ from simscaleai_jax.core import apply_overrides, load_yaml
 from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.errors import ExpectedError
+from simscaleai_jax.models import registry
 from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 from simscaleai_jax.rl.ppo.envs import env_record
@@ -280,6 +281,27 @@ def test_lists_name_what_there_is(capsys):
     shown = capsys.readouterr().out
     for name in ("reach", "bc", "vla"):
         assert name in shown
+
+
+def test_list_models_describes_each_in_a_line(capsys, monkeypatch):
+    class Mine:
+        """Maps [state] to actions.
+
+        Second paragraph.
+        """
+
+    class Silent:
+        __doc__ = None
+
+    monkeypatch.setattr(registry, "_classes", {**registry._classes, "mine": Mine, "silent": Silent})
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["list-models"]) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    shown = {name.strip(): text.strip() for _, name, text, _ in rows}
+    assert shown["mine"] == "Maps [state] to actions."
+    assert shown["silent"] == ""
+    assert shown["bc"].startswith("Predicts one action from the state")
+    assert shown["vla"].startswith("Predicts one action, or with")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ class ListModelsOptions:
 
 def main(argv: list[str]) -> None:
     """Prints every registered model with the first line of its description."""
-    from simscaleai_jax.models.registry import list_models
+    from simscaleai_jax.models.registry import describe_models
 
     parse(ListModelsOptions, argv, "list-models", "List the models that `create_model` and `simscale train` know.")
-    print_table("Models", ("name",), [(name,) for name in list_models()])
+    print_table("Models", ("name", "description"), list(describe_models().items()))
