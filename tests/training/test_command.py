@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core import checkpoint
+from simscaleai_jax.datagen.generator import json_values
 from simscaleai_jax.sim.factory import make_env
+from simscaleai_jax.sim.registry import build_config, find_task
 from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.commands.train import env_record, make_eval_fn
 from simscaleai_jax.training.data import DummyTrajectoryDataset
@@ -25,7 +27,7 @@ def train(folder, *options):
 
 def write_demos(path, name, settings):
     """A file of two random episodes whose observations are those of an environment."""
-    env = make_env(name, cameras=[], **settings)
+    env = make_env(name, **settings | {"cameras": []})
     spaces = env.observation_space.spaces
     env.close()
     rng = np.random.default_rng(0)
@@ -72,11 +74,13 @@ def test_demonstrations_are_trained_on_and_evaluated_without_flags(demos, tmp_pa
 
 
 def test_a_policy_that_sees_what_a_task_setting_adds_is_evaluated_with_it(tmp_path):
-    task = {"relative_observations": True}
-    demos = write_demos(tmp_path / "pick.h5", "pick_place", SETTINGS | {"task": task})
+    chosen = SETTINGS | {"relative_observations": True, "domain_randomization": True, "cameras": []}
+    settings = json_values(build_config(None, find_task("pick_place").config_cls, chosen))  # as datagen stores it
+    demos = write_demos(tmp_path / "pick.h5", "pick_place", settings)
     assert train(tmp_path / "run", "--dataset", str(demos), "--batch-size", "4", "--eval-episodes", "1") == 0
     manifest = checkpoint.read_manifest(tmp_path / "run")
-    assert manifest.env["config"]["task"] == task
+    assert manifest.env["config"]["task"] == settings["task"]
+    assert "domain_randomization" not in manifest.env["config"], "it is judged on the nominal model"
     assert "object_to_target" in manifest.observation_spec
     assert cli.main(["eval", str(tmp_path / "run"), "--n-episodes", "1", "--physics", "host"]) == 0
 
