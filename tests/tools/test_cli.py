@@ -27,7 +27,7 @@ from simscaleai_jax.sim.randomization import PRESETS
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import parse, print_table
-from simscaleai_jax.tools.commands import rl
+from simscaleai_jax.tools.commands import rl, transfer
 
 SMALL = "--hidden-dim 16 --num-envs 8 --n-steps 64 --num-minibatches 2 --n-epochs 1 --total-steps 128 --env.dt 0.01"
 
@@ -261,6 +261,16 @@ def test_transfer_executes_chunks_as_it_is_told(used, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         cli.main(["transfer", str(used / "nameless"), *options])
     assert asked == {"execute_steps": 2, "language": "reach", "ensemble": None}
+
+
+def test_a_narrow_terminal_loses_nothing_of_a_transfer_report(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    row = ("camera_position=0.0133", 1.0, 0.5, 0.9, -123.456, 200.0, 0, 3)
+    print_table("report", list(transfer.COLUMNS.values()), [row])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    for word in ("success", "-123.456", "200.000", "lost"):
+        assert word in shown
 
 
 def test_list_envs_shows_a_class_that_needs_settings_of_its_own(capsys, monkeypatch):
