@@ -264,7 +264,7 @@ def test_transfer_executes_chunks_as_it_is_told(used, monkeypatch):
 
 
 def test_a_narrow_terminal_loses_nothing_of_a_transfer_report(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("simscaleai_jax.tools.arguments.FILE_WIDTH", 80)
     row = ("camera_position=0.0133", 1.0, 0.5, 0.9, -123.456, 200.0, 0, 3)
     print_table("report", list(transfer.COLUMNS.values()), [row])
     shown = capsys.readouterr().out
