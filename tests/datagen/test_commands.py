@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import image as images
-from toy import ToyEnv
 
 from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.core.demonstrations import DemonstrationFile
@@ -21,6 +20,8 @@ from simscaleai_jax.tools import viz_dataset
 from simscaleai_jax.tools.cli import main
 from simscaleai_jax.tools.commands import datagen
 from simscaleai_jax.training.data import TrajectoryDataset
+
+from .toy import ToyEnv
 
 matplotlib.use("Agg")
 

@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from test_writer import content
-from toy import EXPERT, STEP, ToyEnv, toy_expert
 
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.core.observations import is_image_key
@@ -18,6 +16,9 @@ from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 from simscaleai_jax.datagen.rollout import empty_slots, make_chunk_fn
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.training.data import TrajectoryDataset
+
+from .test_writer import content
+from .toy import EXPERT, STEP, ToyEnv, toy_expert
 
 
 def generate(path, env=None, **options):

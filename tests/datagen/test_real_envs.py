@@ -6,11 +6,12 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from test_writer import content
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.datagen import generate_dataset, merge_files
 from simscaleai_jax.training.data import TrajectoryDataset
+
+from .test_writer import content
 
 pytestmark = pytest.mark.slow
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import BATCH, SETTINGS, CompiledEnv
-from episodes import host_expert, play
 
 from simscaleai_jax.sim.factory import make_env
 from simscaleai_jax.sim.randomization import NOMINAL, PRESETS, draw
+
+from .conftest import BATCH, SETTINGS, CompiledEnv
+from .episodes import host_expert, play
 
 STEPS = 50
 AFTER_LIFT = 5  # control steps after the cube has left the table that parity is asked for

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from scenes import HALF, robot, snapshot, task
+
+from .scenes import HALF, robot, snapshot, task
 
 HELD = (3.0, 3.0)  # N on each pad
 

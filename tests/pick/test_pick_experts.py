@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from episodes import host_expert, play
 
 from simscaleai_jax.datagen.experts import make_expert
 from simscaleai_jax.sim.episodes import rollout
 from simscaleai_jax.sim.factory import make_env, make_functional_env
+
+from .episodes import host_expert, play
 
 
 @pytest.mark.slow

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
 
 from simscaleai_jax.core.observations import state_vector
 from simscaleai_jax.sim.tasks.pick_place_stages import clearance
+
+from .scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
 
 HELD = (3.0, 3.0)
 ON_TABLE = (0.5, -0.1, HALF)

@@ -5,9 +5,10 @@ import functools
 import jax
 import mujoco
 import pytest
-from render_gallery import GALLERY
 
 from simscaleai_jax.sim.render import camera_pose, geom_poses, make_scene, render
+
+from .render_gallery import GALLERY
 
 SIZE = 32  # pixels, both sides
 

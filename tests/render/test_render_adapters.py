@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from render_gallery import assert_same_images, body_poses, random_states
 
 from simscaleai_jax.sim import CameraConfig, make_batched_env
 from simscaleai_jax.sim.cameras import PORTRAIT_SIZE, HostCameras, make_camera_fn, make_portrait_fn
 from simscaleai_jax.sim.render import camera_pose, make_camera, make_host_renderer, move_camera
+
+from .render_gallery import assert_same_images, body_poses, random_states
 
 RIDER = CameraConfig("rider", 32, 32, fov=60.0)  # the size and angle of the `draw` fixture
 

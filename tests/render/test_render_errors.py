@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from render_gallery import body_poses, random_states
 
 from simscaleai_jax.sim.render import (
     camera_pose,
@@ -16,6 +15,8 @@ from simscaleai_jax.sim.render import (
 )
 from simscaleai_jax.sim.render.camera import check_resolution
 from simscaleai_jax.sim.render.scene import MAX_IDS
+
+from .render_gallery import body_poses, random_states
 
 
 @pytest.fixture(scope="module")

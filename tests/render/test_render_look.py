@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from render_gallery import body_poses, random_states
 
 from simscaleai_jax.sim.render import look_at, make_scene, render
+
+from .render_gallery import body_poses, random_states
 
 STILL = np.zeros(3, np.float32)
 

@@ -3,9 +3,10 @@
 import mujoco
 import numpy as np
 import pytest
-from render_gallery import away_from_edges, random_states
 
 from simscaleai_jax.sim.render import make_host_renderer
+
+from .render_gallery import away_from_edges, random_states
 
 pytestmark = pytest.mark.opengl
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from render_gallery import GALLERY, assert_same_images, away_from_edges, body_poses, random_states
 
 from simscaleai_jax.sim.render import camera_pose, geom_poses, look_at, make_scene, render
+
+from .render_gallery import GALLERY, assert_same_images, away_from_edges, body_poses, random_states
 
 SIZE = 32
 STILL = np.zeros(3, np.float32)
