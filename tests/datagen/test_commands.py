@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import demo_files
 import h5py
 import matplotlib
 import numpy as np
@@ -21,6 +20,7 @@ from simscaleai_jax.tools.cli import main
 from simscaleai_jax.tools.commands import datagen
 from simscaleai_jax.training.data import TrajectoryDataset
 
+from . import demo_files
 from .toy import ToyEnv
 
 matplotlib.use("Agg")

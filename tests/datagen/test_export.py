@@ -1,7 +1,6 @@
 import io
 import json
 
-import demo_files
 import h5py
 import numpy as np
 import pandas as pd
@@ -16,6 +15,8 @@ from simscaleai_jax.datagen.lerobot_export import export_lerobot
 from simscaleai_jax.datagen.lerobot_import import import_lerobot
 from simscaleai_jax.datagen.robomimic_export import export_robomimic
 from simscaleai_jax.training.data import TrajectoryDataset
+
+from . import demo_files
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import demo_files
 import h5py
 import numpy as np
 import pytest
@@ -13,6 +12,8 @@ import pytest
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.datagen.background import BackgroundWriter
 from simscaleai_jax.datagen.merge import merge_files
+
+from . import demo_files
 
 HERE = str(Path(__file__).parent)
 
@@ -170,7 +171,7 @@ def run_with_file_limit(size: int, code: str) -> subprocess.CompletedProcess:
     head = f"""
 import resource, signal, sys
 sys.path.insert(0, {HERE!r})
-import demo_files
+from . import demo_files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
 """
