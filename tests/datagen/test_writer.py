@@ -171,7 +171,7 @@ def run_with_file_limit(size: int, code: str) -> subprocess.CompletedProcess:
     head = f"""
 import resource, signal, sys
 sys.path.insert(0, {HERE!r})
-from . import demo_files
+import demo_files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
 """
