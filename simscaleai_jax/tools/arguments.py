@@ -107,7 +107,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     table = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         is_number = bool(rows) and isinstance(rows[0][i], int | float)
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=i == 0, overflow="fold")
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
     console = Console()
