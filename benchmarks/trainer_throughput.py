@@ -39,7 +39,7 @@ def main() -> None:
     report = stamp() | {
         "load_before": os.getloadavg()[0],
         "batch": cases,
-        "checkpoints": checkpoint_cost(options.repeats),
+        "checkpoints": checkpoint_cost(4 * options.repeats),
     }
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     Path(options.output).write_text(json.dumps(report, indent=1) + "\n")
@@ -93,21 +93,24 @@ def torch_times(data: Path, batch_size: int, updates: int) -> list[float]:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["ms"]
 
 
-def checkpoint_cost(repeats: int, steps: int = 3000, every: int = 1000, batch_size: int = 256) -> dict[str, Any]:
-    """Seconds of `train` with a checkpoint every 1,000 updates and with the last one alone; medians are compared."""
-    seconds: dict[str, list[float]] = {"with": [], "without": []}
-    for _ in range(repeats):
-        for name, period in (("without", steps), ("with", every)):
-            with tempfile.TemporaryDirectory() as folder:
-                trainer = make_trainer(folder, batch_size, steps, period)
-                advance(trainer, 1)
+def checkpoint_cost(pairs: int, every: int = 1000, batch_size: int = 256) -> dict[str, Any]:
+    """Seconds of `every` updates, in turn with a checkpoint that is written meanwhile and without; medians compared."""
+    seconds: dict[str, list[float]] = {"without": [], "with": []}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(folder, batch_size, 10**9)
+        advance(trainer, every)
+        trainer.save_checkpoint(0)
+        for pair in range(pairs):
+            for name, values in seconds.items():
+                trainer.series.wait()
                 start = time.perf_counter()
-                trainer.train()
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    periods = steps // every
-    one_save = (medians["with"] - medians["without"]) / (periods - 1)  # both save at the end
-    return {"seconds": seconds, "steps": steps, "overhead": one_save * periods / medians["without"]}
+                if name == "with":
+                    trainer.save_checkpoint((pair + 1) * every)
+                advance(trainer, every)
+                values.append(time.perf_counter() - start)
+        trainer.series.wait()
+    overhead = statistics.median(seconds["with"]) / statistics.median(seconds["without"]) - 1
+    return {"seconds": seconds, "updates": every, "overhead": overhead}
 
 
 if __name__ == "__main__":
