@@ -25,7 +25,7 @@ writer.finish()
 
 GENERATE = """
 import sys; sys.path.insert(0, {here!r})
-from .toy import ToyEnv, toy_expert
+from toy import ToyEnv, toy_expert
 from simscaleai_jax.datagen import generate_dataset
 print("ready", flush=True)
 options = dict(policy=toy_expert, policy_name="toy", env=ToyEnv(), num_envs=16, seed=5)
