@@ -12,29 +12,26 @@ without overlap. Speeds of chips and links are the published ones named in CHIPS
 
 import argparse
 import json
-import os
 import re
 import time
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+from stamp import stamp
+
+from simscaleai_jax.core import sharding
+from simscaleai_jax.models import create_model
+from simscaleai_jax.models.specs import fake_batch
+from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.state import init_training_state, make_learner
+from simscaleai_jax.rl.ppo.update import Batch, minibatch_step
+from simscaleai_jax.training.setup import split_model
+from simscaleai_jax.training.step import init_state, make_loss_fn, make_update
+from simscaleai_jax.training.trainer import TrainConfig
+
 DEVICES = 8
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from stamp import stamp  # noqa: E402
-
-from simscaleai_jax.core import sharding  # noqa: E402
-from simscaleai_jax.models import create_model  # noqa: E402
-from simscaleai_jax.models.specs import fake_batch  # noqa: E402
-from simscaleai_jax.rl.ppo.config import PPOConfig  # noqa: E402
-from simscaleai_jax.rl.ppo.state import init_training_state, make_learner  # noqa: E402
-from simscaleai_jax.rl.ppo.update import Batch, minibatch_step  # noqa: E402
-from simscaleai_jax.training.setup import split_model  # noqa: E402
-from simscaleai_jax.training.step import init_state, make_loss_fn, make_update  # noqa: E402
-from simscaleai_jax.training.trainer import TrainConfig  # noqa: E402
-
 UTILIZATION = 0.3  # of the peak, assumed
 CHIPS = {  # peak bfloat16 FLOP/s, bytes/s per chip into the all-reduce
     "TPU v5e": {"flops": 197e12, "link": 200e9},  # 1,600 Gbit/s of interconnect per chip
@@ -57,6 +54,7 @@ def main() -> None:
     parser.add_argument("--output", default="benchmarks/results/scaling.json")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     options = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", DEVICES)
     report = stamp() | {"assumed_utilization": UTILIZATION, "chips": CHIPS}
     report["cases"] = {name: examine(name, *CASES[name]) for name in options.cases}
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from simscaleai_jax.core.sharding import check_divisible
 MAX_BLOCKS = 8
 # Steps of a rollout, at the least, with the default number of environments. An accelerator steps more environments in
 # the same time, so its rollouts are shorter.
-ROLLOUT_LENGTH = {"cpu": 32}
+CPU_ROLLOUT_LENGTH = 32
 ACCELERATOR_ROLLOUT_LENGTH = 16
 
 
@@ -176,7 +176,7 @@ def make_layout(config: PPOConfig, num_devices: int = 1, platform: str = "cpu") 
 
 def _default_num_envs(n_steps: int, platform: str) -> int:
     """The most environments that divide `n_steps` into rollouts as long as `platform` wants them."""
-    most = max(1, n_steps // ROLLOUT_LENGTH.get(platform, ACCELERATOR_ROLLOUT_LENGTH))
+    most = max(1, n_steps // (CPU_ROLLOUT_LENGTH if platform == "cpu" else ACCELERATOR_ROLLOUT_LENGTH))
     return next(count for count in range(most, 0, -1) if n_steps % count == 0)
 
 
