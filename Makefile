@@ -8,6 +8,9 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
+# The default tests compile without optimization, which is faster for them; long simulations are not.
+OPTIMIZED := --xla_backend_optimization_level=3 --xla_llvm_disable_expensive_passes=false
+
 # An interpreter for which a CPU build of torch is at hand; it only runs the torch side of the comparisons.
 TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/python3.11 $(PYTHON); do \
 	$$p -c '' 2>/dev/null && { echo $$p; break; }; done)
@@ -37,8 +40,8 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones
-	$(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp"
+test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp"
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl

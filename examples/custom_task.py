@@ -7,13 +7,12 @@ python examples/custom_task.py --train            trains PPO on it, batched on M
 
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from simscaleai_jax.sim import TaskEntry, make_batched_env, make_env, register_task
+from simscaleai_jax.sim import TaskEntry, draws, make_batched_env, make_env, register_task
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.task import Start
@@ -46,7 +45,7 @@ class TrackTask:
 
     def sample(self, key, overrides):
         start, _ = self._reach.sample(key, overrides)
-        state = TrackState(jax.random.uniform(key, (), maxval=2 * jnp.pi))
+        state = TrackState(draws.uniform(key, (), 0.0, 2 * jnp.pi))
         mocap_pos = start.mocap_pos.at[self.robot.target_mocap].set(point(state))
         return Start(start.qpos, start.ctrl, mocap_pos, start.mocap_quat), state
 

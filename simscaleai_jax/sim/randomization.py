@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from simscaleai_jax.core.config import from_dict
 from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.sim import draws
 from simscaleai_jax.sim.randomization_config import JITTERS, NOMINAL, PRESETS, DomainRandomizationConfig
 from simscaleai_jax.sim.robot import table_surface
 
@@ -86,7 +87,7 @@ def draw_between(
     environment of one batch can have its own. What is named overrides its fields even where it stays nominal.
     """
     values = {
-        name: jax.random.uniform(jax.random.fold_in(key, number), minval=ranges[name][0], maxval=ranges[name][1])
+        name: draws.uniform(jax.random.fold_in(key, number), (), *ranges[name])
         for number, name in enumerate(NOMINAL)
         if name in ranges
     }
@@ -136,7 +137,7 @@ def _object(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]
     mass, size = values.get("object_mass", jnp.float32(1.0)), values.get("object_size", jnp.float32(1.0))
     inertia = mass * size * size
     dofs = slice(model.body_dofadr[body], model.body_dofadr[body] + 6)
-    added = float(model.body_mass[body]) * (mass - 1.0)
+    added = draws.snap(float(model.body_mass[body]) * (mass - 1.0))
     weights = jnp.stack([1.0 / mass, 1.0 / inertia])
 
     def field(name):
@@ -154,7 +155,7 @@ def _object(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]
         half_size = np.asarray(model.geom_aabb[geoms.start, 3:])
         for name in ("geom_size", "geom_rbound", "geom_aabb"):
             overrides[name] = field(name).at[geoms].multiply(size)
-        overrides["object_half_size"] = jnp.asarray(half_size, jnp.float32) * size
+        overrides["object_half_size"] = draws.snap(half_size * size)  # tasks add it to heights
     return overrides
 
 
@@ -186,7 +187,7 @@ def _look(key: PRNGKeyArray, jitters: Mapping[str, Any], model: mujoco.MjModel) 
     keys = jax.random.split(key, 6)
 
     def jitter(number: int, shape: tuple[int, ...], name: str) -> Float[Array, "..."]:
-        return jax.random.uniform(keys[number], shape, minval=-jitters[name], maxval=jitters[name])
+        return draws.uniform(keys[number], shape, -jitters[name], jitters[name])
 
     overrides = {}
     if "colour" in jitters:

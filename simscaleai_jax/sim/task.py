@@ -44,7 +44,10 @@ class Task(Protocol):
     action_size: int
 
     def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, Any]:
-        """Draw a start and a goal; `overrides` are the episode's randomized parameters ({} without randomization)."""
+        """Draw a start and a goal; `overrides` are the episode's randomized parameters ({} without randomization).
+
+        What `sim.draws.uniform` draws is equal to the last bit in every batch size and on every mesh.
+        """
         ...
 
     def control(self, snapshot: Snapshot, task_state: Any, action: Float[Array, "A"]) -> Float[Array, "U"]:

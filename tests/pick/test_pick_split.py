@@ -32,7 +32,7 @@ def runs(pick):
             state = env.step(state, action)
             return state, (state.env.physics.qpos, state.obs, state.reward, state.episode)
 
-        return (state.obs, state.env.overrides), jax.lax.scan(step, state, actions)[1]
+        return (state.env.physics.qpos, state.obs, state.env.overrides), jax.lax.scan(step, state, actions)[1]
 
     mesh = sharding.make_mesh(jax.devices()[:8])
     assert mesh.size == 8
@@ -42,15 +42,18 @@ def runs(pick):
     return [jax.tree.map(np.asarray, jax.jit(function)(ids, actions)) for function in (play, spread)]
 
 
-def test_starts_and_goals_do_not_depend_on_the_split(runs):
-    (whole, _), (spread, _) = runs
-    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(spread), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    (_, (_, obs, _, episode)), (_, (_, obs_spread, _, episode_spread)) = runs
+def test_c12_starts_and_goals_do_not_depend_on_the_split(runs):
+    """What is drawn is equal to the last bit, also after an auto-reset; what kinematics adds, within rounding."""
+    ((qpos, obs, overrides), later), ((qpos_spread, obs_spread, overrides_spread), later_spread) = runs
+    np.testing.assert_array_equal(qpos, qpos_spread)
+    np.testing.assert_array_equal(obs["target_pos"], obs_spread["target_pos"])
+    jax.tree.map(np.testing.assert_array_equal, overrides, overrides_spread)
+    (qpos, obs, _, episode), (qpos_spread, obs_spread, _, episode_spread) = later, later_spread
     np.testing.assert_array_equal(episode, episode_spread)
     assert set(episode[-1].tolist()) == {0, 1}
-    np.testing.assert_allclose(obs["target_pos"], obs_spread["target_pos"], atol=1e-6)
+    np.testing.assert_array_equal(obs["target_pos"], obs_spread["target_pos"])
     fresh = np.flatnonzero(np.diff(episode[:, 0]))[0] + 1  # the first environment's next episode begins here
+    np.testing.assert_array_equal(qpos[fresh, ::2], qpos_spread[fresh, ::2])
     for name, value in obs.items():
         np.testing.assert_allclose(value[fresh, ::2], obs_spread[name][fresh, ::2], atol=1e-6, err_msg=name)
 

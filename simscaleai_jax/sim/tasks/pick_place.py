@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from simscaleai_jax.sim import draws
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
@@ -62,15 +63,15 @@ class PickPlaceTask:
         table = jnp.float32(overrides.get("table_height", robot.table_height))
         half_size = jnp.asarray(overrides.get("object_half_size", robot.object_half_size[0]), jnp.float32)
         rest_height = table + half_size[2]
-        noise = jax.random.uniform(keys[0], (7,), minval=-self.config.joint_noise, maxval=self.config.joint_noise)
+        noise = draws.uniform(keys[0], (7,), -self.config.joint_noise, self.config.joint_noise)
         joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T).astype(jnp.float32)
         object_pos = jnp.append(self._uniform_on_table(keys[1]), rest_height)
-        yaw = jax.random.uniform(keys[4], minval=-self.config.object_yaw, maxval=self.config.object_yaw)
+        yaw = draws.uniform(keys[4], (), -self.config.object_yaw, self.config.object_yaw)
         fingers, assisted, is_held = robot.finger_range[1], jnp.bool_(False), jnp.bool_(False)
         if self._eased is not None and "curriculum" in overrides:
             plain = (joints, object_pos, yaw, fingers)
             eased, is_held = self._eased.draw(keys[2], object_pos, yaw, half_size)
-            assisted = jax.random.uniform(jax.random.fold_in(keys[2], 1)) < overrides["curriculum"]
+            assisted = draws.uniform(jax.random.fold_in(keys[2], 1)) < overrides["curriculum"]
             joints, object_pos, yaw, fingers = jax.tree.map(lambda a, b: jnp.where(assisted, a, b), eased, plain)
             is_held &= assisted
         target_pos = self._sample_target(keys[3], object_pos, rest_height)
@@ -207,23 +208,21 @@ class PickPlaceTask:
         return jnp.linalg.norm(snapshot.object_pos[0] - task_state.target_pos)
 
     def _uniform_on_table(self, key: PRNGKeyArray) -> Float[Array, "2"]:
-        return jax.random.uniform(
-            key, (2,), minval=jnp.array(self.config.area_low), maxval=jnp.array(self.config.area_high)
-        )
+        return draws.uniform(key, (2,), jnp.array(self.config.area_low), jnp.array(self.config.area_high))
 
     def _sample_target(self, key: PRNGKeyArray, object_pos: Float[Array, "3"], rest_height: Array) -> Float[Array, "3"]:
         """On the table or, for the configured share, above it; at least `min_distance` from the object's start."""
         key_area, key_air, key_height = jax.random.split(key, 3)
         low, high = jnp.array(self.config.area_low), jnp.array(self.config.area_high)
-        drawn = jax.random.uniform(key_area, (CANDIDATES, 2), minval=low, maxval=high)
+        drawn = draws.uniform(key_area, (CANDIDATES, 2), low, high)
         corners = jnp.array(
             [low, high, [low[0], high[1]], [high[0], low[1]]]
         )  # the last resort; one of them is far enough
         spots = jnp.concatenate([drawn, corners])
-        is_far = jnp.linalg.norm(spots - object_pos[:2], axis=1) > self.config.min_distance
-        in_air = jax.random.uniform(key_air) < self.config.air_share
-        height = jax.random.uniform(key_height, minval=self.config.air_low, maxval=self.config.air_high)
-        return jnp.append(spots[jnp.argmax(is_far)], rest_height + jnp.where(in_air, height, 0.0))
+        spot = spots[draws.first_far(spots, object_pos[:2], self.config.min_distance)]
+        in_air = draws.uniform(key_air) < self.config.air_share
+        height = draws.uniform(key_height, (), self.config.air_low, self.config.air_high)
+        return jnp.append(spot, rest_height + jnp.where(in_air, height, 0.0))
 
     def _start(self, joints, fingers, object_pos, yaw, target_pos, overrides) -> Start:
         robot = self.robot

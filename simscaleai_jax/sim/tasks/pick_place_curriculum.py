@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from simscaleai_jax.sim import draws
 from simscaleai_jax.sim.ik import solve_poses
 from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig
@@ -38,7 +39,7 @@ class EasedStarts:
         Where a randomized table leaves no room around the object on it, the arm hovers instead.
         """
         key_kind, key_row, key_offset = jax.random.split(key, 3)
-        kind = jax.random.uniform(key_kind)
+        kind = draws.uniform(key_kind)
         is_held = kind < self.config.curriculum_held
         is_around = ~is_held & (kind < self.config.curriculum_held + self.config.curriculum_around)
         around, around_pos = _row(key_row, *self.around)
@@ -46,7 +47,7 @@ class EasedStarts:
         high, high_pos = _row(key_row, *self.high)
         joints, ee = jnp.where(is_around, around, high), jnp.where(is_around, around_pos, high_pos)
         reach = jnp.where(is_around, AROUND_OFFSET, HOVER_OFFSET)
-        offset = reach * jax.random.uniform(key_offset, (2,), minval=-1.0)
+        offset = draws.uniform(key_offset, (2,), -reach, reach)
         aside = jnp.clip(ee[:2] + offset, jnp.array(self.config.area_low), jnp.array(self.config.area_high))
         position = jnp.where(is_held, ee, jnp.append(aside, object_pos[2]))
         fingers = jnp.where(is_held, jnp.min(half_size[:2]), self.opened)

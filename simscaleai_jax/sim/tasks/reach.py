@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from simscaleai_jax.sim import draws
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.ik import check_reachable
 from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
@@ -75,7 +76,7 @@ class ReachTask:
     def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, ReachState]:
         robot, config = self.robot, self.config
         key_joints, key_target = jax.random.split(key)
-        noise = jax.random.uniform(key_joints, (7,), minval=-config.joint_noise, maxval=config.joint_noise)
+        noise = draws.uniform(key_joints, (7,), -config.joint_noise, config.joint_noise)
         joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T)
         target = self._sample_target(key_target)
         start = Start(
@@ -133,6 +134,5 @@ class ReachTask:
 
     def _sample_target(self, key: PRNGKeyArray) -> Float[Array, "3"]:
         low, high = jnp.array(self.config.target_low), jnp.array(self.config.target_high)
-        candidates = jax.random.uniform(key, (CANDIDATES, 3), minval=low, maxval=high)
-        is_far = jnp.linalg.norm(candidates - self.robot.home_ee_pos, axis=1) > self.config.min_distance
-        return candidates[jnp.argmax(is_far)]
+        candidates = draws.uniform(key, (CANDIDATES, 3), low, high)
+        return candidates[draws.first_far(candidates, self.robot.home_ee_pos, self.config.min_distance)]

@@ -1,0 +1,52 @@
+"""Random draws that are equal to the last bit in every program.
+
+A compiler may contract `low + u * (high - low)` into one instruction that rounds once instead of twice, and does so in
+one program and not in the other: the same key would then give starts and goals that differ in the last digit between
+two numbers of environments. Everything here is computed in integers, or by steps that are exact whichever way they are
+compiled.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+UNIT = 2.0**-24  # what drawn values are whole multiples of: in metres, a sixteenth of a micrometre
+LARGEST = 2.0**31 * UNIT  # 128
+SPACING = 2.0**-12  # m, the unit in which distances between points are compared
+
+
+def uniform(
+    key: PRNGKeyArray,
+    shape: tuple[int, ...] = (),
+    low: Float[ArrayLike, "..."] = 0.0,
+    high: Float[ArrayLike, "..."] = 1.0,
+) -> Float[Array, "..."]:
+    """Uniform float32 values of `shape` in [low, high), whole multiples of `UNIT`; `low` where the two are equal.
+
+    `jax.random.uniform` for environments: whatever else is compiled with it does not change a bit. The bounds
+    broadcast to `shape` and may be traced.
+
+    Raises:
+      ValueError: a bound that is not traced is not below `LARGEST` in magnitude.
+    """
+    for bound in (low, high):
+        if not isinstance(bound, jax.core.Tracer) and np.max(np.abs(bound)) >= LARGEST:
+            raise ValueError(f"values to draw from must stay below {LARGEST:.0f} in magnitude, got {bound}")
+    low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
+    first, last = (jnp.ceil(bound / UNIT).astype(jnp.int32) for bound in (low, high))
+    values = jax.random.randint(key, shape, first, last).astype(jnp.float32) * UNIT
+    return jnp.minimum(values, high)  # where no multiple lies between the two
+
+
+def snap(values: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """`values` rounded to multiples of `UNIT`, so that a product can be added to something without contraction."""
+    return jnp.round(jnp.asarray(values, jnp.float32) / UNIT) * UNIT
+
+
+def first_far(points: Float[Array, "N D"], centre: Float[ArrayLike, "D"], distance: float) -> Int[Array, ""]:
+    """Index of the first point that is at least `distance` metres from `centre`, or of the farthest if none is."""
+    apart = jnp.round((points - centre) / SPACING).astype(jnp.int32)
+    enough = int(distance / SPACING + 2.0) ** 2  # a unit more than wanted, for each point was rounded
+    return jnp.argmax(jnp.minimum(jnp.sum(apart * apart, axis=-1), enough))
