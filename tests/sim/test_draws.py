@@ -51,8 +51,7 @@ def test_first_far_takes_the_first_that_is_far_enough_and_else_the_farthest():
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("reach", {"domain_randomization": True}),
-        ("pick_place", {}),
+        ("reach", {}),
         ("pick_place", {"domain_randomization": True, "randomization": "heavy", "task": {"curriculum_share": 0.7}}),
     ],
 )
