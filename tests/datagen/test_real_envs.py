@@ -1,7 +1,11 @@
 """Data generation on the real environments: compiling MJX takes its time, so these run with the slow tests."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -72,21 +76,57 @@ def test_images_of_the_ray_caster_are_stored(tmp_path):
     assert np.any(frames[0] != frames[int(dataset.demos.lengths[0]) - 1])  # the arm has moved
 
 
+def start(*arguments):
+    command = [sys.executable, "-m", "simscaleai_jax.tools.cli", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+TWO_PROCESSES = ["launch", "--num-processes", "2", "--devices-per-process", "2", "--", "datagen", "--distributed"]
+
+
 def test_two_processes_write_a_shard_each(tmp_path):
-    launcher = ["launch", "--num-processes", "2", "--devices-per-process", "2", "--"]
-    command = ["datagen", "--distributed", "--dt", "0.01", "--max-steps", "8", "--n-episodes", "5"]
-    command = [*launcher, *command, "--num-envs", "16", "--output", str(tmp_path / "a.h5")]
-    run = subprocess.run(
-        [sys.executable, "-m", "simscaleai_jax.tools.cli", *command], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    command = ["--dt", "0.01", "--max-steps", "8", "--n-episodes", "5", "--num-envs", "16"]
+    run = start(*TWO_PROCESSES, *command, "--output", str(tmp_path / "a.h5"))
+    output = run.communicate()[0]
+    assert run.returncode == 0, output
     paths = [tmp_path / f"a-{index:05d}-of-00002.h5" for index in range(2)]
     assert sorted(tmp_path.iterdir()) == paths
     for index, path in enumerate(paths):
         names = DemonstrationFile(path).names
         assert names == [["demo_0", "demo_1"], ["demo_2", "demo_3", "demo_4"]][index]
-        assert f"[{index}] Demonstrations of reach, process {index} of 2" in run.stdout
-    assert run.stdout.count("simscale merge") == 1
+        assert f"[{index}] Demonstrations of reach, process {index} of 2" in output
+    assert output.count("simscale merge") == 1
     merged = TrajectoryDataset(merge_files(paths, tmp_path / "merged.h5")).demos
     starts = {merged.read(number, "states", 0, 1).tobytes() for number in range(5)}
     assert len(starts) == 5, "no episode was played twice"
+
+
+def test_c26_a_process_killed_among_its_peers_leaves_whole_shards_or_none(tmp_path):
+    """The same command completes what is missing, and the result is that of an undisturbed run."""
+    command = ["--dt", "0.01", "--max-steps", "8", "--n-episodes", "6000", "--num-envs", "16", "--output"]
+    killed = start(*TWO_PROCESSES, *command, str(tmp_path / "a.h5"))
+    paths = [tmp_path / f"a-{index:05d}-of-00002.h5" for index in range(2)]
+    parts = paths[1].with_name(paths[1].name + ".parts")
+    while not list(parts.glob("part-*.h5")):
+        assert killed.poll() is None, killed.communicate()[0]
+        time.sleep(0.02)
+    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    output = killed.communicate()[0]
+    assert killed.returncode == 137, output
+    assert "Start the same command again" in output
+    assert not paths[1].exists()
+    kept = len(list(parts.glob("part-*.h5")))
+    assert 0 < kept < 3000 // 64, "it was killed in the middle"
+    if paths[0].exists():
+        assert len(DemonstrationFile(paths[0]).names) == 3000
+
+    again = start(*TWO_PROCESSES, *command, str(tmp_path / "a.h5"))
+    output = again.communicate()[0]
+    assert again.returncode == 0, output
+    whole = start(*TWO_PROCESSES, *command, str(tmp_path / "whole.h5"))
+    output = whole.communicate()[0]
+    assert whole.returncode == 0, output
+    for index, path in enumerate(paths):
+        assert len(DemonstrationFile(path).names) == 3000
+        assert content(path) == content(tmp_path / f"whole-{index:05d}-of-00002.h5")
