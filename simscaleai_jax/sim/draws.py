@@ -23,10 +23,11 @@ def uniform(
     low: Float[ArrayLike, "..."] = 0.0,
     high: Float[ArrayLike, "..."] = 1.0,
 ) -> Float[Array, "..."]:
-    """Uniform float32 values of `shape` in [low, high), whole multiples of `UNIT`; `low` where the two are equal.
+    """Uniform float32 values of `shape` between `low` and `high`, which broadcast to it and may be traced.
 
-    `jax.random.uniform` for environments: whatever else is compiled with it does not change a bit. The bounds
-    broadcast to `shape` and may be traced.
+    `jax.random.uniform` for environments: whatever else is compiled with it does not change a bit. Values are whole
+    multiples of `UNIT`, rounded to float32. Like there, `high` is only met by rounding, never between 0 and 1, and
+    equal bounds give `low`.
 
     Raises:
       ValueError: a bound that is not traced is not below `LARGEST` in magnitude.
@@ -46,7 +47,10 @@ def snap(values: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
 
 
 def first_far(points: Float[Array, "N D"], centre: Float[ArrayLike, "D"], distance: float) -> Int[Array, ""]:
-    """Index of the first point that is at least `distance` metres from `centre`, or of the farthest if none is."""
-    apart = jnp.round((points - centre) / SPACING).astype(jnp.int32)
-    enough = int(distance / SPACING + 2.0) ** 2  # a unit more than wanted, for each point was rounded
-    return jnp.argmax(jnp.minimum(jnp.sum(apart * apart, axis=-1), enough))
+    """Index of the first point that is at least `distance` metres from `centre`, or else of the farthest.
+
+    One that is farther by less than half a millimetre may be passed over.
+    """
+    enough = int(distance / SPACING + 2.0)  # a unit more than wanted, for each point is rounded
+    apart = jnp.round((points - centre) / SPACING).astype(jnp.int32).clip(-enough, enough)
+    return jnp.argmax(jnp.minimum(jnp.sum(apart * apart, axis=-1), enough * enough))

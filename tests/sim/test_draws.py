@@ -10,13 +10,14 @@ from simscaleai_jax.sim.factory import make_functional_env
 
 # The compiler contracts products with sums only where it optimizes, which this suite's own settings forbid.
 OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+PARAMETERS = {"object_size": (0.9, 1.1), "object_mass": (0.5, 2.0), "table_height": (-0.02, 0.02)}
 KEYS = jax.random.split(jax.random.key(5), 256)
 
 
 def test_values_are_uniform_between_their_bounds():
     low, high = jnp.array([-0.3, 0.1, 2.0]), jnp.array([0.3, 0.1, 2.5])
     values = np.asarray(draws.uniform(jax.random.key(0), (20_000, 3), low, high), np.float64)
-    assert np.all((values >= low) & ((values < high) | (low == high)))
+    assert np.all((values >= low) & (values <= high))
     for column in (0, 2):
         counts = np.histogram(values[:, column], 10, (float(low[column]), float(high[column])))[0]
         assert np.abs(counts - 2000).max() < 6 * np.sqrt(2000 * 0.9)
@@ -45,6 +46,7 @@ def test_first_far_takes_the_first_that_is_far_enough_and_else_the_farthest():
     assert draws.first_far(points, centre, 0.1) == 2
     assert draws.first_far(points, centre, 0.2) == 3
     assert draws.first_far(points, centre, 0.5) == 3
+    assert draws.first_far(points, jnp.array([40.0, 40.0]), 0.1) == 0
     assert draws.first_far(points, jnp.array([1.0, 1.0]), 0.1) == 0
 
 
@@ -52,7 +54,7 @@ def test_first_far_takes_the_first_that_is_far_enough_and_else_the_farthest():
     ("name", "settings"),
     [
         ("reach", {}),
-        ("pick_place", {"domain_randomization": True, "randomization": "heavy", "task": {"curriculum_share": 0.7}}),
+        ("pick_place", {"domain_randomization": True, "randomization": PARAMETERS, "task": {"curriculum_share": 0.7}}),
     ],
 )
 def test_c27_starts_goals_and_models_are_drawn_to_the_same_bit_in_every_program(name, settings):
@@ -73,7 +75,7 @@ def test_c27_starts_goals_and_models_are_drawn_to_the_same_bit_in_every_program(
     whole = run(jax.vmap(sample), len(KEYS))
     others = {
         "7 environments": run(jax.vmap(sample), 7),
-        "one after the other": run(lambda keys: jax.lax.map(sample, keys), 64),
+        "operation by operation": jax.vmap(sample)(KEYS[:64]),
     }
     for what, other in others.items():
         for (path, one), value in zip(jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(whole), strict=True):
