@@ -1,7 +1,8 @@
 """The one rule by which an observation dict becomes a state vector.
 
-Keys that name pictures (`image`, `depth`, `segmentation`, or anything that starts with one of them) are never part of
-the state. `obs["state"]` is the state where it exists; otherwise every other key, concatenated in sorted order.
+Keys that name pictures are never part of the state: those with a word `image`, `rgb`, `depth` or `segmentation`
+(`image`, `image_wrist_cam`, robomimic's `agentview_image`), or that start with such a word (`image2`).
+`obs["state"]` is the state where it exists; otherwise every other key, concatenated in sorted order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,12 +10,18 @@ from typing import Any
 
 import numpy as np
 
-IMAGE_PREFIXES = ("image", "depth", "segmentation")
+COLOUR_WORDS = ("image", "rgb")
+PICTURE_WORDS = (*COLOUR_WORDS, "depth", "segmentation")
 
 
 def is_image_key(name: str) -> bool:
     """Whether an observation key holds a picture."""
-    return name.startswith(IMAGE_PREFIXES)
+    return _has_word(name, PICTURE_WORDS)
+
+
+def is_colour_key(name: str) -> bool:
+    """Whether an observation key holds a colour picture, neither depth nor segmentation."""
+    return _has_word(name, COLOUR_WORDS) and not _has_word(name, ("depth", "segmentation"))
 
 
 def image_keys(names: Iterable[str]) -> list[str]:
@@ -52,3 +59,7 @@ def state_vector(obs: Mapping[str, Any]) -> Any:
 def state_size(spec: Mapping[str, Any]) -> int:
     """Length S of the state vector of one unbatched observation, from its arrays or shape structs."""
     return int(sum(np.prod(spec[name].shape, dtype=int) for name in state_keys(spec)))
+
+
+def _has_word(name: str, words: tuple[str, ...]) -> bool:
+    return name.startswith(words) or not set(words).isdisjoint(name.split("_"))

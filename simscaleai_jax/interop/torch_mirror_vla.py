@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from simscaleai_jax.core.observations import state_keys
 from simscaleai_jax.interop.torch_mirror_heads import DiffusionActionHead, FlowActionHead
 
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
-PICTURES = ("image", "depth", "segmentation")
 
 
 def to_channels_first(image: torch.Tensor) -> torch.Tensor:
@@ -21,10 +21,7 @@ def to_channels_first(image: torch.Tensor) -> torch.Tensor:
 
 def state_vector(observations: dict[str, torch.Tensor]) -> torch.Tensor:
     """observations["state"], or every key that is no picture, concatenated in sorted order."""
-    if "state" in observations:
-        return observations["state"].float()
-    names = sorted(name for name in observations if not name.startswith(PICTURES))
-    return torch.cat([observations[name].float() for name in names], dim=-1)
+    return torch.cat([observations[name].float() for name in state_keys(observations)], dim=-1)
 
 
 def _encoder(embed_dim: int, num_heads: int, num_layers: int, mlp_dim: int, dropout: float) -> nn.TransformerEncoder:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core import compile_cache, image_keys, sharding, state_keys, state_size, state_vector
+from simscaleai_jax.core.observations import is_colour_key
 
 
 def test_state_vector_is_the_sorted_concatenation_without_pictures():
@@ -19,6 +20,9 @@ def test_state_vector_is_the_sorted_concatenation_without_pictures():
     assert vector.dtype == np.float32
     assert vector.tolist() == [[1, 2, 2, 2]] * 2
     assert image_keys(obs) == ["depth_wrist", "image"]
+    theirs = ("agentview_image", "robot0_eye_in_hand_depth", "wrist_rgb", "image2", "imaginary", "object", "rgbd_flow")
+    assert image_keys(theirs) == ["agentview_image", "image2", "rgbd_flow", "robot0_eye_in_hand_depth", "wrist_rgb"]
+    assert [name for name in theirs if is_colour_key(name)] == ["agentview_image", "wrist_rgb", "image2", "rgbd_flow"]
     assert state_keys(obs) == ["a", "b"]
     assert state_size({"a": np.zeros(3), "b": np.zeros((2, 2)), "image": np.zeros((8, 8, 3))}) == 7
     on_device = state_vector({name: jnp.asarray(value) for name, value in obs.items()})

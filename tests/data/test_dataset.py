@@ -7,6 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
+from simscaleai_jax.training.data import make_loader
+from simscaleai_jax.training.data.augment import ImageAugmentation
 from simscaleai_jax.training.data.dataset import DummyTrajectoryDataset, TrajectoryDataset
 
 
@@ -49,6 +51,30 @@ def test_images_are_channel_first_and_in_unit_range(image_demos):
     np.testing.assert_allclose(image, episodes[0].obs["image"][:2].transpose(0, 3, 1, 2) / 255.0, atol=1e-7)
     raw = TrajectoryDataset(path, raw_images=True)[0]["observations"]["image"]
     np.testing.assert_array_equal(raw, episodes[0].obs["image"][0])
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_pictures_of_robomimic_are_pictures(tmp_path, compression):
+    """They are named after their camera; they are no state, however they are stored and whichever loader reads them."""
+    path, pixels = tmp_path / "lift.h5", np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    with h5py.File(path, "w") as file:
+        demo = file.create_group("data/demo_0")
+        demo.create_dataset("actions", data=np.zeros((6, 7)))
+        demo.create_dataset("obs/robot0_eef_pos", data=np.ones((6, 3)))
+        demo.create_dataset("obs/agentview_image", data=pixels, compression=compression)
+        demo.create_dataset("obs/agentview_depth", data=np.full((6, 8, 8, 1), 3.0, np.float32), compression=compression)
+    dataset = TrajectoryDataset(path)
+    assert dataset.image_keys == ["agentview_depth", "agentview_image"]
+    wanted = pixels.transpose(0, 3, 1, 2) / 255.0
+    np.testing.assert_allclose(dataset[2]["observations"]["agentview_image"], wanted[2], atol=1e-7)
+    stats = dataset.stats()["observations"]
+    np.testing.assert_allclose(stats["agentview_image"]["mean"], pixels.mean((0, 1, 2)) / 255.0)
+    assert (stats["agentview_depth"]["q50"], stats["agentview_depth"]["count"]) == ([3.0], [6])
+    for augmentation in (None, ImageAugmentation()):
+        batch = next(make_loader(dataset, 6, shuffle=False, augmentation=augmentation))["observations"]
+        same = np.allclose(batch["agentview_image"], wanted, atol=1e-6)
+        assert same == (augmentation is None)
+        np.testing.assert_array_equal(batch["agentview_depth"], 3.0)
 
 
 def test_language_transform_keys_and_split(demos):

@@ -29,8 +29,8 @@ def compute_statistics(chunks_fn: ChunksFn, keys: Iterable[str]) -> dict[str, di
 
     Returns:
       Per key: mean, std (population), min, max and the QUANTILES (linear interpolation, as `numpy.quantile`), float64
-      with the shape of one row, and count (1,) int64. Images (uint8, four axes) give one number per channel, (C,),
-      of pixels scaled to [0, 1].
+      with the shape of one row, and count (1,) int64. Pictures (four axes) give one number per channel, (C,), of their
+      pixels, those of uint8 scaled to [0, 1].
 
     Raises:
       ValueError: no rows, or values that are not finite (the key is named).
@@ -44,6 +44,10 @@ def _key_statistics(chunks_fn: Callable[[], Iterable[np.ndarray]], key: str) -> 
         raise ValueError(f"No data to compute statistics of {key!r} from.")
     if first.dtype == np.uint8 and first.ndim == 4:
         return _image_statistics(chunks_fn(), first.shape[-1])
+    if first.ndim == 4:  # float pictures: every pixel is a row
+        channels, count = first.shape[-1], sum(len(chunk) for chunk in chunks_fn())
+        pixels = _column_statistics(lambda: (c.reshape(-1, channels) for c in chunks_fn()), slice(0, channels), key)
+        return pixels | {"count": np.array([count], np.int64)}
     shape = first.shape[1:]
     width = int(np.prod(shape, dtype=int))
     groups = [

@@ -50,7 +50,7 @@ def make_loader(
       num_workers: Grain worker processes (0: a thread of this process).
       device_resident: keep the data on the device and sample inside jit; by default whenever it is states only, without
         language or transform, and fits into `device_mb`.
-      augmentation: applied to images on the device.
+      augmentation: applied to colour images on the device.
 
     Raises:
       ValueError: fewer samples than one batch, a batch that does not split over the mesh, or a data set that cannot be

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simscaleai_jax.core.observations import is_image_key
+from simscaleai_jax.core.observations import is_colour_key, is_image_key
 from simscaleai_jax.core.sharding import batch_sharding, check_divisible, make_mesh
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images, to_unit_images
 from simscaleai_jax.training.data.dataset import TrajectoryDataset
@@ -102,12 +102,18 @@ class StreamLoader:
     def _prepare_images(
         self, images: dict[str, Any], step: Any, augmentation: ImageAugmentation | None
     ) -> dict[str, Any]:
-        """uint8 (B, ..., H, W, C), or images that are finished, to float32 (B, ..., C, H, W); cameras vary alike."""
+        """uint8 (B, ..., H, W, C), or images that are finished, to float32 (B, ..., C, H, W).
+
+        Augmentation varies all cameras of a sample alike, and leaves depth and segmentation as they are.
+        """
         key = jax.random.fold_in(jax.random.key(self.seed), step)
         floats = {name: to_unit_images(x) if x.dtype == jnp.uint8 else x for name, x in images.items()}
         if augmentation is None:
             return floats
-        return {name: augment_images(key, image, augmentation) for name, image in floats.items()}
+        return {
+            name: augment_images(key, image, augmentation) if is_colour_key(name) else image
+            for name, image in floats.items()
+        }
 
 
 class BatchSource:
