@@ -1,10 +1,8 @@
 """Builds a complete file from groups that lie in other files: a shard from its parts, a data set from its shards."""
 
 import contextlib
-import errno
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, H5, demo_name, write_masks, write_statistics
 from simscaleai_jax.core.demonstrations.statistics import compute_statistics
 from simscaleai_jax.datagen.columns import COLUMNS, Columns
+from simscaleai_jax.datagen.disk import new_hdf5
 
 
 def assemble(
@@ -37,74 +36,65 @@ def assemble(
       ValueError: an episode is missing.
       OSError: the disk is full or the file cannot be written; nothing is left at `path`.
     """
-    path.unlink(missing_ok=True)
-    try:
-        _write(path, sources, numbers, attributes, masks, link)
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-    except RuntimeError as error:  # h5py's answer when it cannot copy or flush; HDF5 tells the number in its text only
-        path.unlink(missing_ok=True)
-        told = re.search(r"errno = (\d+)", str(error))
-        raise OSError(int(told[1]) if told else errno.EIO, f"HDF5 could not finish {path.name}: {error}") from error
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _write(
-    path: Path,
-    sources: Sequence[Path],
-    numbers: Sequence[int],
-    attributes: Mapping[str, Any],
-    masks: Mapping[str, np.ndarray],
-    link: bool,
-) -> None:
-    with contextlib.ExitStack() as stack:
-        file: H5 = stack.enter_context(h5py.File(path, "w", libver="latest"))
+    with new_hdf5(path, libver="latest") as (file, check), contextlib.ExitStack() as stack:
         data = file.create_group("data", track_order=True)
         found: dict[int, H5] = {}
         for source in sources:
-            found |= _link_demos(source, data, set(numbers), stack) if link else _copy_demos(source, data, set(numbers))
+            if link:
+                found |= _link_demos(source, data, path.parent, set(numbers), stack)
+            else:
+                found |= _copy_demos(source, data, set(numbers), check)
         missing = [number for number in numbers if number not in found]
         if missing:
             raise ValueError(f"{demo_name(missing[0])} is missing ({len(missing)} of {len(numbers)}).")
         demos = [found[number] for number in numbers]
-        columns = Columns(sources, demos, stack)
-        successes = [number for number, success in zip(numbers, columns.summary("success"), strict=True) if success]
-        wanted = set(numbers)
-        cut = {
-            name: [demo_name(n) for n in sorted(wanted.intersection(chosen.tolist()))] for name, chosen in masks.items()
-        }
-        write_masks(file, cut | {"success": [demo_name(n) for n in successes]})
-        write_statistics(file, compute_statistics(columns, ["actions", *(f"obs/{key}" for key in demos[0]["obs"])]))
-        data.attrs.update(attributes)
-        data.attrs["total"] = int(columns.summary("num_samples").sum())
-        data.attrs["format_version"] = FORMAT_VERSION
-        data.attrs["mean_return"] = float(columns.summary("return").mean())
-        data.attrs["successes"] = len(successes)
-        data.attrs["attempts"] = int(columns.summary("attempts").sum())
-        data.attrs["first_episode"] = numbers[0]
-        data.attrs["num_episodes"] = len(numbers)
-        data.attrs["complete"] = True
+        _write_rest(file, demos, Columns(sources, demos, stack), numbers, attributes, masks)
 
 
-def _copy_demos(source: Path, data: H5, wanted: set[int]) -> dict[int, H5]:
+def _write_rest(
+    file: H5,
+    demos: Sequence[H5],
+    columns: Columns,
+    numbers: Sequence[int],
+    attributes: Mapping[str, Any],
+    masks: Mapping[str, np.ndarray],
+) -> None:
+    """Masks, statistics and attributes, from the episodes."""
+    data = file["data"]
+    successes = [number for number, success in zip(numbers, columns.summary("success"), strict=True) if success]
+    wanted = set(numbers)
+    cut = {name: [demo_name(n) for n in sorted(wanted.intersection(chosen.tolist()))] for name, chosen in masks.items()}
+    write_masks(file, cut | {"success": [demo_name(n) for n in successes]})
+    write_statistics(file, compute_statistics(columns, ["actions", *(f"obs/{key}" for key in demos[0]["obs"])]))
+    data.attrs.update(attributes)
+    data.attrs["total"] = int(columns.summary("num_samples").sum())
+    data.attrs["format_version"] = FORMAT_VERSION
+    data.attrs["mean_return"] = float(columns.summary("return").mean())
+    data.attrs["successes"] = len(successes)
+    data.attrs["attempts"] = int(columns.summary("attempts").sum())
+    data.attrs["first_episode"] = numbers[0]
+    data.attrs["num_episodes"] = len(numbers)
+    data.attrs["complete"] = True
+
+
+def _copy_demos(source: Path, data: H5, wanted: set[int], check: Callable[[], None]) -> dict[int, H5]:
     """Copies demos as they are stored; returns the copies."""
     copies = {}
     with h5py.File(source, "r") as file:
         for number, demo in _demos(file, wanted):
             data.file.copy(demo, data, demo_name(number))
             copies[number] = data[demo_name(number)]
+            check()
     return copies
 
 
-def _link_demos(source: Path, data: H5, wanted: set[int], stack: contextlib.ExitStack) -> dict[int, H5]:
-    """Links demos by a path relative to the new file; returns the originals.
+def _link_demos(source: Path, data: H5, folder: Path, wanted: set[int], stack: contextlib.ExitStack) -> dict[int, H5]:
+    """Links demos by a path relative to the new file's folder; returns the originals.
 
     HDF5 would open a link for writing here, because its own file is being written.
     """
     file = stack.enter_context(h5py.File(source, "r"))
-    target = os.path.relpath(source, Path(data.file.filename).parent)
+    target = os.path.relpath(source, folder)
     originals = dict(_demos(file, wanted))
     for number, demo in originals.items():
         data[demo_name(number)] = h5py.ExternalLink(target, demo.name)

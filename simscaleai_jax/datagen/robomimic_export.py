@@ -9,11 +9,11 @@ import os
 import tempfile
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
-from simscaleai_jax.core.demonstrations.layout import Episode, write_episode, write_masks
+from simscaleai_jax.core.demonstrations.layout import Episode, demo_name, write_episode, write_masks
+from simscaleai_jax.datagen.disk import new_hdf5
 from simscaleai_jax.datagen.writer import explain
 
 
@@ -39,17 +39,18 @@ def export_robomimic(source: str | Path, output: str | Path) -> Path:
 
 
 def _write(demos: DemonstrationFile, path: Path) -> None:
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as (file, check):
         data = file.create_group("data")
         for index in range(len(demos.names)):
-            group = data.create_group(f"demo_{index}")
+            group = data.create_group(demo_name(index))
             write_episode(group, _episode(demos, index))
             if demos.success(index) is None:
                 del group.attrs["success"]  # not known is not failed
+            check()
         default = {"env_name": str(demos.attributes.get("env_name", "unknown")), "type": 2, "env_kwargs": {}}
         data.attrs["env_args"] = json.dumps(demos.attributes.get("env_args", default))
         data.attrs["total"] = int(demos.lengths.sum())
-        write_masks(file, {name: [f"demo_{i}" for i in chosen] for name, chosen in demos.masks.items()})
+        write_masks(file, {name: [demo_name(i) for i in chosen] for name, chosen in demos.masks.items()})
 
 
 def _episode(demos: DemonstrationFile, index: int) -> Episode:

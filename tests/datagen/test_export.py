@@ -17,6 +17,7 @@ from simscaleai_jax.datagen.robomimic_export import export_robomimic
 from simscaleai_jax.training.data import TrajectoryDataset
 
 from . import demo_files
+from .test_writer import run_with_file_limit
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +271,18 @@ def test_what_lies_beside_the_output_is_left_alone(exported, tmp_path, export):
     export(exported[1], tmp_path / "out")
     assert beside.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.tmp"]
+
+
+@pytest.mark.parametrize("size", [1_000, 20_000, 100_000])
+def test_no_room_for_a_robomimic_file_is_a_clear_error(tmp_path, size):
+    demo_files.write_file(tmp_path / "demos.h5", (40, 40, 40), image=16)
+    code = f"""
+        from simscaleai_jax.tools.cli import main
+        paths = [{str(tmp_path / "demos.h5")!r}, {str(tmp_path / "out" / "robomimic.h5")!r}]
+        sys.exit(main(["export-dataset", *paths, "--to", "robomimic"]))
+        """
+    done = run_with_file_limit(size, code)
+    assert done.returncode == 1, done.stderr
+    assert "No room to write" in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert not list((tmp_path / "out").iterdir())
