@@ -218,9 +218,9 @@ def _is_finished(shard: Shard, settings: Mapping[str, Any]) -> bool:
         return False
     advice = "Choose another output path, or delete it first."
     try:
-        attributes = DemonstrationFile(shard.path).attributes
+        file = DemonstrationFile(shard.path)
     except ValueError as error:
         raise ValueError(f"{shard.path} exists and is not a data set of this run ({error}). {advice}") from error
-    stored = attributes.get("settings", {})
+    stored = file.attributes.get("settings", {}) if file.layout == "simscaleai" else {}  # an export is not the original
     check_same_settings(str(shard.path), stored, settings, advice)
     return True

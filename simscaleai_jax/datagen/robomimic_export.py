@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
-from simscaleai_jax.core.demonstrations.layout import Episode, demo_name, write_episode, write_masks
+from simscaleai_jax.core.demonstrations.layout import H5, Episode, demo_name, write_episode, write_masks
 from simscaleai_jax.datagen.disk import new_hdf5
+from simscaleai_jax.datagen.merge import OWN_ATTRIBUTES
 from simscaleai_jax.datagen.writer import explain
+
+DEFAULTED = ("success", "terminated", "attempts", "language")  # attributes that `write_episode` always writes
 
 
 def export_robomimic(source: str | Path, output: str | Path) -> Path:
-    """Copies every episode, with `next_obs` (the last observation follows itself where the file has none).
+    """Copies episodes, attributes and masks, with `next_obs` (the last observation follows itself where it is missing).
 
     Raises:
       ValueError: the output exists. OSError: it cannot be written; nothing is left under its name.
@@ -44,13 +47,22 @@ def _write(demos: DemonstrationFile, path: Path) -> None:
         for index in range(len(demos.names)):
             group = data.create_group(demo_name(index))
             write_episode(group, _episode(demos, index))
-            if demos.success(index) is None:
-                del group.attrs["success"]  # not known is not failed
+            _copy_attributes(demos.group(index), group, ("num_samples",))
             check()
         default = {"env_name": str(demos.attributes.get("env_name", "unknown")), "type": 2, "env_kwargs": {}}
-        data.attrs["env_args"] = json.dumps(demos.attributes.get("env_args", default))
+        data.attrs["env_args"] = json.dumps(default)
         data.attrs["total"] = int(demos.lengths.sum())
+        _copy_attributes(demos.holder, data, OWN_ATTRIBUTES)  # without which a file is robomimic's
         write_masks(file, {name: [demo_name(i) for i in chosen] for name, chosen in demos.masks.items()})
+
+
+def _copy_attributes(source: H5, target: H5, own: tuple[str, ...]) -> None:
+    """All but `own`; what the source does not say is not said: not known is not failed."""
+    for name in set(DEFAULTED) & set(target.attrs) - set(source.attrs):
+        del target.attrs[name]
+    for name in source.attrs:
+        if name not in own:
+            target.attrs[name] = source.attrs[name]
 
 
 def _episode(demos: DemonstrationFile, index: int) -> Episode:
@@ -65,8 +77,8 @@ def _episode(demos: DemonstrationFile, index: int) -> Episode:
         obs=obs,
         actions=demos.read(index, "actions"),
         rewards=demos.read(index, "rewards") if "rewards" in has else np.zeros(int(demos.lengths[index]), np.float32),
-        success=bool(demos.success(index)),
-        language=demos.language(index),
+        success=False,
         states=demos.read(index, "states") if "states" in has else None,
+        actions_executed=demos.read(index, "actions_executed") if "actions_executed" in has else None,
         next_obs=after,
     )

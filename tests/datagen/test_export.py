@@ -252,6 +252,40 @@ def test_robomimic_export_adds_next_obs(exported, tmp_path, write):
         export_robomimic(source, tmp_path / "robomimic.h5")
 
 
+def attributes(item) -> dict:
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in item.attrs.items()}
+
+
+def test_robomimic_export_says_what_the_source_says(tmp_path):
+    episodes = [demo_files.make_episode(number) for number in range(3)]
+    writer = demo_files.make_writer(tmp_path / "demos.h5", 3)
+    for number, episode in enumerate(episodes):
+        episode.attempts, episode.actions_executed = 3 + number, episode.actions / 2
+        writer.add(number, episode)
+    writer.finish()
+    exported = export_robomimic(tmp_path / "demos.h5", tmp_path / "robomimic.h5")
+    with h5py.File(tmp_path / "demos.h5") as source, h5py.File(exported) as file:
+        for number, episode in enumerate(episodes):
+            found = attributes(file[f"data/demo_{number}"])
+            assert found == attributes(source[f"data/demo_{number}"])
+            assert (found["terminated"], found["attempts"]) == (number % 2 == 0, 3 + number)
+            np.testing.assert_array_equal(file[f"data/demo_{number}/actions_executed"], episode.actions_executed)
+        wanted = attributes(source["data"])
+        for name in ("format_version", "first_episode", "num_episodes", "complete"):
+            del wanted[name]
+        assert attributes(file["data"]) == wanted
+        assert (wanted["seed"], wanted["policy_type"], "settings" in wanted) == (0, "random", True)
+
+
+def test_robomimic_export_says_nothing_that_the_source_does_not_say(tmp_path):
+    demo_files.write_older(tmp_path / "older.h5", [demo_files.make_episode(number) for number in range(2)])
+    with h5py.File(export_robomimic(tmp_path / "older.h5", tmp_path / "out.h5")) as file:
+        assert list(attributes(file["data/demo_1"])) == ["num_samples"]
+        args = {"env_name": "reach", "type": 2, "env_kwargs": {}}
+        assert json.loads(file["data"].attrs["env_args"]) == args
+        assert file["data"].attrs["policy_type"] == "scripted"
+
+
 def test_unknown_success_stays_unknown(exported, tmp_path):
     (tmp_path / "some.h5").write_bytes(exported[1].read_bytes())
     with h5py.File(tmp_path / "some.h5", "r+") as file:

@@ -13,6 +13,7 @@ from simscaleai_jax.core.policy import Policy
 from simscaleai_jax.datagen import draw_instruction, generate_dataset, instructions, merge_files, register_instructions
 from simscaleai_jax.datagen import language as language_module
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
+from simscaleai_jax.datagen.robomimic_export import export_robomimic
 from simscaleai_jax.datagen.rollout import empty_slots, make_chunk_fn
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.training.data import TrajectoryDataset
@@ -110,6 +111,9 @@ def test_summary_is_right_and_a_rerun_returns_it(tmp_path, monkeypatch):
     assert generate(tmp_path / "a.h5", n_episodes=12) == first
     with pytest.raises(ValueError, match=r"other settings: seed 3 \(now 4\)\. Choose another output path"):
         generate(tmp_path / "a.h5", n_episodes=12, seed=4)
+    export_robomimic(tmp_path / "a.h5", tmp_path / "exported.h5")
+    with pytest.raises(ValueError, match=r"other settings: .*Choose another output path"):
+        generate(tmp_path / "exported.h5", n_episodes=12)
     (tmp_path / "b.h5").write_text("something else")
     with pytest.raises(ValueError, match="exists and is not a data set of this run"):
         generate(tmp_path / "b.h5")

@@ -44,7 +44,7 @@ class DemonstrationFile:
         file = self.file
         self.layout, self.names = _find_episodes(file, self.path)
         self._root = "" if self.layout == "episodes" else "data/"
-        self.attributes = _attributes(file if self.layout == "episodes" else file["data"])
+        self.attributes = _attributes(self.holder)
         self.lengths = np.array([self._length(name) for name in self.names], np.int64)
         self.specs = self._specs(self.names[0])
         self.obs_keys = sorted(key[4:] for key in self.specs if key.startswith("obs/"))
@@ -66,6 +66,11 @@ class DemonstrationFile:
     def stored_statistics(self) -> dict[str, Any] | None:
         """Statistics of the whole file as written with it, or None."""
         return _read_tree(self.file["stats"]) if "stats" in self.file else None
+
+    @property
+    def holder(self) -> H5:
+        """Group of the file-level attributes."""
+        return self.file["/" + self._root]
 
     def group(self, index: int) -> H5:
         """Group of one episode."""
