@@ -8,6 +8,7 @@ from typing import Any
 
 from simscaleai_jax.core.config import to_dict
 from simscaleai_jax.core.demonstrations import DemonstrationFile, split_masks
+from simscaleai_jax.datagen.identity import physics_settings
 from simscaleai_jax.datagen.language import draw_instruction
 from simscaleai_jax.datagen.noise import NoiseConfig
 from simscaleai_jax.datagen.policies import POLICY_TYPES
@@ -40,6 +41,7 @@ def generate_dataset(
     valid_fraction: float = 0.1,
     policy: Callable[..., Any] | None = None,
     policy_name: str = "",
+    policy_digest: str = "",
     env: Any = None,
     env_options: Mapping[str, Any] | None = None,
     progress_fn: ProgressFn | None = None,
@@ -52,6 +54,7 @@ def generate_dataset(
 
     Args:
       policy_type: "random", "scripted", or "policy" with `policy(obs, key) -> action` and a `policy_name` to record.
+      policy_digest: tells policies of one name apart: `identity.checkpoint_digest(path)` notices further training.
       num_envs: episodes played at a time, rounded up to a multiple of 16.
       dt: physics step in seconds, the environment's own by default.
       cameras: `CameraConfig`s, their dicts or names; their images are stored.
@@ -75,9 +78,8 @@ def generate_dataset(
     own = _own_shards(output_path, n_episodes, shards)
     if env is None:
         env = _build_env(env_name, domain_randomization, max_steps, dt, cameras, env_options or {})
-    settings = _settings(
-        env, env_name, n_episodes, policy_type, policy_name, seed, only_success, noise, with_next_obs, valid_fraction
-    )
+    acting = {"policy_type": policy_type, "policy_name": policy_name, "policy_digest": policy_digest}
+    settings = _settings(env, env_name, n_episodes, acting, seed, only_success, noise, with_next_obs, valid_fraction)
     _make_missing(own, settings, env, policy, noise, num_envs, progress_fn)
     return dataset_summary([shard.path for shard in own], output_path)
 
@@ -154,8 +156,7 @@ def _settings(
     env: Any,
     env_name: str,
     n_episodes: int,
-    policy_type: str,
-    policy_name: str,
+    acting: Mapping[str, str],
     seed: int,
     only_success: bool,
     noise: NoiseConfig | None,
@@ -166,9 +167,9 @@ def _settings(
     return {
         "env_name": env_name,
         "env_kwargs": json_values(env.config),
+        **physics_settings(env),
         "n_episodes": n_episodes,
-        "policy_type": policy_type,
-        "policy_name": policy_name,
+        **acting,
         "seed": seed,
         "only_success": only_success,
         "noise": None if noise is None else dataclasses.asdict(noise),

@@ -141,8 +141,11 @@ def test_datagen_passes_every_option_on(monkeypatch, capsys, tmp_path):
     assert seen["args"] == ("pick_place", 100, "data/dataset.h5", "policy", True, 50, 42)
     assert (seen["dt"], seen["cameras"], seen["env_options"]) == (0.005, ["front_cam"], {"task": task})
     assert (seen["policy"], seen["policy_name"], seen["noise"]) == (f"policy of {run}", run, None)
+    first = seen["policy_digest"]
+    save(run, {"a": np.ones(1)}, Manifest("ppo", "actor_critic", env=env, step=7))  # trained further, in its place
     assert main(["datagen", "--checkpoint", run, "--dt", "0.01", "--max-steps", "9", "--cameras", "wrist_cam"]) == 0
     assert (seen["args"][5], seen["dt"], seen["cameras"][0]["name"]) == (9, 0.01, "wrist_cam")
+    assert len({first, seen["policy_digest"], ""}) == 3
     assert main(["datagen", "--checkpoint", run, "--env-name", "reach"]) == 0
     assert seen["args"] == ("reach", 100, "data/dataset.h5", "policy", False, 200, 42)
     assert (seen["dt"], seen["env_options"]) == (None, {})

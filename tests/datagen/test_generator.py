@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import h5py
 import jax
@@ -7,11 +8,14 @@ import mujoco
 import numpy as np
 import pytest
 
+from simscaleai_jax.core.checkpoint import Manifest, resolve
+from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.core.observations import is_image_key
 from simscaleai_jax.core.policy import Policy
 from simscaleai_jax.datagen import draw_instruction, generate_dataset, instructions, merge_files, register_instructions
 from simscaleai_jax.datagen import language as language_module
+from simscaleai_jax.datagen.identity import checkpoint_digest
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 from simscaleai_jax.datagen.robomimic_export import export_robomimic
 from simscaleai_jax.datagen.rollout import empty_slots, make_chunk_fn
@@ -117,6 +121,40 @@ def test_summary_is_right_and_a_rerun_returns_it(tmp_path, monkeypatch):
     (tmp_path / "b.h5").write_text("something else")
     with pytest.raises(ValueError, match="exists and is not a data set of this run"):
         generate(tmp_path / "b.h5")
+
+
+def scene(size: float) -> mujoco.MjModel:
+    return mujoco.MjModel.from_xml_string(f"<mujoco><worldbody><geom size='{size}'/></worldbody></mujoco>")
+
+
+def in_world(size: float, impl: str = "jax") -> ToyEnv:
+    env = ToyEnv()
+    env.physics = SimpleNamespace(host_model=scene(size), impl=impl)  # type: ignore[attr-defined]
+    return env
+
+
+def test_names_that_stand_for_something_else_by_now_are_noticed(tmp_path):
+    """Of a scene file that was edited, another implementation, a checkpoint that was trained further."""
+    path = tmp_path / "a.h5"
+    first = generate(path, in_world(0.1), n_episodes=3, policy_digest="one")
+    assert generate(path, in_world(0.1), n_episodes=3, policy_digest="one") == first
+    for change, env, digest in (
+        ("scene_digest '", in_world(0.2), "one"),
+        (r"impl 'jax' \(now 'warp'\)", in_world(0.1, "warp"), "one"),
+        (r"policy_digest 'one' \(now 'two'\)", in_world(0.1), "two"),
+    ):
+        with pytest.raises(ValueError, match=f"other settings: {change}"):
+            generate(path, env, n_episodes=3, policy_digest=digest)
+
+
+def test_checkpoint_digest_is_of_the_checkpoint_that_a_run_means_now(tmp_path):
+    digests = []
+    with CheckpointSeries(tmp_path / "run") as series:
+        for step in (1, 2):
+            series.save(step, {"a": np.full(1, step)}, Manifest("model", "bc", step=step), metric=float(step))
+            series.wait()
+            digests.append(checkpoint_digest(tmp_path / "run"))
+    assert digests[0] != digests[1] == checkpoint_digest(resolve(tmp_path / "run"))
 
 
 def test_noise_disturbs_what_is_executed_and_not_the_label(tmp_path):

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
-from simscaleai_jax.core.checkpoint import read_manifest
+from simscaleai_jax.core.checkpoint import read_manifest, resolve
 from simscaleai_jax.tools.arguments import given, parse, print_table, recorded_env
 
 DESCRIPTION = """Play episodes on the device and write them to HDF5 (robomimic's layout).
@@ -145,9 +146,13 @@ def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> di
     )
 
     from simscaleai_jax.datagen import generate_dataset
+    from simscaleai_jax.datagen.identity import checkpoint_digest
     from simscaleai_jax.datagen.noise import NoiseConfig
 
-    policy = load_policy(options.checkpoint) if options.checkpoint else None
+    policy, policy_digest = None, ""
+    if options.checkpoint:
+        checkpoint = resolve(options.checkpoint)  # once: the run's best may become another one meanwhile
+        policy, policy_digest = load_policy(checkpoint), checkpoint_digest(checkpoint)
     rest = dict(settings)
     noise = NoiseConfig(options.noise_std, options.noise_probability)
     columns = (
@@ -178,11 +183,12 @@ def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> di
             valid_fraction=options.valid_fraction,
             policy=policy,
             policy_name=options.checkpoint or "",
+            policy_digest=policy_digest,
             progress_fn=lambda done, total: progress.update(bar, completed=done, total=total, description="episodes"),
         )
 
 
-def load_policy(path: str) -> Callable[..., Any]:
+def load_policy(path: Path) -> Callable[..., Any]:
     """The pure policy(obs, key) -> action of any checkpoint."""
     from simscaleai_jax.policy import load_policy as load
 
