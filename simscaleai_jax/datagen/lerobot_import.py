@@ -43,12 +43,13 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
         "valid_fraction": valid_fraction,
     }
     masks = split_masks(settings["n_episodes"], seed, valid_fraction)
-    writer = ShardWriter(plan_shards(output, settings["n_episodes"])[0], settings, file_attributes(settings), masks)
-    missing = set(writer.missing())
-    for number, episode in _episodes(source, keys):
-        if number in missing:
-            writer.add(number, episode)
-    return writer.finish()
+    shard = plan_shards(output, settings["n_episodes"])[0]
+    with ShardWriter(shard, settings, file_attributes(settings), masks) as writer:
+        missing = set(writer.missing())
+        for number, episode in _episodes(source, keys):
+            if number in missing:
+                writer.add(number, episode)
+        return writer.finish()
 
 
 def _read_info(source: Path) -> dict[str, Any]:

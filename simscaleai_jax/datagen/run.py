@@ -60,17 +60,18 @@ class Run:
         wanted = sum(shard.count for shard in shards)
         done = 0
         for shard in shards:
-            writer = ShardWriter(shard, self.settings, file_attributes(self.settings), masks, self._part_episodes())
-            numbers = writer.missing()
-            done += shard.count - len(numbers)
-            with BackgroundWriter(writer, 4 * writer.part_episodes) as background:
-                for number, episode in play_episodes(self.chunk_fn, self._slots(), numbers):
-                    episode.language = instruction(self.settings, number)
-                    background.put(number, episode)
-                    done += 1
-                    if self.progress_fn is not None:
-                        self.progress_fn(done, wanted)
-            writer.finish()
+            attributes = file_attributes(self.settings)
+            with ShardWriter(shard, self.settings, attributes, masks, self._part_episodes()) as writer:
+                numbers = writer.missing()
+                done += shard.count - len(numbers)
+                with BackgroundWriter(writer, 4 * writer.part_episodes) as background:
+                    for number, episode in play_episodes(self.chunk_fn, self._slots(), numbers):
+                        episode.language = instruction(self.settings, number)
+                        background.put(number, episode)
+                        done += 1
+                        if self.progress_fn is not None:
+                            self.progress_fn(done, wanted)
+                writer.finish()
 
     def _slots(self) -> Slots:
         """Idle slots, split over this process's devices where they divide evenly."""

@@ -3,33 +3,38 @@
 Finished episodes are gathered into parts of a few dozen, in order. A part is built in memory, written under a
 temporary name and renamed, so that a killed run loses at most the part it was working on. When all parts of a shard
 are there they are copied (as they are stored, nothing is recompressed) into one file beside them, which is renamed to
-its final name last. A rerun with the same settings finds the parts and makes only what is missing.
+its final name last. A rerun with the same settings finds the parts and makes only what is missing. One writer at a time
+holds the folder of the parts, by a lock that ends with its process.
 """
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
 
 from simscaleai_jax.core.demonstrations.layout import Episode, demo_name, write_episode
+from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.datagen.assemble import assemble
 from simscaleai_jax.datagen.columns import write_columns
 from simscaleai_jax.datagen.shards import Shard, check_same_settings, write_atomically
 
 PART_EPISODES = 64
 SETTINGS_FILE = "settings.json"
+LOCK_FILE = "lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class ShardWriter:
-    """Collects the episodes of one shard in any order and writes them.
+    """Collects the episodes of one shard in any order and writes them; to be closed, or used in a `with` statement.
 
     Args:
       shard: which episodes, and the final name.
@@ -40,6 +45,7 @@ class ShardWriter:
 
     Raises:
       ValueError: parts of a run with other settings are in the way.
+      ExpectedError: another process is writing this file.
       OSError: the folder cannot be written, with the reason in words.
     """
 
@@ -59,9 +65,24 @@ class ShardWriter:
         self.waiting: dict[int, Episode] = {}
         self.folder = shard.parts_folder
         try:
-            self._prepare_folder()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.close = weakref.finalize(self, os.close, _lock(self.folder / LOCK_FILE, shard.path))
         except OSError as error:
             raise explain(error, self.shard.path) from error
+        try:
+            self._prepare_folder()
+        except OSError as error:
+            self.close()
+            raise explain(error, self.shard.path) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def missing(self) -> list[int]:
         """Numbers of the episodes that no finished part holds, in order."""
@@ -96,7 +117,7 @@ class ShardWriter:
                 raise explain(error, self.shard.path) from error
 
     def finish(self) -> Path:
-        """Joins the parts into the final file and removes them.
+        """Joins the parts into the final file, removes them and closes the writer.
 
         Raises:
           ValueError: episodes are missing.
@@ -116,7 +137,8 @@ class ShardWriter:
             os.replace(assembled, self.shard.path)
         except OSError as error:
             raise explain(error, self.shard.path) from error
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_parts(self.shard)
+        self.close()
         return self.shard.path
 
     def _file_attributes(self) -> dict[str, Any]:
@@ -127,7 +149,6 @@ class ShardWriter:
 
     def _prepare_folder(self) -> None:
         settings_path = self.folder / SETTINGS_FILE
-        self.folder.mkdir(parents=True, exist_ok=True)
         described = self.settings | {
             "part_episodes": self.part_episodes,
             "first": self.shard.first,
@@ -149,6 +170,11 @@ class ShardWriter:
         return range(start, min(start + self.part_episodes, self.shard.first + self.shard.count))
 
 
+def remove_parts(shard: Shard) -> None:
+    """Removes the parts of a shard that is finished; those of a run that was killed just then are still there."""
+    shutil.rmtree(shard.parts_folder, ignore_errors=True)
+
+
 def check_room(folder: Path, needed: int) -> None:
     """Raises an OSError (ENOSPC) when the disk cannot take `needed` bytes more."""
     free = shutil.disk_usage(folder).free
@@ -168,6 +194,26 @@ def explain(error: OSError, path: Path) -> OSError:
     if number in FORBIDDEN:
         return PermissionError(number, f"Cannot write {path}: {reason}. Choose a folder that you may write to.")
     return OSError(number, f"Cannot write {path}: {reason} ({error}).")
+
+
+def _lock(lock: Path, path: Path) -> int:
+    """Takes the lock and returns its file descriptor, which is to be closed.
+
+    Raises:
+      ExpectedError: another process has it.
+    """
+    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = os.fstat(held).st_nlink > 0  # else its holder has just finished and removed the folder
+    except BlockingIOError:
+        is_ours = False
+    except OSError:
+        is_ours = True  # a file system without locks
+    if not is_ours:
+        os.close(held)
+        raise ExpectedError(f"{path} is being written by another process. Wait for it, or choose another output path.")
+    return held
 
 
 def _part_content(episodes: Mapping[int, Episode]) -> bytes:

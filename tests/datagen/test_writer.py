@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.datagen.background import BackgroundWriter
 from simscaleai_jax.datagen.merge import merge_files
 
@@ -106,6 +107,7 @@ class TestResume:
         for number in (4, 1, 0, 2):  # parts (0, 1) and (4) are whole; 2 waits for 3 and is lost
             writer.add(number, demo_files.make_episode(number))
         assert not path.exists()
+        writer.close()
         again = demo_files.make_writer(path, 5)
         assert again.missing() == [2, 3]
         with pytest.raises(ValueError, match=r"cannot be finished: demo_2 is missing \(2 in all\)"):
@@ -118,9 +120,35 @@ class TestResume:
         assert content(path) == content(tmp_path / "whole.h5")
 
     def test_parts_of_another_run_are_refused(self, tmp_path):
-        demo_files.make_writer(tmp_path / "d.h5", 5)
+        demo_files.make_writer(tmp_path / "d.h5", 5).close()
         with pytest.raises(ValueError, match=r"other settings: seed 0 \(now 1\)\. Repeat it .* or delete"):
             demo_files.make_writer(tmp_path / "d.h5", 5, seed=1)
+
+    def test_one_writer_at_a_time(self, tmp_path):
+        path = tmp_path / "d.h5"
+        writer = demo_files.make_writer(path, 2)
+        half = path.with_name("d.h5.parts") / "part-000000.h5.tmp"
+        half.write_text("being written")
+        with pytest.raises(ExpectedError, match=r"d\.h5 is being written by another process\. Wait"):
+            demo_files.make_writer(path, 2)
+        assert half.exists()
+        code = f"import demo_files\nfrom pathlib import Path\ndemo_files.make_writer(Path({str(path)!r}), 2)"
+        assert "is being written by another process" in run_with_file_limit(-1, code).stderr
+        writer.close()
+        with demo_files.make_writer(path, 2) as again:
+            assert not half.exists()
+            for number in (0, 1):
+                again.add(number, demo_files.make_episode(number))
+            again.finish()
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_refused_run_lets_go(self, tmp_path):
+        demo_files.make_writer(tmp_path / "d.h5", 5).close()
+        for _ in range(2):
+            with pytest.raises(ValueError, match="other settings") as kept:  # with its traceback, and the writer in it
+                demo_files.make_writer(tmp_path / "d.h5", 5, seed=1)
+        assert kept.traceback
+        demo_files.make_writer(tmp_path / "d.h5", 5)
 
     def test_wrong_numbers_and_shapes(self, tmp_path):
         writer = demo_files.make_writer(tmp_path / "d.h5", 3)
