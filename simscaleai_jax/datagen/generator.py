@@ -13,6 +13,7 @@ from simscaleai_jax.datagen.language import draw_instruction
 from simscaleai_jax.datagen.noise import NoiseConfig
 from simscaleai_jax.datagen.policies import POLICY_TYPES
 from simscaleai_jax.datagen.shards import Shard, check_same_settings, plan_shards
+from simscaleai_jax.datagen.writer import remove_parts
 
 GYM_TYPE = 2  # robomimic's number for environments behind the gym API
 CHUNK_STEPS = 8  # an ended episode stands still for half of them on average; a refill costs about one
@@ -189,6 +190,9 @@ def _make_missing(
 ) -> None:
     """Makes those of the files that are not there yet."""
     missing = [shard for shard in own if not _is_finished(shard, settings)]
+    for shard in own:
+        if shard not in missing:
+            remove_parts(shard)
     if not missing:
         return
     from simscaleai_jax.datagen.run import Run
