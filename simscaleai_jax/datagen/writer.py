@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,6 +161,10 @@ class ShardWriter:
             check_same_settings(f"The unfinished run in {self.folder}", stored, described, advice)
         for leftover in self.folder.glob("*.tmp"):
             leftover.unlink()
+        for part in self.folder.glob("part-*.h5"):
+            if not _can_open(part):
+                warnings.warn(f"{part} is damaged: its episodes are made again.", UserWarning, stacklevel=3)
+                part.unlink()
         write_atomically(settings_path, json.dumps(described, sort_keys=True).encode())
 
     def _part_path(self, part: int) -> Path:
@@ -214,6 +219,21 @@ def _lock(lock: Path, path: Path) -> int:
         os.close(held)
         raise ExpectedError(f"{path} is being written by another process. Wait for it, or choose another output path.")
     return held
+
+
+def _can_open(part: Path) -> bool:
+    """Whether a part is whole; HDF5 notices what was cut.
+
+    Raises:
+      OSError: the system, and not HDF5, refuses to open it.
+    """
+    try:
+        h5py.File(part, "r").close()
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return False
+    return True
 
 
 def _part_content(episodes: Mapping[int, Episode]) -> bytes:

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -118,6 +119,35 @@ class TestResume:
         assert sorted(tmp_path.iterdir()) == [path]
         demo_files.write_file(tmp_path / "whole.h5", (5, 5, 5, 5, 5))
         assert content(path) == content(tmp_path / "whole.h5")
+
+    def test_a_damaged_part_is_made_again(self, tmp_path):
+        path, whole = tmp_path / "d.h5", tmp_path / "whole.h5"
+        demo_files.write_file(whole, (5, 5, 5, 5, 5))
+        with demo_files.make_writer(path, 5) as writer:
+            for number in (0, 1, 2, 3):
+                writer.add(number, demo_files.make_episode(number))
+        part = path.with_name("d.h5.parts") / "part-000001.h5"
+        part.write_bytes(part.read_bytes()[:-1000])
+        with pytest.warns(UserWarning, match=r"part-000001\.h5 is damaged: its episodes are made again"):
+            again = demo_files.make_writer(path, 5)
+        assert again.missing() == [2, 3, 4]
+        for number in again.missing():
+            again.add(number, demo_files.make_episode(number))
+        again.finish()
+        assert content(path) == content(whole)
+
+    def test_a_part_that_the_system_refuses_is_kept(self, tmp_path, monkeypatch):
+        with demo_files.make_writer(tmp_path / "d.h5", 2) as writer:
+            for number in (0, 1):
+                writer.add(number, demo_files.make_episode(number))
+
+        def refuse(*args):
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(h5py, "File", refuse)
+        with pytest.raises(OSError, match="Cannot write"):
+            demo_files.make_writer(tmp_path / "d.h5", 2)
+        assert (tmp_path / "d.h5.parts" / "part-000000.h5").exists()
 
     def test_parts_of_another_run_are_refused(self, tmp_path):
         demo_files.make_writer(tmp_path / "d.h5", 5).close()
