@@ -209,6 +209,12 @@ class TestMerge:
         linked = DemonstrationFile(tmp_path / "sub" / "link.h5")
         np.testing.assert_array_equal(linked.array(4, "actions"), episodes[4].actions)
         self.check_refusals(shards, tmp_path)
+        shards[1].rename(tmp_path / "moved.h5")
+        for read in (lambda: linked.read(1, "actions"), lambda: DemonstrationFile(tmp_path / "sub" / "link.h5")):
+            with pytest.raises(
+                ValueError, match=r"link\.h5: demo_1 is a link to .*s-00001-of-00003\.h5, which cannot be"
+            ):
+                read()
 
     def check_refusals(self, shards, tmp_path):
         with pytest.raises(ValueError, match="demo_1 is missing: the files hold 3 of 5"):

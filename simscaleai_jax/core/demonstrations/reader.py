@@ -33,7 +33,7 @@ class DemonstrationFile:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: not HDF5, cut, unfinished, or without the groups of any known layout; what is missing is named.
+      ValueError: not HDF5, cut, unfinished, without the groups of any known layout, or links to nowhere; named.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -73,8 +73,12 @@ class DemonstrationFile:
         return self.file["/" + self._root]
 
     def group(self, index: int) -> H5:
-        """Group of one episode."""
-        return self.file[self._root + self.names[index]]
+        """Group of one episode.
+
+        Raises:
+          ValueError: it is a link to a file that is not there any more.
+        """
+        return self._group(self.names[index])
 
     def dataset(self, index: int, key: str) -> H5:
         """Data set of one episode, checked against the first episode's shape.
@@ -124,8 +128,20 @@ class DemonstrationFile:
         """Path of a key in this layout."""
         return key.replace("obs/", "observations/", 1) if self.layout == "episodes" and key.startswith("obs/") else key
 
+    def _group(self, name: str) -> H5:
+        try:
+            return self.file[self._root + name]
+        except KeyError as error:
+            link = self.file.get(self._root + name, getlink=True)
+            if not isinstance(link, h5py.ExternalLink):
+                raise
+            raise ValueError(
+                f"{self.path}: {name} is a link to {self.path.parent / link.filename}, which cannot be opened; "
+                "shards stay in their place relative to a file that was merged with links."
+            ) from error
+
     def _length(self, name: str) -> int:
-        group = self.file[self._root + name]
+        group = self._group(name)
         if "num_samples" in group.attrs:
             return int(group.attrs["num_samples"])
         if "actions" not in group:
@@ -140,7 +156,7 @@ class DemonstrationFile:
                 key = path.replace("observations/", "obs/", 1) if path.startswith("observations/") else path
                 specs[key] = (item.shape[1:], item.dtype)
 
-        self.file[self._root + name].visititems(visit)
+        self._group(name).visititems(visit)
         if "actions" not in specs:
             raise ValueError(f"{self.path}: {name} has no 'actions'.")
         return specs
