@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile, compute_statistics
-from simscaleai_jax.datagen.lerobot_features import Features, LeRobotView, episode_statistics
+from simscaleai_jax.datagen.lerobot_features import ENV_ENTRY, Features, LeRobotView, env_entry, episode_statistics
 
 CODEBASE_VERSION = "v3.0"
 CHUNKS_SIZE = 1000  # files per chunk folder
@@ -146,6 +146,7 @@ def _write_meta(view: LeRobotView, folder: Path, rows: list[dict[str, Any]], rob
         "data_path": DATA_PATH,
         "video_path": None,
         "features": view.features,
+        ENV_ENTRY: env_entry(view.demos),
     }
     episodes = folder / EPISODES_PATH
     episodes.parent.mkdir(parents=True)

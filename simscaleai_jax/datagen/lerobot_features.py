@@ -13,6 +13,7 @@ from simscaleai_jax.core.demonstrations import QUANTILES, DemonstrationFile
 from simscaleai_jax.core.observations import image_keys, state_keys
 
 INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+ENV_ENTRY = "simscaleai"  # of meta/info.json; LeRobot ignores keys that it does not know
 FLAGS = ("next.done", "next.success")
 Features = dict[str, dict[str, Any]]
 
@@ -107,6 +108,13 @@ def _row_statistics(rows: np.ndarray) -> dict[str, np.ndarray]:
 def _env_kwargs(demos: DemonstrationFile) -> dict[str, Any]:
     env_args = demos.attributes.get("env_args", {})
     return env_args.get("env_kwargs", {}) if isinstance(env_args, dict) else {}
+
+
+def env_entry(demos: DemonstrationFile) -> dict[str, Any]:
+    """The environment of a file as our entry of meta/info.json: env_name ("" where it is unknown) and env_kwargs."""
+    env_args = demos.attributes.get("env_args", {})
+    name = env_args.get("env_name") if isinstance(env_args, dict) else None
+    return {"env_name": str(name or demos.attributes.get("env_name", "")), "env_kwargs": _env_kwargs(demos)}
 
 
 def _frames_per_second(env_kwargs: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ from simscaleai_jax.core.demonstrations import Episode, split_masks
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.datagen.generator import file_attributes
 from simscaleai_jax.datagen.lerobot_export import CODEBASE_VERSION, require_extra
+from simscaleai_jax.datagen.lerobot_features import ENV_ENTRY
 from simscaleai_jax.datagen.shards import plan_shards
 from simscaleai_jax.datagen.writer import ShardWriter
 
@@ -21,7 +22,8 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
     """Converts states, actions, rewards and tasks; images are left out.
 
     `observation.state` is split into keys where its component names say so ("ee_pos.0", as our exporter writes them)
-    and becomes the key `state` otherwise; other float vectors `observation.x` become the key `x`.
+    and becomes the key `state` otherwise; other float vectors `observation.x` become the key `x`. The environment is
+    the one that our exporter names; a data set from elsewhere has none, and its robot is the attribute `robot_type`.
 
     Raises:
       ImportError: pyarrow or pandas is missing.
@@ -33,9 +35,10 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
         raise ValueError(f"{output} exists; delete it first or choose another name.")
     info = _read_info(source)
     keys = _state_features(info["features"], source)
+    entry = info.get(ENV_ENTRY, {})
     settings = {
-        "env_name": info.get("robot_type") or "lerobot",
-        "env_kwargs": {"control_dt": 1.0 / info["fps"]},
+        "env_name": entry.get("env_name", ""),
+        "env_kwargs": {"control_dt": 1.0 / info["fps"]} | entry.get("env_kwargs", {}),
         "n_episodes": int(info["total_episodes"]),
         "policy_type": "lerobot",
         "policy_name": source.name,
@@ -44,7 +47,8 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
     }
     masks = split_masks(settings["n_episodes"], seed, valid_fraction)
     shard = plan_shards(output, settings["n_episodes"])[0]
-    with ShardWriter(shard, settings, file_attributes(settings), masks) as writer:
+    attributes = file_attributes(settings) | {"robot_type": info.get("robot_type") or ""}
+    with ShardWriter(shard, settings, attributes, masks) as writer:
         missing = set(writer.missing())
         for number, episode in _episodes(source, keys):
             if number in missing:

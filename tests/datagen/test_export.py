@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from simscaleai_jax.core.demonstrations import QUANTILES
+from simscaleai_jax.core.demonstrations import QUANTILES, DemonstrationFile
 from simscaleai_jax.datagen import lerobot_export
 from simscaleai_jax.datagen.lerobot_export import export_lerobot
 from simscaleai_jax.datagen.lerobot_import import import_lerobot
 from simscaleai_jax.datagen.robomimic_export import export_robomimic
+from simscaleai_jax.tools.commands.train import env_record
 from simscaleai_jax.training.data import TrajectoryDataset
 
 from . import demo_files
@@ -62,6 +63,10 @@ class TestLeRobot:
             "splits": {"train": "0:4"},
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": None,
+            "simscaleai": {
+                "env_name": "toy",
+                "env_kwargs": {"control_dt": 0.05, "domain_randomization": False},
+            },
         }
         assert {name: (feature["dtype"], feature["shape"]) for name, feature in features.items()} == {
             "observation.state": ("float32", [13]),
@@ -192,17 +197,28 @@ class TestLeRobot:
             for key in ours.obs_keys:
                 np.testing.assert_array_equal(one["observations"][key], two["observations"][key])
         np.testing.assert_array_equal(ours.demos.masks["success"], back.demos.masks["success"])
+        assert back.demos.attributes["env_args"] == ours.demos.attributes["env_args"]
+        assert back.demos.attributes["robot_type"] == "panda"
 
-    def test_foreign_names_become_the_key_state(self, exported, tmp_path):
+    def test_an_older_file_keeps_its_environment(self, exported, tmp_path):
+        demo_files.write_older(tmp_path / "older.h5", exported[2])
+        folder = export_lerobot(tmp_path / "older.h5", tmp_path / "lerobot", fps=10)
+        attributes = DemonstrationFile(import_lerobot(folder, tmp_path / "back.h5")).attributes
+        assert attributes["env_args"] == {"env_name": "reach", "type": 2, "env_kwargs": {"control_dt": 0.1}}
+
+    def test_foreign_names_become_the_key_state_and_no_environment(self, exported, tmp_path):
         import shutil
 
         folder = tmp_path / "foreign"
         shutil.copytree(exported[0], folder)
         info = json.loads((folder / "meta/info.json").read_text())
         info["features"]["observation.state"]["names"] = ["state"]
+        del info["simscaleai"]
         (folder / "meta/info.json").write_text(json.dumps(info))
         dataset = TrajectoryDataset(import_lerobot(folder, tmp_path / "back.h5"))
         np.testing.assert_array_equal(dataset[0]["observations"]["state"], state_of(exported[2][0])[0])
+        assert env_record(dataset) == {}
+        assert dataset.demos.attributes["robot_type"] == "panda"
 
     def test_errors(self, exported, tmp_path):
         folder, path, _ = exported

@@ -97,6 +97,9 @@ def test_the_world_of_the_demonstrations_is_recorded_and_their_luck_is_not():
     assert env_record(dataset)["config"] == world | {"cameras": []}
     with pytest.raises(FileNotFoundError, match=r"a\.h5 was recorded in the scene 'lab\.xml', and there is no"):
         make_eval_fn(env_record(dataset), 1, "a.h5")
+    env_args["env_name"] = "panda"
+    with pytest.raises(ValueError, match=r"Unknown environment of a\.h5: 'panda'\..* Available: .*reach"):
+        make_eval_fn(env_record(dataset), 1, "a.h5")
 
 
 def test_images_are_varied_in_training_and_not_in_evaluation(tmp_path, monkeypatch, capsys):

@@ -224,10 +224,14 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
     """Closed-loop evaluation on host physics: eval_fn(policy) -> success_rate, mean_reward, mean_length.
 
     Raises:
-      ValueError, FileNotFoundError: the file `dataset` names no environment, or a scene that is not there.
+      ValueError, FileNotFoundError: the file `dataset` names no environment, one that there is not, or such a scene.
     """
+    from simscaleai_jax.core.errors import check_names
+    from simscaleai_jax.sim.factory import list_envs
+
     if not env:
         raise ValueError("--eval-episodes: the data set does not say which environment it comes from.")
+    check_names(f"environment of {dataset}:", [env["name"]], list_envs())
     check_scene_file(env["config"], dataset)
 
     def evaluate(policy: Any) -> dict[str, float]:
