@@ -27,7 +27,8 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
 
     Raises:
       ImportError: pyarrow or pandas is missing.
-      FileNotFoundError, ValueError: not a LeRobot v3.0 data set, or one without `action` or any state.
+      FileNotFoundError, ValueError: not a LeRobot v3.0 data set, one without `action` or any state, or with other
+        episodes than it announces.
     """
     require_extra()
     source, output = Path(source), Path(output)
@@ -51,6 +52,8 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
     with ShardWriter(shard, settings, attributes, masks) as writer:
         missing = set(writer.missing())
         for number, episode in _episodes(source, keys):
+            if not 0 <= number < shard.count:
+                raise ValueError(f"{source} holds episode {number}, and its info.json says {shard.count} episodes.")
             if number in missing:
                 writer.add(number, episode)
         return writer.finish()

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -207,8 +208,6 @@ class TestLeRobot:
         assert attributes["env_args"] == {"env_name": "reach", "type": 2, "env_kwargs": {"control_dt": 0.1}}
 
     def test_foreign_names_become_the_key_state_and_no_environment(self, exported, tmp_path):
-        import shutil
-
         folder = tmp_path / "foreign"
         shutil.copytree(exported[0], folder)
         info = json.loads((folder / "meta/info.json").read_text())
@@ -219,6 +218,14 @@ class TestLeRobot:
         np.testing.assert_array_equal(dataset[0]["observations"]["state"], state_of(exported[2][0])[0])
         assert env_record(dataset) == {}
         assert dataset.demos.attributes["robot_type"] == "panda"
+
+    def test_more_episodes_than_announced_are_refused(self, exported, tmp_path):
+        folder = shutil.copytree(exported[0], tmp_path / "cut")
+        info = json.loads((folder / "meta/info.json").read_text())
+        (folder / "meta/info.json").write_text(json.dumps(info | {"total_episodes": 3}))
+        with pytest.raises(ValueError, match=r"cut holds episode 3, and its info\.json says 3 episodes"):
+            import_lerobot(folder, tmp_path / "back.h5")
+        assert not (tmp_path / "back.h5").exists()
 
     def test_errors(self, exported, tmp_path):
         folder, path, _ = exported
