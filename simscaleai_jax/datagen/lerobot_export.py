@@ -30,7 +30,7 @@ def export_lerobot(source: str | Path, output: str | Path, fps: int | None = Non
       fps: frames per second, by default what the file says.
 
     Raises:
-      ImportError: pyarrow or pandas is missing. ValueError: the folder exists, or the control rate is unknown.
+      ImportError: pyarrow or pandas is missing. ValueError: the folder exists, the control rate is unknown or under 1.
     """
     require_extra()
     output = Path(output)
@@ -99,10 +99,10 @@ def _table(columns: dict[str, np.ndarray], schema: Any) -> Any:
         column = columns[field.name]
         if column.ndim == 4:
             arrays.append(pa.array([{"bytes": _png(frame), "path": None} for frame in column], field.type))
-        elif column.ndim == 2:
+        elif column.ndim == 2 and column.shape[1] > 1:
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(column.ravel()), column.shape[1]))
         else:
-            arrays.append(pa.array(column, field.type))
+            arrays.append(pa.array(column.ravel(), field.type))  # a vector of one component is stored as a number
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

@@ -25,6 +25,8 @@ class LeRobotView:
         self.demos = demos
         self.env_kwargs = _env_kwargs(demos)
         self.fps = _frames_per_second(self.env_kwargs) if fps is None else fps
+        if self.fps < 1:
+            raise ValueError(f"fps must be at least 1, got {self.fps}.")
         self.state_keys = state_keys(demos.obs_keys)
         self.cameras = _camera_names(image_keys(demos.obs_keys), self.env_kwargs)
         self.starts = np.concatenate([[0], np.cumsum(demos.lengths)])

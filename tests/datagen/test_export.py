@@ -219,6 +219,21 @@ class TestLeRobot:
         assert env_record(dataset) == {}
         assert dataset.demos.attributes["robot_type"] == "panda"
 
+    def test_one_component_is_a_number(self, tmp_path):
+        episodes = [demo_files.make_episode(number) for number in range(2)]
+        with demo_files.make_writer(tmp_path / "demos.h5", 2) as writer:
+            for number, episode in enumerate(episodes):
+                episode.actions, episode.obs = episode.actions[:, :1], {"angle": episode.obs["ee_pos"][:, :1]}
+                writer.add(number, episode)
+            writer.finish()
+        folder = export_lerobot(tmp_path / "demos.h5", tmp_path / "lerobot")
+        types = {name: str(frames(folder).schema.field(name).type) for name in ("action", "observation.state")}
+        assert types == {"action": "float", "observation.state": "float"}
+        back = DemonstrationFile(import_lerobot(folder, tmp_path / "back.h5"))
+        for number, episode in enumerate(episodes):
+            np.testing.assert_array_equal(back.read(number, "actions"), episode.actions)
+            np.testing.assert_array_equal(back.read(number, "obs/angle"), episode.obs["angle"])
+
     def test_more_episodes_than_announced_are_refused(self, exported, tmp_path):
         folder = shutil.copytree(exported[0], tmp_path / "cut")
         info = json.loads((folder / "meta/info.json").read_text())
@@ -234,6 +249,9 @@ class TestLeRobot:
         demo_files.write_older(tmp_path / "older.h5", exported[2])
         with pytest.raises(ValueError, match="does not say its control rate"):
             export_lerobot(tmp_path / "older.h5", tmp_path / "out")
+        for fps in (0, -5):
+            with pytest.raises(ValueError, match=f"fps must be at least 1, got {fps}"):
+                export_lerobot(path, tmp_path / "out", fps=fps)
         assert not (tmp_path / "out").exists()
         assert (
             json.loads(
