@@ -3,6 +3,7 @@
 import copy
 import math
 import types
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -123,7 +124,7 @@ class TaskEnv(BaseRobotEnv):
         self.data.ctrl[:] = np.asarray(self._control(self._read_data(action), self.task_state))
 
     def _get_obs(self) -> dict[str, np.ndarray]:
-        obs = {key: self._values[where] for key, (where, _) in self._layout["obs"].items()}
+        obs = {key: self._values[where].reshape(shape) for key, (where, shape) in self._layout["obs"].items()}
         for index, camera in enumerate(self.config.cameras):
             obs[image_key(index, camera)] = self.render_camera(camera.name)["rgb"]
         return obs
@@ -135,8 +136,7 @@ class TaskEnv(BaseRobotEnv):
         return bool(self._scalar("terminated"))
 
     def _get_info(self) -> dict[str, Any]:
-        info = {key: self._kinds[key](self._values[where][0]) for key, (where, _) in self._layout["info"].items()}
-        return {"step": self.step_count, **info}
+        return {"step": self.step_count, **{key: read(self._values) for key, read in self._info_readers.items()}}
 
     @property
     def reward_terms(self) -> dict[str, float]:
@@ -226,7 +226,7 @@ class TaskEnv(BaseRobotEnv):
         self._control = jax.jit(control, keep_unused=True)  # the task state says on which device, used or not
         self._observe_reset, self._observe_step = jax.jit(observe_reset), jax.jit(observe_step)
         vector = self._read_data(np.zeros(task.action_size, np.float32))
-        self._layout, self._kinds = _unpacking(shapes_of, vector, jax.random.key(0))
+        self._layout, self._info_readers = _unpacking(shapes_of, vector, jax.random.key(0))
 
 
 def _host_device() -> Any:
@@ -238,24 +238,35 @@ def _host_device() -> Any:
 
 
 def _pack(tree: dict[str, dict[str, Any]]) -> jax.Array:
-    """All values in one float32 vector, in the order of `_unpacking` (pytrees sort their keys)."""
+    """All values in one float32 vector (integers up to 2^24), in the order of `_unpacking` (pytrees sort their keys)."""
     return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(tree)])
 
 
-def _unpacking(function: Any, *args: Any) -> tuple[dict[str, dict[str, tuple[slice, tuple]]], dict[str, type]]:
-    """Where each value of `_pack(function(*args))` lies, and the Python type of each info key."""
+def _unpacking(
+    function: Any, *args: Any
+) -> tuple[dict[str, dict[str, tuple[slice, tuple]]], dict[str, Callable[[np.ndarray], Any]]]:
+    """Where each value of `_pack(function(*args))` lies, and how each info key is read from it."""
     layout: dict[str, dict[str, tuple[slice, tuple]]] = {}
-    kinds: dict[str, type] = {}
+    readers: dict[str, Callable[[np.ndarray], Any]] = {}
     offset = 0
     for name, group in jax.eval_shape(function, *args).items():
         layout[name] = {}
         for key, leaf in group.items():
-            size = int(np.prod(leaf.shape))
-            layout[name][key] = (slice(offset, offset + size), leaf.shape)
+            where = slice(offset, offset + int(np.prod(leaf.shape)))
+            layout[name][key] = (where, leaf.shape)
             if name == "info":
-                kinds[key] = bool if leaf.dtype == np.bool_ else float
-            offset += size
-    return layout, kinds
+                readers[key] = _reader(where, leaf)
+            offset = where.stop
+    return layout, readers
+
+
+def _reader(where: slice, leaf: jax.ShapeDtypeStruct) -> Callable[[np.ndarray], Any]:
+    """Reads one value as it was before it was packed: a Python bool, int or float, or an array."""
+    if leaf.shape:
+        return lambda values: values[where].reshape(leaf.shape).astype(leaf.dtype)
+    index = where.start
+    kind = bool if leaf.dtype == np.bool_ else int if jnp.issubdtype(leaf.dtype, jnp.integer) else float
+    return lambda values: kind(values[index])
 
 
 def task_env_class(name: str) -> type[TaskEnv]:

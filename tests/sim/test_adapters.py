@@ -7,6 +7,7 @@ import warnings
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from gymnasium.utils.env_checker import check_env
 import simscaleai_jax.sim as sim
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.envs.reach_env import ReachEnv
+from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.task_env import HOOKS, INTERNAL_HOOKS
+from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachTask
 from simscaleai_jax.sim.vector_env import BatchedVectorEnv
 
 from .conftest import actions_for
@@ -99,6 +102,39 @@ def test_documented_spaces_and_info(env):
     assert set(info) == {"step", "distance", "success"}
     *_, info = env.step(np.zeros(4))
     assert [type(info[key]) for key in ("step", "distance", "success")] == [int, float, bool]
+
+
+class ManifoldTask(ReachTask):
+    """Reach with values of every kind: a matrix to observe, and info that is not just numbers and flags."""
+
+    def observe(self, snapshot, task_state):
+        return {**super().observe(snapshot, task_state), "ee_mat": snapshot.ee_mat}
+
+    def observation_bounds(self):
+        return {**super().observation_bounds(), "ee_mat": (np.full((3, 3), -1.01), np.full((3, 3), 1.01))}
+
+    def info(self, snapshot, task_state):
+        return {
+            **super().info(snapshot, task_state),
+            "offset": task_state.target_pos - snapshot.ee_pos,
+            "stage": jnp.int32(3),
+            "near": jnp.abs(task_state.target_pos - snapshot.ee_pos) < 2.0,
+        }
+
+
+def test_a_task_of_ones_own_keeps_its_shapes_and_types(monkeypatch):
+    monkeypatch.setattr("simscaleai_jax.sim.registry._USER_TASKS", {})
+    sim.register_task("manifold", sim.TaskEntry(ManifoldTask, ReachConfig, asset("reach.xml")))
+    env = sim.make_env("manifold", cameras=[])
+    obs, info = env.reset(seed=0)
+    assert obs["ee_mat"].shape == (3, 3)
+    assert env.observation_space.contains(obs)
+    np.testing.assert_allclose(obs["ee_mat"] @ obs["ee_mat"].T, np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(info["offset"], obs["target_pos"] - obs["ee_pos"], atol=1e-6)
+    assert info["offset"].dtype == np.float32
+    assert (info["stage"], type(info["stage"])) == (3, int)
+    assert info["near"].tolist() == [True] * 3
+    assert (type(info["distance"]), type(info["success"])) == (float, bool)
 
 
 def test_default_camera_gives_an_image_and_render_a_frame():
