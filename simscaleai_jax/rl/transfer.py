@@ -16,12 +16,12 @@ import numpy as np
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.rl.play import play
+from simscaleai_jax.sim.fit import check_randomization
 from simscaleai_jax.sim.randomization import (
     JITTERS,
     NOMINAL,
     PRESETS,
     DomainRandomizationConfig,
-    check_object_fits,
     draw_between,
 )
 
@@ -129,7 +129,7 @@ def evaluate_conditions(
     compile_cache.enable()
     model = env.physics.host_model
     for condition in conditions:
-        check_object_fits(model, condition.config.object_size[1])
+        check_randomization(env.task, condition.config)
     ranges, jitters = _stack([condition.config for condition in conditions], n_episodes, bool(env.config.cameras))
     steps = min(max_steps or env.max_episode_steps, env.max_episode_steps)
 

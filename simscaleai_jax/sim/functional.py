@@ -8,6 +8,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.config import SimConfig
+from simscaleai_jax.sim.fit import check_randomization
 from simscaleai_jax.sim.physics import MjxPhysics, PhysicsState, full_precision
 from simscaleai_jax.sim.snapshot import Snapshot
 from simscaleai_jax.sim.task import Task
@@ -39,6 +40,8 @@ class FunctionalEnv:
     """
 
     def __init__(self, config: SimConfig, task: Task, physics: MjxPhysics, camera_fn: Any = None) -> None:
+        if config.domain_randomization:
+            check_randomization(task, config.randomization)
         self.config = config
         self.task = task
         self.physics = physics

@@ -22,8 +22,8 @@ from simscaleai_jax.sim.randomization_config import JITTERS, NOMINAL, PRESETS, D
 from simscaleai_jax.sim.robot import table_surface
 
 __all__ = [
-    "JITTERS", "NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host", "apply_to_mjx", "check_object_fits",
-    "draw", "draw_between", "resolve",
+    "JITTERS", "NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host", "apply_to_mjx", "draw",
+    "draw_between", "resolve",
 ]  # fmt: skip
 
 # Model fields that a draw may replace; MuJoCo keeps some of them only to save time (bounding volumes, masses of
@@ -32,7 +32,6 @@ MODEL_FIELDS = (
     "pair_friction", "body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0",
     "dof_damping", "geom_size", "geom_rbound", "geom_aabb", "actuator_gainprm", "actuator_biasprm",
 )  # fmt: skip
-GRIP_MARGIN = 0.002  # m of air on either side of the largest object in the open gripper
 
 
 def resolve(randomization: Any) -> DomainRandomizationConfig:
@@ -65,15 +64,10 @@ def draw(key: PRNGKeyArray, config: Any, model: mujoco.MjModel) -> dict[str, Arr
       key: everything random follows from it; a parameter's value does not depend on which others are randomized.
       config: as in `resolve`. A parameter at its nominal range is not drawn and overrides nothing.
       model: the nominal model.
-
-    Raises:
-      ValueError: the largest object would not fit the gripper.
     """
     config = resolve(config)
     ranges = {name: getattr(config, name) for name in NOMINAL if getattr(config, name) != NOMINAL[name]}
     jitters = {name: getattr(config, name) for name in JITTERS if getattr(config, name) > 0.0}
-    if "object_size" in ranges:
-        check_object_fits(model, config.object_size[1])
     return draw_between(key, ranges, jitters, model)
 
 
@@ -157,22 +151,6 @@ def _object(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]
             overrides[name] = field(name).at[geoms].multiply(size)
         overrides["object_half_size"] = draws.snap(half_size * size)  # tasks add it to heights
     return overrides
-
-
-def check_object_fits(model: mujoco.MjModel, scale: float) -> None:
-    """ValueError when the object, enlarged `scale` times, is wider than the open gripper; nothing without an object."""
-    body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "object")
-    if body < 0:
-        return
-    half_size = np.asarray(model.geom_aabb[model.body_geomadr[body], 3:])
-    fingers = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_SLIDE]
-    opening = 2.0 * (float(model.jnt_range[fingers[0], 1]) - GRIP_MARGIN) if fingers else np.inf
-    width = 2.0 * scale * float(np.min(half_size[:2]))
-    if width > opening:
-        raise ValueError(
-            f"object cannot fit the gripper: object_size {scale} makes it {width:.3f} m wide, "
-            f"{opening:.3f} m is the most"
-        )
 
 
 def _scenery(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]:

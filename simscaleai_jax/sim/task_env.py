@@ -15,6 +15,7 @@ from simscaleai_jax.core import compile_cache
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.cameras import image_key
 from simscaleai_jax.sim.config import SimConfig
+from simscaleai_jax.sim.fit import check_randomization
 from simscaleai_jax.sim.registry import build_config, find_task
 from simscaleai_jax.sim.robot import find_robot
 from simscaleai_jax.sim.snapshot import make_snapshot
@@ -73,6 +74,8 @@ class TaskEnv(BaseRobotEnv):
             self._nominal = copy.copy(self.model)
             robot = find_robot(self._nominal, self._entry.has_object)
             self._task = self._entry.make_task(robot, self.config.task)
+            if self.config.domain_randomization:
+                check_randomization(self._task, self.config.randomization)
             self._compile()
         return self._task
 
@@ -238,7 +241,7 @@ def _host_device() -> Any:
 
 
 def _pack(tree: dict[str, dict[str, Any]]) -> jax.Array:
-    """All values in one float32 vector (integers up to 2^24), in the order of `_unpacking` (pytrees sort their keys)."""
+    """All values in one float32 vector, in the order of `_unpacking` (pytrees sort their keys); integers up to 2^24."""
     return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(tree)])
 
 

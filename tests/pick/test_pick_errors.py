@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from simscaleai_jax.sim.factory import make_functional_env
+from simscaleai_jax.sim.factory import make_env, make_functional_env
 from simscaleai_jax.sim.physics import choose_impl
 from simscaleai_jax.sim.randomization import DomainRandomizationConfig, resolve
 from simscaleai_jax.sim.registry import asset
@@ -39,10 +39,12 @@ def test_randomization_by_name_or_dict():
 
 
 def test_object_too_wide_for_the_gripper(tmp_path):
-    with pytest.raises(ValueError, match=r"object cannot fit the gripper: object_size 2.0 makes it 0.080 m wide"):
-        make_functional_env(
-            "pick_place", cameras=[], domain_randomization=True, randomization={"object_size": (1.0, 2.0)}
-        )
+    wide = {"domain_randomization": True, "randomization": {"object_size": (1.0, 2.0)}}
+    for make in (make_env, make_functional_env):
+        with pytest.raises(
+            ValueError, match=r"object cannot fit the gripper: 0.080 m wide at object_size 2, .* 0.080 m"
+        ):
+            make("pick_place", cameras=[], **wide)
     scene = _rewritten(tmp_path, 'size=".02 .02 .02"', 'size=".05 .05 .02"')
     with pytest.raises(ValueError, match=r"object cannot fit the gripper: 0.100 m wide, the gripper opens to 0.080 m"):
         make_functional_env("pick_place", cameras=[], xml_path=scene)

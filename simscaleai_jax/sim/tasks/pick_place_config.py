@@ -5,11 +5,9 @@ import itertools
 
 import numpy as np
 
+from simscaleai_jax.sim.fit import REACH_TOLERANCE, check_fits_gripper
 from simscaleai_jax.sim.ik import check_reachable
 from simscaleai_jax.sim.robot import Robot
-
-REACH_TOLERANCE = 0.01  # m the arm may miss a corner of its workspace by
-GRIP_MARGIN = 0.002  # m of air on either side of the object in the open gripper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +98,7 @@ def check_scene(robot: Robot, config: PickPlaceConfig) -> None:
     Raises:
       ValueError: what does not fit, with the numbers.
     """
-    check_fits_gripper(robot, 1.0)
+    check_fits_gripper(robot)
     table, half = robot.table_height, robot.object_half_size[0]
     heights = (table + half[2], table + half[2] + config.air_high)
     corners = np.array(list(itertools.product(*zip(config.area_low, config.area_high, strict=True), heights)))
@@ -110,11 +108,3 @@ def check_scene(robot: Robot, config: PickPlaceConfig) -> None:
     if len(outside):
         raise ValueError(f"target range leaves the workspace {low.tolist()}..{high.tolist()} at {outside[0].tolist()}")
     check_reachable(robot, corners, REACH_TOLERANCE, "make area_low..area_high or air_high smaller")
-
-
-def check_fits_gripper(robot: Robot, scale: float) -> None:
-    """ValueError when the object, enlarged `scale` times, is wider than the open gripper."""
-    width = 2.0 * scale * float(np.min(robot.object_half_size[0][:2]))
-    opening = 2.0 * float(robot.finger_range[1])
-    if width > opening - 2.0 * GRIP_MARGIN:
-        raise ValueError(f"object cannot fit the gripper: {width:.3f} m wide, the gripper opens to {opening:.3f} m")
