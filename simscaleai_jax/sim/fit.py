@@ -1,9 +1,10 @@
-"""Whether what a scene asks for can be done at all: the gripper encloses the object, whatever is randomized."""
+"""Whether what a scene asks for can be done at all, randomized or not: enclose the object, reach where it may be."""
 
 from typing import Any
 
 import numpy as np
 
+from simscaleai_jax.sim.ik import check_reachable
 from simscaleai_jax.sim.randomization_config import NOMINAL
 from simscaleai_jax.sim.robot import Robot
 
@@ -28,14 +29,21 @@ def check_randomization(task: Any, randomization: Any) -> None:
     """Whether a task can be played in all that is drawn.
 
     Args:
-      task: the task in its nominal scene.
+      task: the task in its nominal scene. One whose goals move with the table says so by `goal_corners(table_height)`,
+        corners (K, 3) m of the range that the arm must reach.
       randomization: a `SimConfig.randomization` value.
 
     Raises:
-      ValueError: the largest object does not fit the gripper.
+      ValueError: the largest object does not fit the gripper, or the arm cannot reach all of the highest or lowest
+        table.
     """
     from simscaleai_jax.sim.randomization import resolve
 
-    config = resolve(randomization)
+    config, robot = resolve(randomization), task.robot
     if config.object_size != NOMINAL["object_size"]:
-        check_fits_gripper(task.robot, config.object_size[1])
+        check_fits_gripper(robot, config.object_size[1])
+    moves_table = config.table_height != NOMINAL["table_height"] and robot.table_mocap >= 0
+    if moves_table and hasattr(task, "goal_corners"):
+        corners = [task.goal_corners(robot.table_height + offset) for offset in config.table_height]
+        advice = f"narrow the randomized table_height, {config.table_height}"
+        check_reachable(robot, np.concatenate(corners), REACH_TOLERANCE, advice)

@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from simscaleai_jax.sim.factory import make_env, make_functional_env
+from simscaleai_jax.sim.fit import check_randomization
 from simscaleai_jax.sim.physics import choose_impl
-from simscaleai_jax.sim.randomization import DomainRandomizationConfig, resolve
+from simscaleai_jax.sim.randomization import PRESETS, DomainRandomizationConfig, resolve
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig
+
+from .scenes import task
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,18 @@ def test_target_range_outside_the_workspace():
         make_functional_env("pick_place", cameras=[], area_high=(0.95, 0.2))
     with pytest.raises(ValueError, match="outside the arm's workspace: it misses"):
         make_functional_env("pick_place", cameras=[], area_high=(1.2, 0.2), workspace_high=(1.5, 0.45, 0.6))
+
+
+@pytest.mark.parametrize("heights", [(0.6, 0.6), (-0.4, 0.0), (0.0, 0.4)])
+def test_tables_out_of_reach(heights):
+    for make in (make_env, make_functional_env):
+        with pytest.raises(ValueError, match=r"outside the arm's workspace: it misses .* randomized table_height, \("):
+            make("pick_place", cameras=[], domain_randomization=True, randomization={"table_height": heights})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tables_of_every_preset_are_within_reach(preset):
+    check_randomization(task(), preset)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.robot import Robot, pick, place
 from simscaleai_jax.sim.snapshot import Snapshot
 from simscaleai_jax.sim.task import Bounds, Start, scenery
-from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig, check_scene
+from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig, check_scene, goal_corners
 from simscaleai_jax.sim.tasks.pick_place_curriculum import EasedStarts
 from simscaleai_jax.sim.tasks.pick_place_stages import clearance, closeness, grasp_progress, grasped
 
@@ -56,6 +56,10 @@ class PickPlaceTask:
         """Share of episodes that start near or in a grasp, for an environment that has been trained that many steps."""
         left = 1.0 - control_steps.astype(jnp.float32) / self.config.curriculum_steps
         return self.config.curriculum_share * jnp.clip(left, 0.0, 1.0)
+
+    def goal_corners(self, table_height: float) -> np.ndarray:
+        """Corners (8, 3) m of the range of objects and targets over a table of that height, m."""
+        return goal_corners(self.robot, self.config, table_height)
 
     def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, PickPlaceState]:
         keys = jax.random.split(key, 5)

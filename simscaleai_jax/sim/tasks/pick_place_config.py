@@ -99,12 +99,18 @@ def check_scene(robot: Robot, config: PickPlaceConfig) -> None:
       ValueError: what does not fit, with the numbers.
     """
     check_fits_gripper(robot)
-    table, half = robot.table_height, robot.object_half_size[0]
-    heights = (table + half[2], table + half[2] + config.air_high)
-    corners = np.array(list(itertools.product(*zip(config.area_low, config.area_high, strict=True), heights)))
+    table = robot.table_height
+    corners = goal_corners(robot, config, table)
     low = np.add(config.workspace_low, (0, 0, table))
     high = np.add(config.workspace_high, (0, 0, table))
     outside = corners[np.any((corners < low) | (corners > high), axis=1)]
     if len(outside):
         raise ValueError(f"target range leaves the workspace {low.tolist()}..{high.tolist()} at {outside[0].tolist()}")
     check_reachable(robot, corners, REACH_TOLERANCE, "make area_low..area_high or air_high smaller")
+
+
+def goal_corners(robot: Robot, config: PickPlaceConfig, table_height: float) -> np.ndarray:
+    """Corners (8, 3) m of the range of objects and targets over a table whose top is `table_height` m high."""
+    rest = table_height + robot.object_half_size[0][2]
+    sides = zip((*config.area_low, rest), (*config.area_high, rest + config.air_high), strict=True)
+    return np.array(list(itertools.product(*sides)))
