@@ -105,8 +105,27 @@ def test_sampling_covers_the_box_and_stays_inside(task):
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"target_low": (0.9, 0.0, 0.0)}, "target_low"), ({"termination_distance": 0.2}, "termination_distance")],
+    [
+        ({"target_low": (0.9, 0.0, 0.0)}, "target_low"),
+        ({"termination_distance": 0.2}, "termination_distance"),
+        ({"min_distance": -0.1}, "min_distance must not be negative, got -0.1"),
+        ({"joint_noise": -0.05}, "joint_noise must not be negative"),
+        ({"success_bonus": -1.0}, "success_bonus must not be negative"),
+    ],
 )
 def test_config_relations_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(ReachConfig(), **values)
+
+
+def test_targets_are_far_from_home_even_where_few_points_are(task):
+    """Of this box only the tips of its corners are."""
+    home = task.robot.home_ee_pos
+    box = {"target_low": tuple(home - 0.1), "target_high": tuple(home + 0.1)}
+    cornered = ReachTask(task.robot, ReachConfig(**box, min_distance=0.17))
+    keys = jax.random.split(jax.random.key(2), 300)
+    targets = np.asarray(jax.jit(jax.vmap(lambda key: cornered.sample(key, {})[1].target_pos))(keys), np.float64)
+    distance = np.linalg.norm(targets - home, axis=1)
+    assert distance.min() > 0.17
+    with pytest.raises(ValueError, match=r"no target is min_distance=0.18 m from the home pose.* 0.173 m away"):
+        ReachTask(task.robot, ReachConfig(**box, min_distance=0.18))

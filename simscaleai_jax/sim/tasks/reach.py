@@ -32,7 +32,7 @@ class ReachConfig:
 
     target_low: tuple[float, float, float] = (0.35, -0.3, 0.08)
     target_high: tuple[float, float, float] = (0.65, 0.3, 0.5)
-    min_distance: float = 0.1  # m between the start and the target
+    min_distance: float = 0.1  # m between the target and the end effector's home, near which every start is
     joint_noise: float = 0.05  # rad, uniform either way around the home pose
     success_distance: float = 0.05  # m
     termination_distance: float = 0.02  # m
@@ -43,6 +43,9 @@ class ReachConfig:
     def __post_init__(self) -> None:
         if not all(low < high for low, high in zip(self.target_low, self.target_high, strict=True)):
             raise ValueError(f"target_low must lie below target_high, got {self.target_low} and {self.target_high}")
+        for name in ("min_distance", "joint_noise", "distance_weight", "success_bonus", "action_penalty"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0.0 < self.termination_distance <= self.success_distance:
             raise ValueError(
                 "wanted 0 < termination_distance <= success_distance, "
@@ -66,9 +69,11 @@ class ReachTask:
     def __init__(self, robot: Robot, config: ReachConfig | None = None) -> None:
         self.robot = robot
         self.config = config or ReachConfig()
-        corners = itertools.product(*zip(self.config.target_low, self.config.target_high, strict=True))
+        sides = zip(self.config.target_low, self.config.target_high, strict=True)
+        self._corners = np.array(list(itertools.product(*sides)))
         tolerance = self.config.termination_distance
-        check_reachable(robot, np.array(list(corners)), tolerance, "move or shrink target_low..target_high")
+        check_reachable(robot, self._corners, tolerance, "move or shrink target_low..target_high")
+        self._check_distance()
         self._distance = DistanceReward(scale=self.config.distance_weight)
         self._success = SuccessBonus(threshold=self.config.success_distance, bonus=self.config.success_bonus)
         self._effort = ActionPenalty(scale=self.config.action_penalty)
@@ -132,7 +137,17 @@ class ReachTask:
     def _error(self, snapshot: Snapshot, task_state: ReachState) -> Float[Array, ""]:
         return jnp.linalg.norm(snapshot.ee_pos - task_state.target_pos)
 
+    def _check_distance(self) -> None:
+        farthest = float(np.max(np.linalg.norm(self._corners - self.robot.home_ee_pos, axis=1)))
+        if farthest < self.config.min_distance:
+            raise ValueError(
+                f"no target is min_distance={self.config.min_distance} m from the home pose: the farthest corner of "
+                f"target_low..target_high is {farthest:.3f} m away"
+            )
+
     def _sample_target(self, key: PRNGKeyArray) -> Float[Array, "3"]:
+        """At least `min_distance` from the home pose; the corners are the last resort, one of them is far enough."""
         low, high = jnp.array(self.config.target_low), jnp.array(self.config.target_high)
-        candidates = draws.uniform(key, (CANDIDATES, 3), low, high)
+        drawn = draws.uniform(key, (CANDIDATES, 3), low, high)
+        candidates = jnp.concatenate([drawn, jnp.asarray(self._corners, jnp.float32)])
         return candidates[draws.first_far(candidates, self.robot.home_ee_pos, self.config.min_distance)]
