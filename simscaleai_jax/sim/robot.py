@@ -95,10 +95,10 @@ def check_cameras(model: mujoco.MjModel, cameras: Sequence[CameraConfig]) -> Non
 def find_robot(model: mujoco.MjModel, has_object: bool) -> Robot:
     """Resolve every id a task needs.
 
-    Needed: a site `ee_site` at the end of a chain of 7 hinge joints with position actuators each (any names), one or
-    two further actuators or finger slides for the gripper, a mocap body `target`; with `has_object` a free body
-    `object` and contact sensors `left_touch` and `right_touch` with data="found force". A mocap body `table` and a
-    keyframe `home` are used where they exist.
+    Needed: a site `ee_site` at the end of a chain of 7 hinge joints with position actuators each (any names), finger
+    slides below the last of them, the first with its range, and one or two further actuators with control ranges for
+    these, a mocap body `target`; with `has_object` a free body `object` and contact sensors `left_touch` and
+    `right_touch` with data="found force". A mocap body `table` and a keyframe `home` are used where they exist.
 
     Raises:
       ValueError: lists everything that is missing.
@@ -114,10 +114,7 @@ def find_robot(model: mujoco.MjModel, has_object: bool) -> Robot:
     unactuated = [model.joint(j).name for j, a in zip(joints, actuators, strict=True) if a < 0]
     if unactuated:
         missing.append(f"position actuators for the arm joints {', '.join(unactuated)}")
-    gripper = [a for a in range(model.nu) if a not in actuators]
-    fingers = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_SLIDE]
-    if not gripper or not fingers:
-        missing.append("a gripper: slide joints for the fingers and an actuator that moves them")
+    gripper, fingers = _find_gripper(model, joints, missing)
     target = _id(model, mujoco.mjtObj.mjOBJ_BODY, "target")
     if target < 0 or model.body_mocapid[target] < 0:
         missing.append("body 'target' with mocap='true'")
@@ -144,11 +141,40 @@ def _chain(model: mujoco.MjModel, site: int) -> list[int]:
 
 def _position_actuator(model: mujoco.MjModel, joint: int) -> int:
     for actuator in range(model.nu):
-        drives_joint = model.actuator_trntype[actuator] == mujoco.mjtTrn.mjTRN_JOINT
         is_position = model.actuator_biasprm[actuator, 1] < 0.0
-        if drives_joint and is_position and model.actuator_trnid[actuator, 0] == joint:
+        if is_position and _drives(model, actuator, [joint]):
             return actuator
     return -1
+
+
+def _drives(model: mujoco.MjModel, actuator: int, joints: list[int]) -> bool:
+    is_on_joint = model.actuator_trntype[actuator] == mujoco.mjtTrn.mjTRN_JOINT
+    return bool(is_on_joint) and model.actuator_trnid[actuator, 0] in joints
+
+
+def _find_gripper(model: mujoco.MjModel, joints: list[int], missing: list[str]) -> tuple[list[int], list[int]]:
+    """Actuators that do not drive the arm, and the slide joints below its last link (all where there is no arm)."""
+    gripper = [a for a in range(model.nu) if not _drives(model, a, joints)]
+    link = model.jnt_bodyid[joints[-1]] if joints else 0
+    slides = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_SLIDE]
+    fingers = [j for j in slides if _is_below(model, model.jnt_bodyid[j], link)]
+    if not gripper or not fingers:
+        missing.append("a gripper: slide joints below the arm's last link and an actuator that moves them")
+    elif joints:
+        unlimited = [model.actuator(a).name or f"#{a}" for a in gripper if not model.actuator_ctrllimited[a]]
+        if unlimited:
+            missing.append(f"a ctrlrange from closed to open for the gripper's actuators {', '.join(unlimited)}")
+        if not model.jnt_limited[fingers[0]]:
+            missing.append(f"a range for the finger joint {model.joint(fingers[0]).name or f'#{fingers[0]}'}")
+    return gripper, fingers
+
+
+def _is_below(model: mujoco.MjModel, body: int, link: int) -> bool:
+    while body > 0:
+        body = model.body_parentid[body]
+        if body == link:
+            return True
+    return False
 
 
 def _find_objects(model: mujoco.MjModel, missing: list[str]) -> tuple[list[int], np.ndarray]:

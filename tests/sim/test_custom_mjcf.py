@@ -100,6 +100,36 @@ def test_joints_and_actuators_are_counted(tmp_path):
         make_env("reach", cameras=[], xml_path=scenes["reach"])
 
 
+def test_a_gripper_without_ranges_is_refused(tmp_path):
+    scenes = write_scenes(
+        tmp_path,
+        [('damping="10" range="0 0.05"', 'damping="10" limited="false"'), ('name="target"', 'name="goal"'),
+         ('<position class="jaw" joint="jaw_a"/>', '<position name="squeeze" joint="jaw_a" inheritrange="0"/>')],
+    )  # fmt: skip
+    wanted = (
+        "ctrlrange from closed to open for the gripper's actuators squeeze; a range for the finger joint jaw_a; body"
+    )
+    for make in (make_env, make_functional_env):
+        with pytest.raises(ValueError, match=wanted):
+            make("reach", cameras=[], xml_path=scenes["reach"])
+
+
+def test_fingers_are_slides_below_the_arm(tmp_path):
+    """Neither a drawer that the model names first nor a damper on the arm is part of the gripper."""
+    drawer = '<body pos="1 1 .2"><joint name="drawer" type="slide" range="0 .4"/><geom size=".1" mass="1"/></body>'
+    arm = '<body gravcomp="1" pos=".05 0 .3">'
+    changes = [(arm, drawer + arm), ('qpos="0 .4', 'qpos="0 0 .4'), ('1.2416 0 .05"/>', '1.2416 0 .05 0"/>'),
+               ("  </actuator>", '    <damper joint="waist" kv="1" ctrlrange="0 1"/>\n  </actuator>')]  # fmt: skip
+    robot = make_env("reach", cameras=[], xml_path=write_scenes(tmp_path, changes)["reach"]).task.robot
+    assert robot.finger_qpos.tolist() == [8, 9]
+    assert robot.finger_range.tolist() == [0.0, 0.05]
+    assert robot.gripper_actuators.tolist() == [7]
+    assert robot.gripper_range.tolist() == [[0.0, 0.05]]
+    only_drawer = [(arm, drawer + arm), ('<joint type="slide"', '<joint type="hinge"')]
+    with pytest.raises(ValueError, match="a gripper: slide joints below the arm's last link"):
+        make_env("reach", cameras=[], xml_path=_without_keyframe(write_scenes(tmp_path, only_drawer)["reach"]))
+
+
 def test_what_does_not_fit_another_arm_is_refused(tmp_path):
     scenes = write_scenes(tmp_path, [('size=".025 .025 .025"', 'size=".05 .05 .025"')])
     with pytest.raises(ValueError, match=r"object cannot fit the gripper: 0.100 m wide"):
