@@ -3,6 +3,7 @@
 They see what the tasks see, so the same expert acts in MJX and on host physics.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.datagen.rollout import RolloutPolicy
 from simscaleai_jax.sim.control import STEP
 from simscaleai_jax.sim.snapshot import Snapshot
+from simscaleai_jax.sim.tasks.pick_place_stages import grasped
 
 # (snapshot, task_state, phase) -> (action (4,), phase), unbatched
 ExpertFn = Callable[[Snapshot, Any, Any], tuple[Array, Any]]
@@ -21,6 +23,7 @@ ExpertFn = Callable[[Snapshot, Any, Any], tuple[Array, Any]]
 OPEN, CLOSED = 1.0, -1.0
 ABOVE, DESCEND, CLOSE, LIFT, CARRY = range(5)  # stages of pick_place
 
+OPENED = 0.875  # share of the gripper's opening from which on it may descend
 HOVER = 0.08  # m above the object before descending
 GRIP_STEPS = 3  # control steps both pads must press before lifting
 CLOSE_PATIENCE = 12  # control steps after which a grasp that does not come is tried anew
@@ -43,11 +46,17 @@ def reach_expert(snapshot: Snapshot, task_state: Any, phase: Any) -> tuple[Float
     return jnp.append(jnp.clip(move, -1.0, 1.0), OPEN), phase
 
 
-def pick_place_expert(snapshot: Snapshot, task_state: Any, phase: PickPhase) -> tuple[Float[Array, "4"], PickPhase]:
-    """Hover, descend, close until both pads press, lift straight up, carry; starts over when the object is lost."""
+def pick_place_expert(
+    snapshot: Snapshot, task_state: Any, phase: PickPhase, *, opened: float, touch_force: float
+) -> tuple[Float[Array, "4"], PickPhase]:
+    """Hover, descend, close until both pads press, lift straight up, carry; starts over when the object is lost.
+
+    `opened` is the opening of one finger, m, from which on the gripper counts as open; a pad presses with more than
+    `touch_force` newtons.
+    """
     ee, obj = snapshot.ee_pos, snapshot.object_pos[0]
-    stage = _next_stage(snapshot, task_state, phase)
-    grip = jnp.where(_presses(snapshot), phase.grip + 1, 0)
+    stage = _next_stage(snapshot, task_state, phase, opened)
+    grip = jnp.where(grasped(snapshot, touch_force), phase.grip + 1, 0)
     grip = jnp.where(stage >= CLOSE, grip, 0)
     waited = jnp.where(stage == phase.stage, phase.waited + 1, 0)
 
@@ -63,14 +72,14 @@ def pick_place_expert(snapshot: Snapshot, task_state: Any, phase: PickPhase) -> 
     return jnp.append(move, gripper), PickPhase(stage, waited, grip)
 
 
-def _next_stage(snapshot: Snapshot, task_state: Any, phase: PickPhase) -> Int[Array, ""]:
+def _next_stage(snapshot: Snapshot, task_state: Any, phase: PickPhase, opened: float) -> Int[Array, ""]:
     ee, obj = snapshot.ee_pos, snapshot.object_pos[0]
     offset = obj - ee
     sideways, height = jnp.linalg.norm(offset[:2]), obj[2] - task_state.half_size[2] - task_state.table_height
     distance = jnp.linalg.norm(offset)
     stage, slow = phase.stage, jnp.linalg.norm(snapshot.object_vel[0, :3]) < 0.05
     advance = jnp.stack([
-        (sideways < 0.01) & (jnp.abs(ee[2] - obj[2] - HOVER) < 0.03) & (snapshot.gripper[0] > 0.035) & slow,
+        (sideways < 0.01) & (jnp.abs(ee[2] - obj[2] - HOVER) < 0.03) & (snapshot.gripper[0] > opened) & slow,
         distance < 0.006,
         phase.grip >= GRIP_STEPS,
         height > LIFTED,
@@ -86,10 +95,6 @@ def _next_stage(snapshot: Snapshot, task_state: Any, phase: PickPhase) -> Int[Ar
     return jnp.where(back[stage], ABOVE, stage + advance[stage])
 
 
-def _presses(snapshot: Snapshot) -> Array:
-    return jnp.all(snapshot.touch[0] > 0.05)
-
-
 def first_phase(task_name: str) -> Any:
     """The phase at the start of an episode."""
     if task_name == "pick_place":
@@ -97,20 +102,23 @@ def first_phase(task_name: str) -> Any:
     return jnp.int32(0)
 
 
-def expert_fn(task_name: str) -> ExpertFn:
-    """The expert of a task; ValueError where there is none."""
-    experts = {"reach": reach_expert, "pick_place": pick_place_expert}
-    if task_name not in experts:
-        raise unknown_name("scripted expert", task_name, experts)
-    return experts[task_name]
+def expert_fn(task: Any) -> ExpertFn:
+    """The expert of a task, for its gripper and settings; ValueError where there is none."""
+    if task.name == "reach":
+        return reach_expert
+    if task.name == "pick_place":
+        opened = OPENED * float(task.robot.finger_range[1])
+        return functools.partial(pick_place_expert, opened=opened, touch_force=task.config.touch_force)
+    raise unknown_name("scripted expert", task.name, ("pick_place", "reach"))
 
 
 def make_expert(env_name: str, env: Any) -> RolloutPolicy:
-    """The expert as a policy of data generation; the task itself decides where a custom environment name hides it."""
-    task_name = getattr(getattr(env, "task", None), "name", env_name)
-    act = expert_fn(task_name)
+    """The expert of an environment's task as a policy of data generation; ValueError where there is none."""
+    if not hasattr(env, "task"):
+        raise ValueError(f"environment {env_name!r} has no task for a scripted expert to solve")
+    act = expert_fn(env.task)
 
     def act_fn(state: Any, carry: Any, key: Any) -> tuple[Array, Any]:
         return act(state.snapshot, state.task_state, carry)
 
-    return RolloutPolicy(act_fn, lambda state: first_phase(task_name))
+    return RolloutPolicy(act_fn, lambda state: first_phase(env.task.name))

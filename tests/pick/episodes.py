@@ -12,7 +12,7 @@ from simscaleai_jax.sim.task_env import FIELDS
 
 def host_expert(env):
     """A jitted `(task_state, phase) -> (action, phase)` that reads the adapter's MuJoCo data."""
-    expert = expert_fn(env.task_name)
+    expert = expert_fn(env.task)
 
     @jax.jit
     def act(fields, task_state, phase):

@@ -40,7 +40,7 @@ def test_the_expert_works_with_another_arm_on_both_physics(name, scenes):
     functional = make_functional_env(name, cameras=[], dt=0.01, xml_path=scenes[name])
     host = make_env(name, cameras=[], dt=0.01, xml_path=scenes[name])
     assert host.model.joint(0).name != "joint1"
-    expert, phase = expert_fn(name), first_phase(name)
+    expert, phase = expert_fn(functional.task), first_phase(name)
 
     @jax.jit
     def step(state, phase):
