@@ -6,6 +6,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from simscaleai_jax.sim.registry import asset
+from simscaleai_jax.sim.robot import load_model
+
 from .scenes import HALF, robot, snapshot, task
 
 HELD = (3.0, 3.0)  # N on each pad
@@ -33,6 +36,38 @@ def test_curriculum_starts_near_around_and_in_a_grasp():
     assert np.allclose(start.ctrl[~held][:, 7:9], 0.04)
     assert np.all(np.linalg.norm(objects - np.asarray(state.target_pos), axis=1) >= eased.config.min_distance)
     assert np.array_equal(np.asarray(state.lifted), held)
+
+
+def test_no_eased_start_has_its_fingers_inside_something():
+    """By MuJoCo's own contacts, with the heavy preset's largest object; a table too high has plain starts instead."""
+    eased, half = task(curriculum_share=1.0, curriculum_held=0.3, curriculum_around=0.3), np.float32(0.025)
+
+    @jax.jit
+    def sample(keys, table_height):
+        drawn = {"curriculum": 1.0, "table_height": table_height, "object_half_size": jnp.full(3, half)}
+        return jax.vmap(lambda key: eased.sample(key, drawn))(keys)
+
+    for raised, share in ((0.0, 1.0), (0.05, 0.8), (0.12, 0.2)):
+        start, state = sample(jax.random.split(jax.random.key(6), 1000), np.float32(raised))
+        assert np.asarray(state.assisted).mean() == pytest.approx(share, abs=0.05)
+        depth = contact_depths(start, np.asarray(state.lifted), half)
+        assert depth.max() < 1e-4, (raised, depth.max())
+
+
+def contact_depths(start, is_held, half):
+    """How deep each start's worst contact is, m; fingers that hold the object may press on it."""
+    model = load_model(asset("pick_place.xml"), 0.01)
+    cube, table = model.geom("object").id, model.geom("table").id
+    model.geom_size[cube], model.geom_rbound[cube] = half, np.sqrt(3.0) * half
+    data, depths = mujoco.MjData(model), np.zeros(len(is_held))
+    places, scenery = np.asarray(start.qpos), np.asarray(start.mocap_pos)
+    for i in range(len(is_held)):
+        data.qpos[:], data.mocap_pos[:] = places[i], scenery[i]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        wrong = [contact.dist for contact in data.contact if table in contact.geom or not is_held[i]]
+        depths[i] = -min(wrong, default=0.0)
+    return depths
 
 
 def tool_positions(qpos):

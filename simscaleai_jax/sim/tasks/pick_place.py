@@ -74,8 +74,8 @@ class PickPlaceTask:
         fingers, assisted, is_held = robot.finger_range[1], jnp.bool_(False), jnp.bool_(False)
         if self._eased is not None and "curriculum" in overrides:
             plain = (joints, object_pos, yaw, fingers)
-            eased, is_held = self._eased.draw(keys[2], object_pos, yaw, half_size)
-            assisted = draws.uniform(jax.random.fold_in(keys[2], 1)) < overrides["curriculum"]
+            eased, is_held, has_room = self._eased.draw(keys[2], object_pos, yaw, half_size)
+            assisted = has_room & (draws.uniform(jax.random.fold_in(keys[2], 1)) < overrides["curriculum"])
             joints, object_pos, yaw, fingers = jax.tree.map(lambda a, b: jnp.where(assisted, a, b), eased, plain)
             is_held &= assisted
         target_pos = self._sample_target(keys[3], object_pos, rest_height)

@@ -14,6 +14,7 @@ POSTURES = 192  # arm postures of each kind
 HIGH = (0.08, 0.2)  # m above the table, heights of the end effector that holds or hovers
 AROUND = (0.0, 0.015)  # m above the resting object's centre, heights of the end effector around it
 HOVER_OFFSET, AROUND_OFFSET = 0.04, 0.005  # m the object may lie aside of the end effector, either way
+PAD_ROOM = 0.012  # m between the end effector and what its pads must not touch: half a pad, TOLERANCE and some air
 TOLERANCE = 2e-3  # m by which a posture may miss its place
 
 # joints (7,), object position (3,), object yaw [], finger opening []
@@ -33,10 +34,11 @@ class EasedStarts:
 
     def draw(
         self, key: PRNGKeyArray, object_pos: Float[Array, "3"], yaw: Float[Array, ""], half_size: Float[Array, "3"]
-    ) -> tuple[Eased, Bool[Array, ""]]:
-        """An eased start from a plain one, and whether it holds the object.
+    ) -> tuple[Eased, Bool[Array, ""], Bool[Array, ""]]:
+        """An eased start from a plain one, whether it holds the object, and whether there is room for it at all.
 
-        Where a randomized table leaves no room around the object on it, the arm hovers instead.
+        Where a randomized table leaves no room around the object on it, the arm hovers instead. It hovers and holds
+        at heights above the nominal table: a higher one may be too high for that.
         """
         key_kind, key_row, key_offset = jax.random.split(key, 3)
         kind = draws.uniform(key_kind)
@@ -51,7 +53,9 @@ class EasedStarts:
         aside = jnp.clip(ee[:2] + offset, jnp.array(self.config.area_low), jnp.array(self.config.area_high))
         position = jnp.where(is_held, ee, jnp.append(aside, object_pos[2]))
         fingers = jnp.where(is_held, jnp.min(half_size[:2]), self.opened)
-        return (joints, position, jnp.where(is_held, 0.0, yaw), fingers), is_held
+        lowest = object_pos[2] + jnp.where(is_held, 0.0, half_size[2]) + PAD_ROOM
+        has_room = is_around | (ee[2] > lowest)
+        return (joints, position, jnp.where(is_held, 0.0, yaw), fingers), is_held, has_room
 
 
 def _postures(
