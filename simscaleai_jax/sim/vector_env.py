@@ -15,6 +15,7 @@ from simscaleai_jax.sim.batched import BatchedEnv, BatchState
 class BatchedVectorEnv(VectorEnv):
     """`num_envs` copies in one jitted call, auto-reset in the same step (`final_obs` and `final_info` hold the end).
 
+    With cameras, `final_obs` holds the state keys alone: a finished episode's last picture is not drawn.
     Observations, rewards and flags are NumPy arrays. Episodes are staggered at the first reset: the first episode of
     each copy starts at a random age, so that their time limits do not coincide.
     """

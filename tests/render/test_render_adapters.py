@@ -92,7 +92,7 @@ def test_a_randomized_camera_moves_in_its_own_frame(scene, state):
 
 @pytest.mark.slow
 def test_batched_images_are_drawn_once_per_control_step():
-    """After the auto-reset has chosen each state; counted while tracing, so nothing is compiled."""
+    """After the auto-reset has chosen each state, so that `final_obs` has none (C10, C11); counted while tracing."""
     env = make_batched_env("reach", dt=0.05, cameras=[{"name": "front_cam", "width": 8, "height": 8}])
     functional, calls = env.functional, []
     drawn = functional._camera_fn
