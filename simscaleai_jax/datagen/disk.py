@@ -1,4 +1,4 @@
-"""New HDF5 files on a disk that may be full.
+"""New HDF5 files on a disk that may be full, and its errors in words.
 
 HDF5 does not survive a write that fails: it keeps what the disk did not take, tries again when objects are closed and
 at exit, and may crash there. So it writes through a Python file that never refuses: the first error is kept, what comes
@@ -8,6 +8,7 @@ after it stays in memory, and the error is raised once HDF5 has closed the file.
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import h5py
 
 from simscaleai_jax.core.demonstrations.layout import H5
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -116,3 +120,22 @@ class PatientFile:
 
     def flush(self) -> None:
         """Nothing waits."""
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises an OSError (ENOSPC) when the disk cannot take `needed` bytes more."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{needed / 2**20:.1f} MB wanted, {free / 2**20:.1f} MB free")
+
+
+def explain(error: OSError, path: Path, kept: str = "") -> OSError:
+    """The same error with what it means for the file being written; `kept` says what the next run will find."""
+    number = errno.EIO if error.errno is None else error.errno
+    reason = os.strerror(number)
+    if number in NO_ROOM:
+        advice = "Nothing is left under that name; free some space and run the same command again"
+        return OSError(number, f"No room to write {path} ({reason}: {error}). {advice}{kept}.")
+    if number in FORBIDDEN:
+        return PermissionError(number, f"Cannot write {path}: {reason}. Choose a folder that you may write to.")
+    return OSError(number, f"Cannot write {path}: {reason} ({error}).")

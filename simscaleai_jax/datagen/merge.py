@@ -6,8 +6,8 @@ from pathlib import Path
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile, demo_name, split_masks
 from simscaleai_jax.datagen.assemble import assemble
+from simscaleai_jax.datagen.disk import check_room, explain
 from simscaleai_jax.datagen.shards import check_same_settings, missing_numbers
-from simscaleai_jax.datagen.writer import check_room, explain
 
 OWN_ATTRIBUTES = ("total", "format_version", "first_episode", "num_episodes", "complete", "shard")
 SUMMARY_ATTRIBUTES = ("mean_return", "successes", "attempts")

@@ -13,9 +13,8 @@ import numpy as np
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.demonstrations.layout import H5, Episode, demo_name, write_episode, write_masks
-from simscaleai_jax.datagen.disk import new_hdf5
+from simscaleai_jax.datagen.disk import explain, new_hdf5
 from simscaleai_jax.datagen.merge import OWN_ATTRIBUTES
-from simscaleai_jax.datagen.writer import explain
 
 DEFAULTED = ("success", "terminated", "attempts", "language")  # attributes that `write_episode` always writes
 

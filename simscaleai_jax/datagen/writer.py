@@ -7,7 +7,6 @@ its final name last. A rerun with the same settings finds the parts and makes on
 holds the folder of the parts, by a lock that ends with its process.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -25,13 +24,13 @@ from simscaleai_jax.core.demonstrations.layout import Episode, demo_name, write_
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.datagen.assemble import assemble
 from simscaleai_jax.datagen.columns import write_columns
+from simscaleai_jax.datagen.disk import check_room, explain
 from simscaleai_jax.datagen.shards import Shard, check_same_settings, write_atomically
 
 PART_EPISODES = 64
 SETTINGS_FILE = "settings.json"
 LOCK_FILE = "lock"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+KEPT = ": finished parts are kept"
 
 
 class ShardWriter:
@@ -69,12 +68,12 @@ class ShardWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.close = weakref.finalize(self, os.close, _lock(self.folder / LOCK_FILE, shard.path))
         except OSError as error:
-            raise explain(error, self.shard.path) from error
+            raise explain(error, self.shard.path, KEPT) from error
         try:
             self._prepare_folder()
         except OSError as error:
             self.close()
-            raise explain(error, self.shard.path) from error
+            raise explain(error, self.shard.path, KEPT) from error
         except BaseException:
             self.close()
             raise
@@ -115,7 +114,7 @@ class ShardWriter:
             try:
                 write_atomically(self._part_path(part), content)
             except OSError as error:
-                raise explain(error, self.shard.path) from error
+                raise explain(error, self.shard.path, KEPT) from error
 
     def finish(self) -> Path:
         """Joins the parts into the final file, removes them and closes the writer.
@@ -137,7 +136,7 @@ class ShardWriter:
             assemble(assembled, sources, list(numbers), self._file_attributes(), self.masks)
             os.replace(assembled, self.shard.path)
         except OSError as error:
-            raise explain(error, self.shard.path) from error
+            raise explain(error, self.shard.path, KEPT) from error
         remove_parts(self.shard)
         self.close()
         return self.shard.path
@@ -178,27 +177,6 @@ class ShardWriter:
 def remove_parts(shard: Shard) -> None:
     """Removes the parts of a shard that is finished; those of a run that was killed just then are still there."""
     shutil.rmtree(shard.parts_folder, ignore_errors=True)
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Raises an OSError (ENOSPC) when the disk cannot take `needed` bytes more."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"{needed / 2**20:.1f} MB wanted, {free / 2**20:.1f} MB free")
-
-
-def explain(error: OSError, path: Path) -> OSError:
-    """The same error with what it means for the file being written."""
-    number = errno.EIO if error.errno is None else error.errno
-    reason = os.strerror(number)
-    if number in NO_ROOM:
-        advice = (
-            "Nothing is left under that name; free some space and run the same command again: finished parts are kept."
-        )
-        return OSError(number, f"No room to write {path} ({reason}: {error}). {advice}")
-    if number in FORBIDDEN:
-        return PermissionError(number, f"Cannot write {path}: {reason}. Choose a folder that you may write to.")
-    return OSError(number, f"Cannot write {path}: {reason} ({error}).")
 
 
 def _lock(lock: Path, path: Path) -> int:
