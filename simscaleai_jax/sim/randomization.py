@@ -19,7 +19,7 @@ from simscaleai_jax.core.config import from_dict
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.sim import draws
 from simscaleai_jax.sim.randomization_config import JITTERS, NOMINAL, PRESETS, DomainRandomizationConfig
-from simscaleai_jax.sim.robot import table_surface
+from simscaleai_jax.sim.robot import home_data, table_surface
 
 __all__ = [
     "JITTERS", "NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host", "apply_to_mjx", "draw",
@@ -157,7 +157,8 @@ def _scenery(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array
     table = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "table")
     if table < 0 or model.body_mocapid[table] < 0 or "table_height" not in values:
         return {}
-    return {"table_height": float(model.body_pos[table, 2]) + table_surface(model, table) + values["table_height"]}
+    nominal = float(home_data(model).xpos[table, 2]) + table_surface(model, table)
+    return {"table_height": nominal + values["table_height"]}
 
 
 def _look(key: PRNGKeyArray, jitters: Mapping[str, Any], model: mujoco.MjModel) -> dict[str, Array]:

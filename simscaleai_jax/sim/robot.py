@@ -196,12 +196,8 @@ def _find_objects(model: mujoco.MjModel, missing: list[str]) -> tuple[list[int],
 
 
 def _build(model, site, joints, actuators, gripper, fingers, target, objects, sensors) -> Robot:
-    data = mujoco.MjData(model)
-    home = _id(model, mujoco.mjtObj.mjOBJ_KEY, "home")
-    if home >= 0:
-        mujoco.mj_resetDataKeyframe(model, data, home)
-    mujoco.mj_forward(model, data)
-    if home < 0:
+    data = home_data(model)
+    if _id(model, mujoco.mjtObj.mjOBJ_KEY, "home") < 0:
         data.ctrl[actuators] = data.qpos[model.jnt_qposadr[joints]]
     table = _id(model, mujoco.mjtObj.mjOBJ_BODY, "table")
     free = [model.body_jntadr[body] for body in objects]
@@ -248,6 +244,16 @@ def _table_height(model: mujoco.MjModel, table: int, data: mujoco.MjData, geoms:
     if table >= 0:
         return float(data.xpos[table, 2]) + table_surface(model, table)
     return float(np.min(data.geom_xpos[geoms, 2] - model.geom_aabb[geoms, 5], initial=np.inf)) if len(geoms) else 0.0
+
+
+def home_data(model: mujoco.MjModel) -> mujoco.MjData:
+    """The model at its keyframe `home`, or as it is written where there is none."""
+    data = mujoco.MjData(model)
+    home = _id(model, mujoco.mjtObj.mjOBJ_KEY, "home")
+    if home >= 0:
+        mujoco.mj_resetDataKeyframe(model, data, home)
+    mujoco.mj_forward(model, data)
+    return data
 
 
 def table_surface(model: mujoco.MjModel, table: int) -> float:

@@ -2,10 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
 from simscaleai_jax.core.observations import state_vector
+from simscaleai_jax.sim.randomization import draw_between
+from simscaleai_jax.sim.registry import asset
+from simscaleai_jax.sim.robot import find_robot
 from simscaleai_jax.sim.tasks.pick_place_stages import clearance
 
 from .scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
@@ -249,3 +253,13 @@ def test_starts_cover_the_area_and_keep_their_distance(starts):
     assert np.all(targets[in_air, 2] >= HALF + config.air_low - 1e-6)
     assert not np.asarray(state.assisted).any()
     assert np.array_equal(np.asarray(start.mocap_pos[:, robot().target_mocap]), targets)
+
+
+def test_randomization_starts_from_the_table_where_the_keyframe_puts_it():
+    model = mujoco.MjModel.from_xml_path(str(asset("pick_place.xml")))
+    table = model.body("table").mocapid[0]
+    model.key_mpos[0, 3 * table + 2] += 0.1
+    moved = find_robot(model, has_object=True)
+    assert moved.table_height == pytest.approx(robot().table_height + 0.1)
+    drawn = draw_between(jax.random.key(0), {"table_height": (0.02, 0.02)}, {}, model)
+    assert drawn["table_height"] == pytest.approx(moved.table_height + 0.02, abs=1e-6)
