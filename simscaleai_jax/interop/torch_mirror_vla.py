@@ -8,10 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simscaleai_jax.core.observations import state_keys
 from simscaleai_jax.interop.torch_mirror_heads import DiffusionActionHead, FlowActionHead
 
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
+PICTURES = ("image", "rgb", "depth", "segmentation")
+
+
+def is_picture(name: str) -> bool:
+    """Whether an observation key holds a picture: it has one of these words, or starts with one."""
+    return name.startswith(PICTURES) or not set(PICTURES).isdisjoint(name.split("_"))
 
 
 def to_channels_first(image: torch.Tensor) -> torch.Tensor:
@@ -21,7 +26,10 @@ def to_channels_first(image: torch.Tensor) -> torch.Tensor:
 
 def state_vector(observations: dict[str, torch.Tensor]) -> torch.Tensor:
     """observations["state"], or every key that is no picture, concatenated in sorted order."""
-    return torch.cat([observations[name].float() for name in state_keys(observations)], dim=-1)
+    if "state" in observations:
+        return observations["state"].float()
+    names = sorted(name for name in observations if not is_picture(name))
+    return torch.cat([observations[name].float() for name in names], dim=-1)
 
 
 def _encoder(embed_dim: int, num_heads: int, num_layers: int, mlp_dim: int, dropout: float) -> nn.TransformerEncoder:

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from simscaleai_jax.core import checkpoint
+from simscaleai_jax.core.observations import is_image_key
 from simscaleai_jax.interop import export_torch, files, import_torch
 from simscaleai_jax.models.describe import flat_parameters
 from simscaleai_jax.policy import load_policy
@@ -198,3 +199,23 @@ def test_the_interop_package_imports_without_jax() -> None:
 
 def _state_dict(name: str, folder: Path) -> dict[str, np.ndarray]:
     return files.read(export_torch(cases.make(name), folder / f"{name}.safetensors")).state_dict
+
+
+def test_the_torch_mirror_knows_pictures_as_the_package_does() -> None:
+    """Its own copy of the rule, read without torch."""
+    tree = ast.parse((Path(files.__file__).parent / "torch_mirror_vla.py").read_text())
+    rule = [
+        node
+        for node in tree.body
+        if (isinstance(node, ast.FunctionDef) and node.name == "is_picture")
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PICTURES")
+    ]
+    found: dict = {}
+    exec(compile(ast.Module(rule, []), "torch_mirror_vla", "exec"), found)
+    words = ("image", "rgb", "depth", "segmentation", "state", "joint_pos")
+    names = [
+        *words,
+        *(f"{word}{end}" for word in words for end in ("2", "_wrist")),
+        *(f"front_{word}" for word in words),
+    ]
+    assert [found["is_picture"](name) for name in names] == [is_image_key(name) for name in names]

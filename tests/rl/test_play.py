@@ -14,7 +14,7 @@ from simscaleai_jax.rl.transfer import Condition, evaluate_conditions
 from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.randomization import PRESETS
 from simscaleai_jax.sim.registry import find_task
-from simscaleai_jax.sim.robot import load_model
+from simscaleai_jax.sim.robot import find_robot, load_model
 
 EPISODES = 16
 
@@ -39,7 +39,9 @@ class Spoilt:
     config = SimConfig(cameras=[])
 
     def __init__(self):
-        self.physics = types.SimpleNamespace(host_model=load_model(find_task("reach").xml_path, 0.01))
+        model = load_model(find_task("reach").xml_path, 0.01)
+        self.physics = types.SimpleNamespace(host_model=model)
+        self.task = types.SimpleNamespace(robot=find_robot(model, has_object=False))
 
     def reset(self, key, overrides=None):
         no = jnp.bool_(False)
