@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from simscaleai_jax.core.errors import suggest
@@ -22,7 +23,7 @@ def make_plan_fn(
     horizon: int,
     *,
     statistics: Statistics | None = None,
-    tokens: Array | None = None,
+    tokens: Array | np.ndarray | None = None,
     observation_spec: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
 ) -> PlanFn:
