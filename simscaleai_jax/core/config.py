@@ -16,7 +16,7 @@ from simscaleai_jax.core.errors import check_names
 T = TypeVar("T")  # not a type parameter: the data-set modules are also read by Python 3.11, where torch is tested
 
 
-def load_yaml(path: str | Path, cls: type[T], overrides: Mapping[str, Any] | None = None) -> T:  # noqa: UP047
+def load_yaml(path: str | Path, cls: type[T], overrides: Mapping[str, Any] | None = None) -> T:
     """Builds `cls` from a YAML file, then applies `overrides` (keys may be dotted: "ppo.lr").
 
     Raises:
@@ -47,7 +47,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:  # noqa: UP047
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Builds the dataclass `cls` (nested dataclasses too) from a mapping; missing keys keep their defaults."""
     fields = init_fields(cls)
     try:
@@ -63,7 +63,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {name: _plain(getattr(config, name)) for name in init_fields(type(config))}
 
 
-def apply_overrides(config: T, overrides: Mapping[str, Any]) -> T:  # noqa: UP047
+def apply_overrides(config: T, overrides: Mapping[str, Any]) -> T:
     """Returns `config` with fields replaced; a dotted key reaches into a nested dataclass or dict."""
     if not overrides:
         return config

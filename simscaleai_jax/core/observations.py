@@ -29,6 +29,11 @@ def image_keys(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if is_image_key(name))
 
 
+def colour_keys(names: Iterable[str]) -> list[str]:
+    """Keys that hold colour pictures, sorted."""
+    return sorted(name for name in names if is_colour_key(name))
+
+
 def state_keys(names: Iterable[str]) -> list[str]:
     """Keys whose values make up the state vector, in the order of their concatenation."""
     names = list(names)

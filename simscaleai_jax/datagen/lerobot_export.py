@@ -1,5 +1,6 @@
 """Writes a LeRobot v3.0 data set (parquet and JSON) from a demonstration file of any layout that we read."""
 
+import importlib
 import io
 import json
 import os
@@ -49,8 +50,8 @@ def export_lerobot(source: str | Path, output: str | Path, fps: int | None = Non
 def require_extra() -> None:
     """Raises an ImportError that names the extra to install where pyarrow or pandas is missing."""
     try:
-        import pandas  # noqa: F401
-        import pyarrow  # noqa: F401
+        for name in ("pandas", "pyarrow"):
+            importlib.import_module(name)
     except ImportError as error:
         raise ImportError(MISSING_EXTRA) from error
 

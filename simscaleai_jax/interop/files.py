@@ -116,7 +116,7 @@ def _read_safetensors(path: Path) -> TorchRecord:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}.") from None
     if int(metadata.get("format_version", FORMAT_VERSION)) > FORMAT_VERSION:

@@ -160,7 +160,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     record: dict[str, Any] = {"model_state_dict": tensors, "model_name": metadata["model_name"]}
     record |= {name: json.loads(metadata[name]) for name in ("model_kwargs", "step", "statistics") if name in metadata}
     return record

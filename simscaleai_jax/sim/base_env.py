@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
@@ -23,7 +23,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
     `_apply_action`, `config.substeps` physics steps, `_get_obs`, `_get_reward`, `_is_terminated`, `_get_info`.
     """
 
-    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 20}  # noqa: RUF012 - gymnasium's own form
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"], "render_fps": 20}
     ramp_control = False  # whether control targets move to their new values in equal steps instead of jumping
 
     def __init__(self, config: SimConfig, render_mode: str | None = None) -> None:

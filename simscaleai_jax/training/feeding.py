@@ -4,7 +4,7 @@ Our own loaders (training.data) carry an exact state. Any other iterable of batc
 torch's DataLoader): it is read over and over, and a resumed run skips what it has seen.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ class IterableLoader:
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
         self.batch_size = int(getattr(batches, "batch_size", None) or 0)
-        self.steps_per_epoch = len(batches) if hasattr(batches, "__len__") else 0  # type: ignore[arg-type]
+        self.steps_per_epoch = len(batches) if isinstance(batches, Sized) else 0
         self.step = 0
         self._iterator: Iterator[Any] | None = None
 

@@ -4,6 +4,7 @@ A head says how far from the noise a sample is (`draw_time`), what the network l
 sampler visits (`sampling_path`) and how it moves on from one (`advance`).
 """
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -51,27 +52,27 @@ class GenerativeHead(nnx.Module):
         size = action_dim * action_horizon
         self.network = Denoiser(input_dim, size, hidden_dim, n_layers, dtype=dtype, rngs=make_rngs(rngs))
 
+    @abc.abstractmethod
     def draw_time(self, key: Array, batch: int) -> Num[Array, "B"]:
         """A random time for each sample of a batch."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def score(
         self, features: Array, actions: Array, time: Array, noise: Array, valid: Array | None = None
     ) -> tuple[Array, Array]:
         """(loss, estimate of the clean actions) at given times and noise."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sampling_path(self, num_steps: int) -> Any:
         """Arrays that lead with `num_steps`: what `advance` needs to know about each step.
 
         Raises:
           ValueError: a number of steps that the head cannot take.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def advance(self, direction_fn: DirectionFn, actions: Array, point: Any) -> Array:
         """One sampling step of `actions` (B, N) from `point` to the next."""
-        raise NotImplementedError
 
     def forward(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from simscaleai_jax.core.config import to_dict
-from simscaleai_jax.core.observations import is_colour_key, state_size
+from simscaleai_jax.core.observations import colour_keys, state_size
 from simscaleai_jax.rl.ppo.config import PPOConfig
 
 
@@ -108,7 +108,7 @@ def model_kwargs_for(env: Any, config: PPOConfig) -> dict[str, Any]:
 
 def _image_shape(spec: dict[str, Any], encoder: str) -> tuple[int, int, int]:
     """(H, W, channels of all cameras)."""
-    shapes = [tuple(spec[key].shape) for key in sorted(spec) if is_colour_key(key)]
+    shapes = [tuple(spec[key].shape) for key in colour_keys(spec)]
     if not shapes:
         raise ValueError(f"encoder {encoder!r} needs obs['image']; the environment gives {', '.join(spec)}.")
     if len({shape[:2] for shape in shapes}) > 1:

@@ -12,7 +12,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from simscaleai_jax.core.errors import check_names
-from simscaleai_jax.core.observations import is_colour_key, state_vector
+from simscaleai_jax.core.observations import colour_keys, state_vector
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.networks import Normal
 from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
@@ -82,7 +82,7 @@ def actor_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
         return {"state": obs}
     check_names("observation key of the policy", config.actor_keys, obs)
     inputs = {"state": state_vector({key: obs[key] for key in config.actor_keys} or obs)}
-    images = [obs[key] for key in sorted(obs) if is_colour_key(key)] if config.encoder != "none" else []
+    images = [obs[key] for key in colour_keys(obs)] if config.encoder != "none" else []
     if images:
         inputs["image"] = images[0] if len(images) == 1 else jnp.concatenate(images, axis=-1)
     return inputs

@@ -4,7 +4,7 @@ Schulman et al. 2017, https://arxiv.org/abs/1707.06347. Each minibatch step make
 the numbers to report travel in one vector.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +90,9 @@ def minibatch_step(
     if learner.config.auxiliary_keys:
         rates |= dict.fromkeys(PREDICTORS, learner.config.auxiliary_lr * remaining_share(learner.config, state.update))
     steps = {name: optax.tree.scale(-rates[name], part) for name, part in updates.items()}
-    params = optax.apply_updates(state.params, steps)
+    params = cast("dict[str, Any]", optax.apply_updates(state.params, steps))
     bounds = learner.config.log_std_min, learner.config.log_std_max
-    params = params | {"actor_log_std": jnp.clip(params["actor_log_std"], *bounds)}  # type: ignore[operator]
+    params = params | {"actor_log_std": jnp.clip(params["actor_log_std"], *bounds)}
     metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": rate}
     return state.replace(params=params, opt_state=opt_state, learning_rate=learning_rate), metrics
 

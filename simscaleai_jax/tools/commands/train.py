@@ -240,7 +240,7 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
 
         host = make_env(env["name"], **env["config"] | {"impl": "c"})
         try:
-            steps = host.unwrapped.config.max_episode_steps  # type: ignore[attr-defined]
+            steps = host.unwrapped.config.max_episode_steps
             found = evaluate_policy(host, policy, EvalConfig(num_episodes, steps, seed=1, on_host=True))
         finally:
             host.close()
