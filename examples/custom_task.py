@@ -12,10 +12,10 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from simscaleai_jax.sim import TaskEntry, draws, make_batched_env, make_env, register_task
+from simscaleai_jax.sim import TaskEntry, exact_random, make_batched_env, make_env, register_task
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.registry import asset
-from simscaleai_jax.sim.task import Start
+from simscaleai_jax.sim.tasks.base import Start
 from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachTask
 
 CENTRE = np.array([0.5, 0.0, 0.3], np.float32)  # m
@@ -45,7 +45,7 @@ class TrackTask:
 
     def sample(self, key, overrides):
         start, _ = self._reach.sample(key, overrides)
-        state = TrackState(draws.uniform(key, (), 0.0, 2 * jnp.pi))
+        state = TrackState(exact_random.uniform(key, (), 0.0, 2 * jnp.pi))
         mocap_pos = start.mocap_pos.at[self.robot.target_mocap].set(point(state))
         return Start(start.qpos, start.ctrl, mocap_pos, start.mocap_quat), state
 

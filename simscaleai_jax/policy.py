@@ -1,7 +1,7 @@
 """Any checkpoint as a policy: `load_policy(path)` needs no flags.
 
 policy = load_policy("checkpoints/vla")
-action = policy(obs, key)      # see `simscaleai_jax.core.policy` for batches and for chunks of actions
+action = policy(obs, key)      # see `simscaleai_jax.core.receding_horizon` for batches and for chunks of actions
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from simscaleai_jax.core import checkpoint
-from simscaleai_jax.core.policy import Policy, PolicyCarry
+from simscaleai_jax.core.receding_horizon import Policy, PolicyCarry
 
 __all__ = ["Policy", "PolicyCarry", "load_policy"]
 
@@ -71,9 +71,9 @@ def _ppo_policy(path: str | Path, deterministic: bool, options: dict[str, Any]) 
 
 
 def _model_policy(path: str | Path, language: str | None, use_ema: bool, options: dict[str, Any]) -> Policy:
-    from simscaleai_jax.models.describe import rebuild_model
     from simscaleai_jax.models.normalization import Statistics
     from simscaleai_jax.models.planning import instruction_tokens, make_plan_fn
+    from simscaleai_jax.models.record import rebuild_model
 
     tree, manifest = checkpoint.load(path)
     weights = tree["ema_params"] if use_ema and "ema_params" in tree else tree["params"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from simscaleai_jax.core.last_words import LastWords
+from simscaleai_jax.core.abort_notice import AbortNotice
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "SIMSCALE_COORDINATOR", "SIMSCALE_NUM_PROCESSES", "SIMSCALE_PROCESS_ID"
 CPU_COLLECTIVES = ("gloo", "mpi")
@@ -29,7 +29,7 @@ PEER_ERRORS = re.compile(
 
 
 _barriers = itertools.count()  # the service wants a new name for every barrier
-_last_words: list[LastWords] = []  # of this process, once it has joined a run
+_abort_notices: list[AbortNotice] = []  # of this process, once it has joined a run
 
 
 class PeerLostError(RuntimeError):
@@ -65,7 +65,7 @@ def initialize(
     given = _with_environment(coordinator, num_processes, process_id)
     if backend in CPU_COLLECTIVES:
         jax.config.update("jax_cpu_collectives_implementation", backend)
-    last_words = LastWords()
+    notice = AbortNotice()
     try:
         jax.distributed.initialize(
             *given, initialization_timeout=timeout_s, heartbeat_timeout_seconds=lost_peer_seconds,
@@ -83,11 +83,11 @@ def initialize(
             f"The other processes did not join within {timeout_s} s at {given[0] or 'the coordinator'}. Are all of "
             f"them running, with the same address and num_processes? ({_first_line(error)})"
         ) from error
-    last_words.leave(
+    notice.leave(
         f"simscale: Process {jax.process_index()} was ended. JAX does that when it has lost a peer; or something has "
         f"killed this process itself. {_what_to_do()}"
     )
-    _last_words.append(last_words)
+    _abort_notices.append(notice)
 
 
 def check_started() -> None:
@@ -187,8 +187,8 @@ def leave_broken_run(error: PeerLostError) -> None:
 
     print(f"simscale: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    for last_words in _last_words:
-        last_words.withdraw()
+    for notice in _abort_notices:
+        notice.withdraw()
     os._exit(LOST_PEER_STATUS)
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.datagen.rollout import RolloutPolicy
 from simscaleai_jax.sim.control import STEP
-from simscaleai_jax.sim.snapshot import Snapshot
-from simscaleai_jax.sim.tasks.pick_place_stages import grasped
+from simscaleai_jax.sim.tasks.pick_place.stages import grasped
+from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
 # (snapshot, task_state, phase) -> (action (4,), phase), unbatched
 ExpertFn = Callable[[Snapshot, Any, Any], tuple[Array, Any]]

@@ -8,12 +8,12 @@ from typing import Any
 
 from simscaleai_jax.core.config import to_dict
 from simscaleai_jax.core.demonstrations import DemonstrationFile, split_masks
+from simscaleai_jax.datagen.files.shards import Shard, check_same_settings, plan_shards
+from simscaleai_jax.datagen.files.writer import remove_parts
 from simscaleai_jax.datagen.identity import physics_settings
 from simscaleai_jax.datagen.language import draw_instruction
 from simscaleai_jax.datagen.noise import NoiseConfig
 from simscaleai_jax.datagen.policies import POLICY_TYPES
-from simscaleai_jax.datagen.shards import Shard, check_same_settings, plan_shards
-from simscaleai_jax.datagen.writer import remove_parts
 
 GYM_TYPE = 2  # robomimic's number for environments behind the gym API
 CHUNK_STEPS = 8  # an ended episode stands still for half of them on average; a refill costs about one

@@ -17,7 +17,7 @@ def make_policy(policy_type: str, env_name: str, env: Any, policy: Callable[...,
 
     Args:
       policy_type: "random", "scripted", or "policy" (then `policy(obs, key) -> action`, unbatched and pure; one that
-        carries its plan, with `init` and `step` as `core.policy.Policy`, executes its chunks).
+        carries its plan, with `init` and `step` as `core.receding_horizon.Policy`, executes its chunks).
       env: the functional environment it will act in.
 
     Raises:

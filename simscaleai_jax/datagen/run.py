@@ -9,8 +9,10 @@ import numpy as np
 
 from simscaleai_jax.core.compile_cache import enable
 from simscaleai_jax.core.sharding import batch_sharding, make_mesh, replicated
-from simscaleai_jax.datagen.background import BackgroundWriter
 from simscaleai_jax.datagen.collect import play_episodes
+from simscaleai_jax.datagen.files.background import BackgroundWriter
+from simscaleai_jax.datagen.files.shards import Shard
+from simscaleai_jax.datagen.files.writer import ShardWriter
 from simscaleai_jax.datagen.generator import (
     CHUNK_STEPS,
     MAX_PART_EPISODES,
@@ -21,8 +23,6 @@ from simscaleai_jax.datagen.generator import (
 )
 from simscaleai_jax.datagen.policies import make_policy
 from simscaleai_jax.datagen.rollout import Slots, empty_slots, make_chunk_fn
-from simscaleai_jax.datagen.shards import Shard
-from simscaleai_jax.datagen.writer import ShardWriter
 
 LANES = 16  # slots come in whole vectors: XLA computes the rest of an array with other code, which rounds differently
 

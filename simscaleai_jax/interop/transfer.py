@@ -19,8 +19,8 @@ from simscaleai_jax.models import (
     MLPActionHead,
     VisionLanguageAction,
 )
-from simscaleai_jax.models.describe import all_kwargs, changed_kwargs, flat_parameters, set_parameters
 from simscaleai_jax.models.policy_heads.schedule import betas
+from simscaleai_jax.models.record import all_kwargs, changed_kwargs, flat_parameters, set_parameters
 from simscaleai_jax.models.registry import check_arguments
 from simscaleai_jax.rl.agents.ppo import ActorCritic
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.observations import state_keys
-from simscaleai_jax.core.policy import PlanFn
+from simscaleai_jax.core.receding_horizon import PlanFn
 from simscaleai_jax.models.normalization import Statistics
 
 IMAGE_RANK = 3

@@ -40,7 +40,7 @@ def play(
       start: first states [N, ...]; None for `env.reset` of the keys.
       num_filmed: K, the episodes whose physics is kept.
     """
-    from simscaleai_jax.sim.episodes import rollout
+    from simscaleai_jax.sim.envs.episodes import rollout
 
     plans: Any = policy if carries_plan(policy) else None
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names, unknown_name
-from simscaleai_jax.sim.batched import BatchedEnv
 from simscaleai_jax.sim.config import SimConfig
-from simscaleai_jax.sim.functional import FunctionalEnv
+from simscaleai_jax.sim.envs.batched import BatchedEnv
+from simscaleai_jax.sim.envs.functional import FunctionalEnv
 from simscaleai_jax.sim.registry import TaskEntry, build_config, find_task, tasks
 from simscaleai_jax.sim.robot import Robot, find_robot, load_model
 
@@ -44,7 +44,7 @@ def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> An
       ValueError: unknown environment or option (with the nearest valid name), or a value out of range.
     """
     from simscaleai_jax.sim.base_env import BaseRobotEnv
-    from simscaleai_jax.sim.task_env import task_env_class
+    from simscaleai_jax.sim.envs.task_env import task_env_class
 
     config = kwargs.pop("config", None)
     if env_name in _USER_ENVS:
@@ -64,7 +64,7 @@ def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs
     Raises:
       ValueError: as `make_env`; or pictures of MuJoCo's own renderer, which cannot draw inside a jitted step.
     """
-    from simscaleai_jax.sim.physics import MjxPhysics, choose_impl
+    from simscaleai_jax.sim.physics.mjx import MjxPhysics, choose_impl
 
     compile_cache.enable()
     entry = find_task(env_name)
@@ -97,7 +97,7 @@ def make_vec_env(env_name: str, num_envs: int, config: SimConfig | None = None, 
 
     Without `cameras` the observations hold no images (one picture per environment and step is asked for explicitly).
     """
-    from simscaleai_jax.sim.vector_env import BatchedVectorEnv
+    from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
 
     check_names("env", [env_name], tasks())
     if config is None:

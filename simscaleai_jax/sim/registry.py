@@ -9,7 +9,7 @@ from simscaleai_jax.core.config import from_dict, init_fields
 from simscaleai_jax.core.errors import check_names, unknown_name
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
 from simscaleai_jax.sim.robot import Robot
-from simscaleai_jax.sim.task import Task
+from simscaleai_jax.sim.tasks.base import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +95,8 @@ def _task_config(config_cls: type | None, base: Any, values: Mapping[str, Any]) 
 
 
 def _builtin_tasks() -> dict[str, TaskEntry]:
-    from simscaleai_jax.sim.tasks.pick_place import PickPlaceTask
-    from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig
+    from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig
+    from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceTask
     from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachTask
 
     return {

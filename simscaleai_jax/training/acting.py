@@ -5,7 +5,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array
 
-from simscaleai_jax.core.policy import Policy
+from simscaleai_jax.core.receding_horizon import Policy
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.models.planning import make_plan_fn
 

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from simscaleai_jax.core.observations import is_image_key, state_keys
-from simscaleai_jax.models.describe import changed_kwargs, describe
 from simscaleai_jax.models.normalization import MIN_STD, Statistics
+from simscaleai_jax.models.record import changed_kwargs, describe
 from simscaleai_jax.training.config import TrainConfig
 
 

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from simscaleai_jax.core import compile_cache, distributed, preemption, sharding
-from simscaleai_jax.models.describe import set_parameters
 from simscaleai_jax.models.normalization import Statistics
+from simscaleai_jax.models.record import set_parameters
 from simscaleai_jax.training import feeding, setup, storage
 from simscaleai_jax.training.acting import ModelPolicy
 from simscaleai_jax.training.config import TrainConfig

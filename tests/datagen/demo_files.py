@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 
 from simscaleai_jax.core.demonstrations import Episode, split_masks
+from simscaleai_jax.datagen.files.shards import plan_shards
+from simscaleai_jax.datagen.files.writer import ShardWriter
 from simscaleai_jax.datagen.generator import file_attributes
-from simscaleai_jax.datagen.shards import plan_shards
-from simscaleai_jax.datagen.writer import ShardWriter
 
 STATE_SHAPES = {"ee_pos": 3, "joint_pos": 7, "target_pos": 3}
 LENGTHS = (5, 3, 8, 4)

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from simscaleai_jax.core.demonstrations import QUANTILES, DemonstrationFile
-from simscaleai_jax.datagen import lerobot_export
-from simscaleai_jax.datagen.lerobot_export import export_lerobot
-from simscaleai_jax.datagen.lerobot_import import import_lerobot
-from simscaleai_jax.datagen.robomimic_export import export_robomimic
+from simscaleai_jax.datagen.formats import lerobot_export
+from simscaleai_jax.datagen.formats.lerobot_export import export_lerobot
+from simscaleai_jax.datagen.formats.lerobot_import import import_lerobot
+from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
 from simscaleai_jax.tools.commands.train import env_record
 from simscaleai_jax.training.data import TrajectoryDataset
 

@@ -12,12 +12,12 @@ from simscaleai_jax.core.checkpoint import Manifest, resolve
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.core.observations import is_image_key
-from simscaleai_jax.core.policy import Policy
+from simscaleai_jax.core.receding_horizon import Policy
 from simscaleai_jax.datagen import draw_instruction, generate_dataset, instructions, merge_files, register_instructions
 from simscaleai_jax.datagen import language as language_module
+from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
 from simscaleai_jax.datagen.identity import checkpoint_digest
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
-from simscaleai_jax.datagen.robomimic_export import export_robomimic
 from simscaleai_jax.datagen.rollout import empty_slots, make_chunk_fn
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.training.data import TrajectoryDataset

@@ -12,8 +12,8 @@ import pytest
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.errors import ExpectedError
-from simscaleai_jax.datagen.background import BackgroundWriter
-from simscaleai_jax.datagen.merge import merge_files
+from simscaleai_jax.datagen.files.background import BackgroundWriter
+from simscaleai_jax.datagen.files.merge import merge_files
 
 from . import demo_files
 

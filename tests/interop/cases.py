@@ -51,7 +51,7 @@ def make(name: str) -> Any:
 
     Every parameter is random: fresh norms and biases are ones and zeros and would hide a mistake.
     """
-    from simscaleai_jax.models.describe import flat_parameters, set_parameters
+    from simscaleai_jax.models.record import flat_parameters, set_parameters
 
     cls, kwargs = CASES[name]
     module = cls(**kwargs)

@@ -14,7 +14,7 @@ import safetensors.numpy
 from simscaleai_jax.core import checkpoint
 from simscaleai_jax.core.observations import is_image_key
 from simscaleai_jax.interop import export_torch, files, import_torch
-from simscaleai_jax.models.describe import flat_parameters
+from simscaleai_jax.models.record import flat_parameters
 from simscaleai_jax.policy import load_policy
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.tools.cli import main as simscale

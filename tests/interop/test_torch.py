@@ -16,8 +16,8 @@ from simscaleai_jax.interop import files
 from simscaleai_jax.interop.mapping import entries_for, from_torch
 from simscaleai_jax.interop.transfer import CLASSES, export_torch, import_torch, split_buffers
 from simscaleai_jax.models import BehaviorCloning, MLPActionHead, VisionLanguageAction
-from simscaleai_jax.models.describe import all_kwargs, flat_parameters, set_parameters
 from simscaleai_jax.models.language import tokenize
+from simscaleai_jax.models.record import all_kwargs, flat_parameters, set_parameters
 from simscaleai_jax.rl.agents.ppo import ActorCritic
 from tests.interop import cases
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from simscaleai_jax.models import list_models
-from simscaleai_jax.models.describe import changed_kwargs, describe, flat_parameters, rebuild_model
+from simscaleai_jax.models.record import changed_kwargs, describe, flat_parameters, rebuild_model
 from tests.models.conftest import BATCH, CASES, Compiled
 
 

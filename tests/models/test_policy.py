@@ -13,7 +13,7 @@ from flax import struct
 from simscaleai_jax.core import checkpoint, flat_tree
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.models import BehaviorCloning, Statistics
-from simscaleai_jax.models.describe import describe, flat_parameters
+from simscaleai_jax.models.record import describe, flat_parameters
 from simscaleai_jax.policy import Policy, load_policy
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from simscaleai_jax.datagen.experts import expert_fn, first_phase
-from simscaleai_jax.sim.snapshot import make_snapshot
-from simscaleai_jax.sim.task_env import FIELDS
+from simscaleai_jax.sim.envs.task_env import FIELDS
+from simscaleai_jax.sim.tasks.snapshot import make_snapshot
 
 
 def host_expert(env):

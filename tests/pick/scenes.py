@@ -7,9 +7,9 @@ import numpy as np
 
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.robot import Robot, find_robot, load_model
-from simscaleai_jax.sim.snapshot import Snapshot
-from simscaleai_jax.sim.tasks.pick_place import PickPlaceState, PickPlaceTask
-from simscaleai_jax.sim.tasks.pick_place_config import PickPlaceConfig
+from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig
+from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceState, PickPlaceTask
+from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
 HALF = 0.02  # m
 TARGET = (0.5, 0.1, 0.12)

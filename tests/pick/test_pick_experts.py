@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.datagen.experts import ABOVE, CLOSE, DESCEND, HOVER, PickPhase, expert_fn, make_expert
-from simscaleai_jax.sim.episodes import rollout
+from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.factory import make_env, make_functional_env
-from simscaleai_jax.sim.tasks.pick_place import PickPlaceTask
+from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceTask
 
 from .episodes import host_expert, play
 from .scenes import HALF, fresh_state, robot, snapshot, task

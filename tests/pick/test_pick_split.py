@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from simscaleai_jax.core import sharding
-from simscaleai_jax.sim.batched import BatchedEnv
+from simscaleai_jax.sim.envs.batched import BatchedEnv
 
 pytestmark = pytest.mark.slow  # two programs of physics with auto-reset are compiled
 

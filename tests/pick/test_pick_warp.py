@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.sim import make_functional_env
-from simscaleai_jax.sim.buffers import check_pair_limit, is_jax_buffer_full, warp_capacity
+from simscaleai_jax.sim.physics.buffers import check_pair_limit, is_jax_buffer_full, warp_capacity
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.robot import load_model
 

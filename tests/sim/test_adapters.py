@@ -17,10 +17,10 @@ from gymnasium.utils.env_checker import check_env
 import simscaleai_jax.sim as sim
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.envs.reach_env import ReachEnv
+from simscaleai_jax.sim.envs.task_env import HOOKS, INTERNAL_HOOKS
+from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
 from simscaleai_jax.sim.registry import asset
-from simscaleai_jax.sim.task_env import HOOKS, INTERNAL_HOOKS
 from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachTask
-from simscaleai_jax.sim.vector_env import BatchedVectorEnv
 
 from .conftest import actions_for
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import struct
 
-from simscaleai_jax.sim.batched import episode_key
-from simscaleai_jax.sim.episodes import rollout
+from simscaleai_jax.sim.envs.batched import episode_key
+from simscaleai_jax.sim.envs.episodes import rollout
 
 from .conftest import MAX_STEPS, NUM_ENVS, actions_for, tree_equal
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.core.demonstrations import DemonstrationFile
-from simscaleai_jax.core.policy import Policy
+from simscaleai_jax.core.receding_horizon import Policy
 from simscaleai_jax.sim import make_env
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.tools import cli, viz_env, viz_live

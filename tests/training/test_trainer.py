@@ -12,8 +12,8 @@ import pytest
 from simscaleai_jax.core import checkpoint, preemption
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.models import create_model
-from simscaleai_jax.models.describe import flat_parameters
 from simscaleai_jax.models.normalization import Statistics
+from simscaleai_jax.models.record import flat_parameters
 from simscaleai_jax.policy import load_policy
 from simscaleai_jax.training.data import DummyTrajectoryDataset, make_loader
 from simscaleai_jax.training.logs import read_rows

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from simscaleai_jax.core import compile_cache, distributed, sharding
-from simscaleai_jax.rl.ppo import envs, plain, storage
+from simscaleai_jax.rl.ppo import envs, python_loop, storage
 from simscaleai_jax.rl.ppo.config import Layout, PPOConfig, make_layout
 from simscaleai_jax.rl.ppo.networks import ActorCritic
 from simscaleai_jax.rl.ppo.rollout import act_distribution
@@ -137,7 +137,7 @@ class PPOAgent:
         self.env_record = envs.env_record(env, self.env_record.get("name"))
         with TrainingLog(self.config, self.total_steps, progress) as log:
             if batched is None:
-                plain.train_plain(self, env, log, callbacks)
+                python_loop.train_in_python(self, env, log, callbacks)
             else:
                 self._train_jitted(batched, env, log, callbacks)
         return log.history

@@ -24,7 +24,7 @@ def find_batched_env(env: Any, needs_images: bool = False) -> Any:
     functional = env if hasattr(env, "observation_spec") else _functional(env)
     if functional is None:
         return None
-    from simscaleai_jax.sim.batched import BatchedEnv
+    from simscaleai_jax.sim.envs.batched import BatchedEnv
 
     return _without_unused_images(BatchedEnv(functional), needs_images)
 
@@ -49,8 +49,8 @@ def _without_unused_images(env: Any, needs_images: bool) -> Any:
     functional = getattr(env, "functional", None)
     if needs_images or functional is None or not functional.config.cameras:
         return env
-    from simscaleai_jax.sim.batched import BatchedEnv
-    from simscaleai_jax.sim.functional import FunctionalEnv
+    from simscaleai_jax.sim.envs.batched import BatchedEnv
+    from simscaleai_jax.sim.envs.functional import FunctionalEnv
 
     config = dataclasses.replace(functional.config, cameras=[])
     return BatchedEnv(FunctionalEnv(config, functional.task, functional.physics))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simscaleai_jax.rl.ppo.patches import strided_conv
+from simscaleai_jax.rl.ppo.strided_conv import strided_conv
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 IMAGE_FEATURES = 64

@@ -1,6 +1,6 @@
 """The documented reach environment on host physics."""
 
-from simscaleai_jax.sim.task_env import TaskEnv
+from simscaleai_jax.sim.envs.task_env import TaskEnv
 
 
 class ReachEnv(TaskEnv):

@@ -13,13 +13,13 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from simscaleai_jax.sim import draws
+from simscaleai_jax.sim import exact_random
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
-from simscaleai_jax.sim.ik import check_reachable
 from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
 from simscaleai_jax.sim.robot import Robot, pick, place
-from simscaleai_jax.sim.snapshot import Snapshot
-from simscaleai_jax.sim.task import Bounds, Start, scenery
+from simscaleai_jax.sim.robot.ik import check_reachable
+from simscaleai_jax.sim.tasks.base import Bounds, Start, scenery
+from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
 MAX_JOINT_VEL = 10.0  # rad/s, observations are clipped to it
 MAX_REACH = 2.0  # m, bound of observed positions
@@ -81,7 +81,7 @@ class ReachTask:
     def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, ReachState]:
         robot, config = self.robot, self.config
         key_joints, key_target = jax.random.split(key)
-        noise = draws.uniform(key_joints, (7,), -config.joint_noise, config.joint_noise)
+        noise = exact_random.uniform(key_joints, (7,), -config.joint_noise, config.joint_noise)
         joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T)
         target = self._sample_target(key_target)
         start = Start(
@@ -148,6 +148,6 @@ class ReachTask:
     def _sample_target(self, key: PRNGKeyArray) -> Float[Array, "3"]:
         """At least `min_distance` from the home pose; the corners are the last resort, one of them is far enough."""
         low, high = jnp.array(self.config.target_low), jnp.array(self.config.target_high)
-        drawn = draws.uniform(key, (CANDIDATES, 3), low, high)
+        drawn = exact_random.uniform(key, (CANDIDATES, 3), low, high)
         candidates = jnp.concatenate([drawn, jnp.asarray(self._corners, jnp.float32)])
-        return candidates[draws.first_far(candidates, self.robot.home_ee_pos, self.config.min_distance)]
+        return candidates[exact_random.first_far(candidates, self.robot.home_ee_pos, self.config.min_distance)]

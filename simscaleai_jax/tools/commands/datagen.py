@@ -103,7 +103,7 @@ def show(options: DatagenOptions, name: str, summary: dict[str, Any]) -> None:
     """Prints the table of this process's shards; process 0 also says how to join all of them."""
     import jax
 
-    from simscaleai_jax.datagen.shards import plan_shards
+    from simscaleai_jax.datagen.files.shards import plan_shards
 
     paths, count, index = summary["paths"], jax.process_count(), jax.process_index()
     part = f", process {index} of {count}" if count > 1 else ""

@@ -45,15 +45,15 @@ def convert(options: ExportOptions) -> Path:
     if options.from_ == "lerobot":
         if options.to not in (None, "hdf5"):
             raise ValueError(f"--from lerobot writes HDF5, not {options.to}; convert it in a second step.")
-        from simscaleai_jax.datagen.lerobot_import import import_lerobot
+        from simscaleai_jax.datagen.formats.lerobot_import import import_lerobot
 
         return import_lerobot(options.source, options.output)
     if options.to == "lerobot":
-        from simscaleai_jax.datagen.lerobot_export import export_lerobot
+        from simscaleai_jax.datagen.formats.lerobot_export import export_lerobot
 
         return export_lerobot(options.source, options.output, options.fps)
     if options.to == "robomimic":
-        from simscaleai_jax.datagen.robomimic_export import export_robomimic
+        from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
 
         return export_robomimic(options.source, options.output)
     raise ValueError("Say what to write: --to lerobot or --to robomimic, or --from lerobot.")

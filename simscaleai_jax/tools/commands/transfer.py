@@ -57,7 +57,7 @@ class TransferOptions:
 
 def main(argv: list[str]) -> None:
     """Parses the options, plays, writes and prints the report."""
-    from simscaleai_jax.rl.transfer_report import write_report
+    from simscaleai_jax.rl.transfer.report import write_report
 
     options = parse(TransferOptions, argv, "transfer", DESCRIPTION)
     rows, about = evaluate(options)

@@ -1,0 +1,1 @@
+"""Pick and place: the task, its settings, its stages and its curriculum."""
