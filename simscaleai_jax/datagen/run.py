@@ -74,10 +74,13 @@ class Run:
                 writer.finish()
 
     def _slots(self) -> Slots:
-        """Idle slots, split over this process's devices where they divide evenly."""
+        """Idle slots, split over this process's devices where they divide evenly. MuJoCo's C engine uses all cores from
+        one device.
+        """
         slots = empty_slots(self.env, self.policy, self.num_envs)
         devices = jax.local_devices()
-        if len(devices) == 1 or self.num_envs % len(devices):
+        is_on_host = self.settings.get("impl") == "c"
+        if len(devices) == 1 or self.num_envs % len(devices) or is_on_host:
             return slots
         mesh = make_mesh(devices)
         split = jax.tree.map(

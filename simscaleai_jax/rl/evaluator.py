@@ -1,6 +1,8 @@
 """Evaluation over whole, fresh episodes: one per slot in one jitted call for our environments, else a plain loop."""
 
+import copy
 import dataclasses
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +34,7 @@ class EvalConfig:
       video_dir: where.
       max_videos: how many.
       seed: of the episodes.
-      on_host: step the environment itself, even where its episodes could run batched on MJX.
+      on_host: step the environment itself, even where its episodes could run batched on a physics engine.
     """
 
     n_episodes: int = 20
@@ -57,12 +59,12 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
     Args:
       env: any gymnasium environment; with a pure policy also a functional, batched or vector environment of ours.
       predict_fn: `predict_fn(obs) -> action` for a plain loop, or a pure `policy(obs, key) -> action` (two required
-        arguments), with which episodes of our own environments run batched on MJX. A pure policy that carries its plan
-        (`init` and `step`, as `simscaleai_jax.policy.Policy`) executes its chunks as it was told to.
+        arguments), with which episodes of our own environments run batched on their physics engine. A pure policy that
+        carries its plan (`init` and `step`, as `simscaleai_jax.policy.Policy`) executes its chunks as it was told to.
       config: settings; None for the defaults.
     Returns:
       success_rate (of episodes whose last step was a success), mean_reward, std_reward, mean_length, min_reward,
-      max_reward, of undiscounted episode returns. Of episodes that ran batched on MJX also how many were spoilt by
+      max_reward, of undiscounted episode returns. Of episodes that ran batched also how many were spoilt by
       their physics: nan_episodes (a state was not finite) and overflow_episodes (a full buffer may have cost contacts).
     Raises:
       ValueError: a batched environment with a `predict_fn` that takes no key.
@@ -105,10 +107,24 @@ def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> Played:
     videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
     key = jax.random.fold_in(jax.random.key(config.seed), EVAL_KEY)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
-    played = jax.jit(lambda keys: play(env, policy, keys, steps, num_filmed=videos))(keys)
+    played = _program(env, policy, steps, videos)(getattr(policy, "params", None), keys)
     if videos:
         _film(env, played.physics, np.asarray(played.lengths), config)
     return played
+
+
+@functools.lru_cache(maxsize=4)
+def _program(env: Any, policy: Callable, steps: int, num_filmed: int) -> Callable[[Any, jax.Array], Played]:
+    """Compiled (params, keys) -> episodes. One policy's new parameters, as training makes them, compile nothing."""
+
+    def run(params: Any, keys: jax.Array) -> Played:
+        acting = policy
+        if params is not None:
+            acting = copy.copy(policy)
+            acting.params = params
+        return play(env, acting, keys, steps, num_filmed=num_filmed)
+
+    return jax.jit(run)
 
 
 def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from gymnasium import spaces
 
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
+from simscaleai_jax.sim.physics.host import end_at_divergence, silence_log
+from simscaleai_jax.sim.physics.state import ramp
 from simscaleai_jax.sim.robot import check_cameras, load_model
 
 __all__ = ["BaseRobotEnv", "CameraConfig", "SimConfig"]
@@ -31,24 +33,20 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
 
         Raises:
           FileNotFoundError: no file at `config.xml_path`.
-          ValueError: not MJCF, unknown camera or render mode, or an `impl` other than "c" or "auto".
+          ValueError: not MJCF, unknown camera or render mode.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'human' or 'rgb_array', got {render_mode!r}")
-        if config.impl not in ("auto", "c"):
-            raise ValueError(
-                f"a gymnasium adapter runs on host physics, impl 'c'; got {config.impl!r} (see make_vec_env)"
-            )
         self.config = config.copy()
         self.render_mode = render_mode
+        silence_log()
         self.model = load_model(self._xml_path(), self.config.dt)
-        # MuJoCo would put a diverged state back to the start in silence; here it ends the episode.
-        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        end_at_divergence(self.model)
         self.data = mujoco.MjData(self.model)
         check_cameras(self.model, self.config.cameras)
         ramp_steps = self.config.ramp_steps if self.ramp_control else 1
         self._steps_per_target = self.config.substeps // ramp_steps
-        self._ramp = np.linspace(1.0 / ramp_steps, 1.0, ramp_steps)[:, None]
+        self._ramp = ramp(ramp_steps)[:, None]
         self.step_count = 0
         self.overrides: dict[str, Any] = {}
         self._cameras: Any = None
@@ -168,7 +166,9 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
             self._viewer = None
 
     def functional_env(self) -> Any:
-        """The same task as a FunctionalEnv on MJX, or None where there is none (no task, or a hook is overridden)."""
+        """The same task as a FunctionalEnv on the engine `config.impl`, or None where there is none (no task, or a hook
+        is overridden).
+        """
         return None
 
     def _xml_path(self) -> str:

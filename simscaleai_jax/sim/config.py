@@ -39,10 +39,11 @@ class SimConfig:
     """Simulation settings; the environment works on a private copy, the caller's object is never written to.
 
     `dt` and `control_dt` are seconds per physics step and per control step; `control_dt` is a whole multiple of `dt`.
-    `xml_path` names a custom MJCF file ("" takes the task's own scene). `impl` chooses the physics: "c" is MuJoCo
-    itself, "jax" and "warp" are MJX; "auto" takes "c" for a gymnasium adapter, and for a functional environment
-    "warp" on an NVIDIA GPU where warp is installed, else "jax". `task` is the task's own config dataclass, None for
-    its defaults. `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for
+    `xml_path` names a custom MJCF file ("" takes the task's own scene). `impl` chooses the engine of functional,
+    batched and vector environments: "c" is MuJoCo itself on all cores, "jax" and "warp" are MJX; "auto" takes "c" on a
+    CPU, "warp" on an NVIDIA GPU where warp is installed, else "jax". (A gymnasium adapter of one environment always
+    steps MuJoCo itself; `impl` is then that of its `functional_env()`.) `task` is the task's own config dataclass, None
+    for its defaults. `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for
     its defaults. `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
     """
 

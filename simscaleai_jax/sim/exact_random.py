@@ -37,8 +37,16 @@ def uniform(
             raise ValueError(f"values to draw from must stay below {LARGEST:.0f} in magnitude, got {bound}")
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
     first, last = (jnp.ceil(bound / UNIT).astype(jnp.int32) for bound in (low, high))
-    values = jax.random.randint(key, shape, first, last).astype(jnp.float32) * UNIT
-    return jnp.minimum(values, high)  # where no multiple lies between the two
+    count = jnp.maximum(last - first, 1).astype(jnp.uint32)
+    drawn = first + _scale(jax.random.bits(key, shape, jnp.uint32), count).astype(jnp.int32)
+    return jnp.minimum(drawn.astype(jnp.float32) * UNIT, high)  # where no multiple lies between the two
+
+
+def _scale(bits: Int[Array, "..."], count: Int[Array, "..."]) -> Int[Array, "..."]:
+    """`bits * count / 2**32` rounded down, of uint32: the upper half of a 64-bit product, made of 16-bit ones."""
+    low_bits, high_bits, low_count, high_count = bits & 0xFFFF, bits >> 16, count & 0xFFFF, count >> 16
+    carried = (low_bits * low_count >> 16) + (high_bits * low_count & 0xFFFF) + low_bits * high_count
+    return high_bits * high_count + (high_bits * low_count >> 16) + (carried >> 16)
 
 
 def snap(values: Float[ArrayLike, "..."]) -> Float[Array, "..."]:

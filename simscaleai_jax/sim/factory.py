@@ -1,5 +1,6 @@
 """Environments by name: gymnasium adapters, functional environments and batches."""
 
+import dataclasses
 from typing import Any
 
 from simscaleai_jax.core import compile_cache
@@ -7,6 +8,7 @@ from simscaleai_jax.core.errors import check_names, unknown_name
 from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.envs.batched import BatchedEnv
 from simscaleai_jax.sim.envs.functional import FunctionalEnv
+from simscaleai_jax.sim.physics import choose_impl, make_physics
 from simscaleai_jax.sim.registry import TaskEntry, build_config, find_task, tasks
 from simscaleai_jax.sim.robot import Robot, find_robot, load_model
 
@@ -59,17 +61,15 @@ def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> An
 
 
 def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs: Any) -> FunctionalEnv:
-    """Build the pure `reset`/`step` environment of a task on MJX; options as in `make_env`.
+    """Build the pure `reset`/`step` environment of a task on the engine `impl`; options as in `make_env`.
 
     Raises:
       ValueError: as `make_env`; or pictures of MuJoCo's own renderer, which cannot draw inside a jitted step.
     """
-    from simscaleai_jax.sim.physics.mjx import MjxPhysics, choose_impl
-
     compile_cache.enable()
     entry = find_task(env_name)
     config = build_config(config, entry.config_cls, kwargs)
-    impl = choose_impl(config.impl)
+    config = dataclasses.replace(config, impl=choose_impl(config.impl))
     if config.cameras and config.renderer != "jax":
         raise ValueError(
             f"renderer={config.renderer!r} draws for host adapters (make_env) only; a functional environment's cameras "
@@ -82,7 +82,8 @@ def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs
         from simscaleai_jax.sim.cameras import make_camera_fn
 
         camera_fn = make_camera_fn(model, config.cameras)
-    return FunctionalEnv(config, task, MjxPhysics(model, robot, config.substeps, impl, config.ramp_steps), camera_fn)
+    physics = make_physics(model, robot, config.substeps, config.impl, config.ramp_steps)
+    return FunctionalEnv(config, task, physics, camera_fn)
 
 
 def make_batched_env(env_name: str, config: SimConfig | None = None, **kwargs: Any) -> BatchedEnv:

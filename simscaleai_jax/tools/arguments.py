@@ -119,6 +119,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def recorded_env(record: Mapping[str, Any], chosen: str | None) -> tuple[str, dict[str, Any]]:
     """Name and settings of the environment that a checkpoint belongs to; none of its settings for another one.
 
+    The physics engine that it was trained on is left out: whatever this machine has plays it.
+
     Args:
       record: the manifest's `env`.
       chosen: the value of --env-name.
@@ -129,7 +131,9 @@ def recorded_env(record: Mapping[str, Any], chosen: str | None) -> tuple[str, di
     name = chosen or recorded
     if not name:
         raise ValueError("The checkpoint names no environment; give --env-name.")
-    return name, dict(record.get("config") or {}) if recorded in (None, name) else {}
+    settings = dict(record.get("config") or {}) if recorded in (None, name) else {}
+    settings.pop("impl", None)
+    return name, settings
 
 
 def demonstrated_env(attributes: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -75,7 +75,7 @@ def _policy(checkpoint: str | None, env_name: str | None) -> tuple[str, dict[str
 
     name, settings = recorded_env(read_manifest(checkpoint).env, env_name)
     policy, keys = load_policy(checkpoint), map(partial(jax.random.fold_in, jax.random.key(0)), itertools.count())
-    return name, {"cameras": [], **settings, "impl": "c"}, lambda env: PlannedEpisode(policy, keys)
+    return name, {"cameras": [], **settings}, lambda env: PlannedEpisode(policy, keys)
 
 
 def _episode(env: Any, begin: Any, seed: int) -> float:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simscaleai_jax.rl.transfer import Condition, evaluate_conditions, make_conditions, sweepable, wilson
+from simscaleai_jax.core.intervals import wilson
+from simscaleai_jax.rl.transfer import Condition, evaluate_conditions, make_conditions, sweepable
 from simscaleai_jax.rl.transfer.report import heat_map, write_report
 from simscaleai_jax.sim import make_functional_env
 from simscaleai_jax.sim.randomization import PRESETS, DomainRandomizationConfig, draw, draw_between

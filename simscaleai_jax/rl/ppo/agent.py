@@ -132,9 +132,12 @@ class PPOAgent:
         if total_timesteps is not None:
             self._change_config(total_timesteps=total_timesteps)
         self._check_sizes(env)
+        recorded = self.env_record
         batched = envs.find_batched_env(env, needs_images=self.config.encoder != "none")
         self.observation_spec = envs.spec_record(envs.observation_spec(env))
-        self.env_record = envs.env_record(env, self.env_record.get("name"))
+        self.env_record = envs.env_record(env if batched is None else batched, recorded.get("name"))
+        if self._saved_env is not None:
+            envs.check_engine(recorded, self.env_record)
         with TrainingLog(self.config, self.total_steps, progress) as log:
             if batched is None:
                 python_loop.train_in_python(self, env, log, callbacks)

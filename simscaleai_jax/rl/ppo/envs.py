@@ -121,6 +121,16 @@ def spec_record(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: {"shape": list(box.shape), "dtype": str(np.dtype(box.dtype))} for key, box in spec.items()}
 
 
+def check_engine(recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """ValueError where a run would go on on another physics engine than the one it was on."""
+    before, now = (record.get("config", {}).get("impl") for record in (recorded, wanted))
+    if before and now and before != now:
+        raise ValueError(
+            f"This run was trained on the physics engine {before!r} and would go on on {now!r}, which computes other "
+            f"numbers. Go on with impl={before!r} (--env.impl {before}), or start a run of its own."
+        )
+
+
 def env_record(env: Any, name: str | None = None) -> dict[str, Any]:
     """Name and settings of one of our environments for a manifest: {"name", "config"}; empty for foreign ones.
 

@@ -5,7 +5,6 @@ from simscaleai_jax.rl.transfer.sweep import (
     evaluate_conditions,
     make_conditions,
     sweepable,
-    wilson,
 )
 
-__all__ = ["Condition", "evaluate_conditions", "make_conditions", "sweepable", "wilson"]
+__all__ = ["Condition", "evaluate_conditions", "make_conditions", "sweepable"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names
+from simscaleai_jax.core.intervals import wilson
 from simscaleai_jax.rl.play import play
 from simscaleai_jax.sim.randomization import (
     JITTERS,
@@ -26,7 +27,6 @@ from simscaleai_jax.sim.randomization import (
 from simscaleai_jax.sim.robot.feasibility import check_randomization
 
 TRANSFER_KEY = 4  # folded into the seed's key: neither training nor `simscale eval` plays these episodes
-Z = 1.96  # standard errors of a 95% interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,11 +189,3 @@ def _row(
         "nan_episodes": int(np.sum(nan)),
         "overflow_episodes": int(np.sum(overflow)),
     }
-
-
-def wilson(rate: float, count: int) -> tuple[float, float]:
-    """95% interval of a share seen in `count` trials."""
-    centre = rate + Z * Z / (2 * count)
-    spread = Z * np.sqrt(rate * (1.0 - rate) / count + Z * Z / (4 * count * count))
-    scale = 1.0 + Z * Z / count
-    return max(0.0, float((centre - spread) / scale)), min(1.0, float((centre + spread) / scale))

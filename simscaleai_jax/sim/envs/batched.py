@@ -62,10 +62,13 @@ class BatchedEnv:
         env_ids = jnp.asarray(env_ids, jnp.int32)
         base_key = jnp.broadcast_to(key, env_ids.shape)
         zeros = jnp.zeros_like(env_ids)
-        env = self._fresh(base_key, env_ids, zeros, zeros)
+        # One after the other, so that a reset is compiled once.
+        starts = jax.lax.map(
+            lambda episode: self._fresh(base_key, env_ids, jnp.full_like(env_ids, episode), zeros), jnp.arange(2)
+        )
+        env, pool = (jax.tree.map(lambda leaf, n=n: leaf[n], starts) for n in range(2))
         ages = jax.vmap(lambda k, i: jax.random.randint(_age_key(k, i), (), 0, self.max_episode_steps))
         env = env.replace(step=ages(base_key, env_ids).astype(jnp.int32))
-        pool = self._fresh(base_key, env_ids, jnp.ones_like(env_ids), zeros)
         return BatchState(
             env=jax.vmap(self.functional.add_images)(env),
             pool=pool,

@@ -8,10 +8,18 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.sim.config import SimConfig
-from simscaleai_jax.sim.physics.mjx import MjxPhysics, PhysicsState, full_precision
+from simscaleai_jax.sim.physics import Kinematics, Physics, PhysicsState, full_precision
 from simscaleai_jax.sim.robot.feasibility import check_randomization
 from simscaleai_jax.sim.tasks.base import Task
-from simscaleai_jax.sim.tasks.snapshot import Snapshot
+from simscaleai_jax.sim.tasks.snapshot import Snapshot, make_snapshot
+
+
+@struct.dataclass
+class BodyPoses:
+    """Where the bodies are, for cameras."""
+
+    xpos: Float[Array, "*B bodies 3"]  # m
+    xmat: Float[Array, "*B bodies 9"]
 
 
 @struct.dataclass
@@ -20,6 +28,7 @@ class EnvState:
 
     physics: PhysicsState
     snapshot: Snapshot
+    poses: BodyPoses | None  # only where there are cameras
     task_state: Any  # the task's own pytree: goal and latches
     overrides: dict[str, Array]  # randomized model fields of this episode, {} without randomization
     obs: dict[str, Array]
@@ -34,12 +43,12 @@ class EnvState:
 
 
 class FunctionalEnv:
-    """A task on MJX physics.
+    """A task on a physics engine.
 
     `observation_spec` maps each key to its unbatched shape and dtype; `action_size` numbers in [-1, 1] make an action.
     """
 
-    def __init__(self, config: SimConfig, task: Task, physics: MjxPhysics, camera_fn: Any = None) -> None:
+    def __init__(self, config: SimConfig, task: Task, physics: Physics, camera_fn: Any = None) -> None:
         if config.domain_randomization:
             check_randomization(task, config.randomization)
         self.config = config
@@ -81,13 +90,14 @@ class FunctionalEnv:
             overrides["curriculum"] = self.task.curriculum(control_steps)
         start, task_state = self.task.sample(key_task, overrides)
         physics = self.physics.reset(start)
-        snapshot = self.physics.snapshot(physics)
+        snapshot, poses = self._read(self.physics.kinematics(physics))
         action = jnp.zeros(self.action_size, jnp.float32)
         left = jnp.int32(self.max_episode_steps)
         terms = self.task.reward_terms(snapshot, task_state, action, left)
         return EnvState(
             physics=physics,
             snapshot=snapshot,
+            poses=poses,
             task_state=task_state,
             overrides=overrides,
             obs=_float32(self.task.observe(snapshot, task_state)),
@@ -110,7 +120,8 @@ class FunctionalEnv:
         task = self.task
         action = jnp.clip(action.astype(jnp.float32), -1.0, 1.0)
         ctrl = task.control(state.snapshot, state.task_state, action)
-        physics, snapshot, overflow = self.physics.step(state.physics, ctrl, state.overrides)
+        physics, kinematics, overflow = self.physics.step(state.physics, ctrl, state.overrides)
+        snapshot, poses = self._read(kinematics)
         task_state = task.update(snapshot, state.task_state, action)
         step = state.step + 1
         terms = task.reward_terms(snapshot, task_state, action, self.max_episode_steps - step)
@@ -122,6 +133,7 @@ class FunctionalEnv:
         return state.replace(
             physics=physics,
             snapshot=snapshot,
+            poses=poses,
             task_state=task_state,
             obs=obs,
             reward=sum(terms.values(), start=jnp.float32(0.0)),
@@ -137,8 +149,12 @@ class FunctionalEnv:
         """Render the configured cameras into the observation; nothing to do without cameras."""
         if self._camera_fn is None:
             return state
-        data = self.physics.kinematics(state.physics)
-        return state.replace(obs={**state.obs, **self._camera_fn(data, state.overrides)})
+        return state.replace(obs={**state.obs, **self._camera_fn(state.poses, state.overrides)})
+
+    def _read(self, kinematics: Kinematics) -> tuple[Snapshot, BodyPoses | None]:
+        """What tasks see, and what cameras see where there are any."""
+        poses = BodyPoses(kinematics.xpos, kinematics.xmat) if self._camera_fn is not None else None
+        return make_snapshot(self.physics.robot, kinematics), poses
 
     def _draw_overrides(self, key: PRNGKeyArray) -> dict[str, Array]:
         if not self.config.domain_randomization:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from simscaleai_jax.core import compile_cache
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.cameras import image_key
 from simscaleai_jax.sim.config import SimConfig
+from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS, Kinematics
 from simscaleai_jax.sim.registry import build_config, find_task
 from simscaleai_jax.sim.robot import find_robot
 from simscaleai_jax.sim.robot.feasibility import check_randomization
@@ -32,9 +32,6 @@ HOOKS = (
     "_apply_domain_randomization",
 )
 INTERNAL_HOOKS = ("reset", "step", "_after_reset", "_after_step", "_advance")
-# MuJoCo fields a snapshot is made of; copied to the task in one float32 vector, because one argument is cheaper than
-# ten.
-FIELDS = ("qpos", "qvel", "ctrl", "xpos", "xquat", "xmat", "site_xpos", "site_xmat", "xanchor", "xaxis", "sensordata")
 
 
 class TaskEnv(BaseRobotEnv):
@@ -57,7 +54,9 @@ class TaskEnv(BaseRobotEnv):
         super().__init__(config, render_mode)
 
     def functional_env(self) -> Any:
-        """The same task and config on MJX; None when a subclass has overridden a documented hook."""
+        """The same task and config on the engine `config.impl`; None when a subclass has overridden a documented
+        hook.
+        """
         from simscaleai_jax.sim.factory import make_functional_env
 
         standard = type(self).__mro__[
@@ -169,7 +168,8 @@ class TaskEnv(BaseRobotEnv):
         """MuJoCo's data, the steps left and the action in one vector."""
         if self._viewed is not self.data:  # MuJoCo's arrays stay where they are for the life of a data object
             self._viewed = self.data
-            self._views = [getattr(self.data, field).reshape(-1) for field in FIELDS]
+            # Copied to the task in one float32 vector, because one argument is cheaper than ten.
+            self._views = [getattr(self.data, field).reshape(-1) for field in KINEMATICS_FIELDS]
         left = (self.config.max_episode_steps - self.step_count,)
         return np.concatenate((*self._views, left, action), dtype=np.float32, casting="same_kind")
 
@@ -177,7 +177,7 @@ class TaskEnv(BaseRobotEnv):
         """Wrap the task's functions for host data; compilation itself waits for the first call."""
         compile_cache.enable()
         task, robot = self._task, self._task.robot
-        shapes = {field: np.shape(getattr(self.data, field)) for field in FIELDS}
+        shapes = {field: np.shape(getattr(self.data, field)) for field in KINEMATICS_FIELDS}
 
         def unpack(vector):
             fields, offset = {}, 0
@@ -186,7 +186,7 @@ class TaskEnv(BaseRobotEnv):
                 fields[field] = vector[offset : offset + size].reshape(shape)
                 offset += size
             left, action = vector[offset], vector[offset + 1 :]
-            return make_snapshot(robot, types.SimpleNamespace(**fields)), left.astype(jnp.int32), action
+            return make_snapshot(robot, Kinematics(**fields)), left.astype(jnp.int32), action
 
         def observe(snapshot, task_state, left, action):
             return {

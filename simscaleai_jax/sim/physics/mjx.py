@@ -1,62 +1,44 @@
-"""MJX physics: a slim state in, one control step, a slim state and a snapshot out; pure, unbatched, ready for `vmap`.
-
-Between control steps only what MuJoCo needs to go on is kept (`PhysicsState`, about 60 floats); MJX's own Data, a
-thousand times that, lives inside the step and never in a training loop's carry.
-"""
+"""MJX physics, in XLA ("jax") or on MuJoCo Warp ("warp")."""
 
 import contextlib
 import functools
 import io
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from simscaleai_jax.sim.physics import buffers
+from simscaleai_jax.sim.physics.state import (
+    KINEMATICS_FIELDS,
+    STATE_FIELDS,
+    Kinematics,
+    PhysicsState,
+    at_rest,
+    check_state,
+    full_precision,
+    ramp,
+)
+from simscaleai_jax.sim.randomization import apply_to_mjx
 from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.tasks.base import Start
-from simscaleai_jax.sim.tasks.snapshot import Snapshot, make_snapshot
 
 with contextlib.redirect_stdout(io.StringIO()):  # mjx prints two lines when the optional warp is absent
     from mujoco import mjx
 
 
-@struct.dataclass
-class PhysicsState:
-    """What MuJoCo carries from one control step to the next."""
-
-    qpos: Float[Array, "*B nq"]  # m, rad, quaternions wxyz
-    qvel: Float[Array, "*B nv"]  # m/s, rad/s
-    ctrl: Float[Array, "*B U"]  # actuator targets reached at the end of the last step
-    qacc_warmstart: Float[Array, "*B nv"]  # the solver's first guess
-    mocap_pos: Float[Array, "*B M 3"]  # m
-    mocap_quat: Float[Array, "*B M 4"]
-
-
-def full_precision(function: Callable) -> Callable:
-    """Decorator: matrix products in whole float32, where a GPU or TPU would take fewer bits."""
-
-    @functools.wraps(function)
-    def precise(*args, **kwargs):
-        with jax.default_matmul_precision("highest"):
-            return function(*args, **kwargs)
-
-    return precise
-
-
 class MjxPhysics:
-    """One scene on an MJX implementation ("jax" or "warp")."""
+    """One scene on an MJX implementation ("jax" or "warp"); see `Physics` for what each function means."""
 
     def __init__(self, model: mujoco.MjModel, robot: Robot, substeps: int, impl: str, ramp_steps: int) -> None:
+        check_state(model)
         self.host_model = model
         self.robot = robot
-        self.ramp = np.repeat(np.linspace(1.0 / ramp_steps, 1.0, ramp_steps), substeps // ramp_steps)
+        self.ramp = np.repeat(ramp(ramp_steps), substeps // ramp_steps)
         self.impl = impl
         if impl == "warp" and jax.default_backend() == "cpu":
             _compile_lightly()
@@ -70,32 +52,16 @@ class MjxPhysics:
             buffers.check_pair_limit(model)
 
     def reset(self, start: Start) -> PhysicsState:
-        """State at rest."""
-        zeros = jnp.zeros(self.host_model.nv, jnp.float32)
-        return PhysicsState(start.qpos, zeros, start.ctrl, zeros, start.mocap_pos, start.mocap_quat)
+        return at_rest(self.host_model, start)
 
     @full_precision
-    def snapshot(self, state: PhysicsState) -> Snapshot:
-        """Kinematics only: touch reads zero."""
-        return make_snapshot(self.robot, self.kinematics(state))
-
-    def kinematics(self, state: PhysicsState) -> Any:
-        """MJX data with the poses of bodies, geoms, sites and joints that belong to `state`."""
-        return mjx.kinematics(self.model, self._data(state, worlds=1))
+    def kinematics(self, state: PhysicsState) -> Kinematics:
+        data = mjx.kinematics(self.model, self._data(state, worlds=1))
+        return self._read(data).replace(sensordata=jnp.zeros_like(data.sensordata))
 
     def step(
         self, state: PhysicsState, ctrl: Float[Array, "U"], overrides: dict[str, Array]
-    ) -> tuple[PhysicsState, Snapshot, Bool[Array, ""]]:
-        """Advance one control step, moving the targets to `ctrl` in equal steps.
-
-        Args:
-          state: where to start.
-          ctrl: actuator targets at the end of the step.
-          overrides: model fields of this one environment, {} for the nominal model.
-
-        Returns:
-          The new state, its snapshot, and whether a full buffer may have cost contacts or constraints.
-        """
+    ) -> tuple[PhysicsState, Kinematics, Bool[Array, ""]]:
         if self.impl == "warp":
             return self._sized(())(state, ctrl, overrides)
         return self._advance(state, ctrl, overrides, worlds=1)
@@ -128,17 +94,17 @@ class MjxPhysics:
     @full_precision
     def _advance(
         self, state: PhysicsState, ctrl: Float[Array, "U"], overrides: dict[str, Array], worlds: int
-    ) -> tuple[PhysicsState, Snapshot, Bool[Array, ""]]:
-        model = self._override(overrides)
+    ) -> tuple[PhysicsState, Kinematics, Bool[Array, ""]]:
+        model = apply_to_mjx(self.model, overrides) if overrides else self.model
 
         def substep(data, share):
             data = mjx.step(model, data.replace(ctrl=state.ctrl + share * (ctrl - state.ctrl)))
             return data, self._has_overflowed(data)
 
         data, overflows = jax.lax.scan(substep, self._data(state, worlds), jnp.asarray(self.ramp, jnp.float32))
-        after = PhysicsState(data.qpos, data.qvel, ctrl, data.qacc_warmstart, state.mocap_pos, state.mocap_quat)
+        after = PhysicsState(**{name: getattr(data, name) for name in STATE_FIELDS}).replace(ctrl=ctrl)
         data = mjx.kinematics(model, data.replace(ctrl=ctrl))
-        return after, make_snapshot(self.robot, data), jnp.any(overflows)
+        return after, self._read(data), jnp.any(overflows)
 
     def _has_overflowed(self, data: Any) -> Bool[Array, ""]:
         if self.impl == "warp":
@@ -152,39 +118,17 @@ class MjxPhysics:
             data = mjx.make_data(self.host_model, own_device(), impl="warp", naconmax=contacts * worlds, njmax=rows)
         else:
             data = mjx.make_data(self.host_model, own_device(), impl=self.impl)
-        fields = {field: getattr(state, field) for field in PhysicsState.__dataclass_fields__}
-        return data.replace(**fields)
+        return data.replace(**{name: getattr(state, name) for name in STATE_FIELDS})
 
-    def _override(self, overrides: dict[str, Array]) -> Any:
-        if not overrides:
-            return self.model
-        from simscaleai_jax.sim.randomization import apply_to_mjx
-
-        return apply_to_mjx(self.model, overrides)
+    def _read(self, data: Any) -> Kinematics:
+        values = {name: getattr(data, name) for name in KINEMATICS_FIELDS}
+        flat = {name: values[name].reshape(-1, 9) for name in ("xmat", "site_xmat")}
+        return Kinematics(**{**values, **flat})
 
 
 def own_device() -> Any:
     """In a run over several processes a device of this one, where MJX would take the first of all; otherwise None."""
     return jax.local_devices()[0] if jax.process_count() > 1 else None
-
-
-def choose_impl(impl: str) -> str:
-    """Resolve "auto" and check that the implementation can run here.
-
-    Raises:
-      ValueError: "c" (host physics has no functional environment), or "warp" without the warp extra.
-    """
-    if impl == "c":
-        raise ValueError(
-            "impl='c' is host physics, for gymnasium adapters; a functional environment takes 'jax' or 'warp'"
-        )
-    has_warp = _has_warp()
-    if impl == "auto":
-        on_nvidia = jax.default_backend() == "gpu" and "nvidia" in jax.devices()[0].device_kind.lower()
-        return "warp" if has_warp and on_nvidia else "jax"
-    if impl == "warp" and not has_warp:
-        raise ValueError("impl='warp' needs warp-lang: pip install 'simscaleai-jax[warp]'")
-    return impl
 
 
 def _compile_lightly() -> None:
@@ -193,9 +137,3 @@ def _compile_lightly() -> None:
 
     warp.config.cpu_compiler_flags = "-march=native"
     warp.config.optimization_level = 1
-
-
-def _has_warp() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("warp") is not None

@@ -2,7 +2,8 @@
 
 from simscaleai_jax.sim.randomization.config import JITTERS, NOMINAL, PRESETS, DomainRandomizationConfig
 from simscaleai_jax.sim.randomization.overrides import (
-    MODEL_FIELDS,
+    DERIVED_FIELDS,
+    MODEL_INPUTS,
     apply_to_host,
     apply_to_mjx,
     draw,
@@ -11,8 +12,9 @@ from simscaleai_jax.sim.randomization.overrides import (
 )
 
 __all__ = [
+    "DERIVED_FIELDS",
     "JITTERS",
-    "MODEL_FIELDS",
+    "MODEL_INPUTS",
     "NOMINAL",
     "PRESETS",
     "DomainRandomizationConfig",

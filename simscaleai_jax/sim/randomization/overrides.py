@@ -1,11 +1,12 @@
 """Domain randomization as data: every reset draws one episode's model anew from the nominal one, which is never
 written to.
 
-`draw` returns overrides, a dict of arrays. Those named after model fields replace them in MJX (`apply_to_mjx`) or in
-a host model (`apply_to_host`); `gravity`, `table_height` and `object_half_size` are read by name; the look
-(`geom_rgb`, `light_*`, `camera_*`) goes to the ray-caster.
+`draw` returns overrides, a dict of arrays. Those named in `MODEL_INPUTS` replace model fields, in each engine its own
+way; `table_height` and `object_half_size` are read by name; the look (`geom_rgb`, `light_*`, `camera_*`) goes to the
+ray-caster.
 """
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,16 +23,20 @@ from simscaleai_jax.sim.randomization.config import JITTERS, NOMINAL, PRESETS, D
 from simscaleai_jax.sim.robot import home_data, table_surface
 
 __all__ = [
-    "JITTERS", "NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host", "apply_to_mjx", "draw",
-    "draw_between", "resolve",
+    "DERIVED_FIELDS", "JITTERS", "MODEL_INPUTS", "NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host",
+    "apply_to_mjx", "draw", "draw_between", "resolve",
 ]  # fmt: skip
 
-# Model fields that a draw may replace; MuJoCo keeps some of them only to save time (bounding volumes, masses of
-# subtrees, inverse weights), and they must follow.
-MODEL_FIELDS = (
-    "pair_friction", "body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0",
-    "dof_damping", "geom_size", "geom_rbound", "geom_aabb", "actuator_gainprm", "actuator_biasprm",
-)  # fmt: skip
+# Overrides that replace model fields, and the names that MuJoCo knows the fields by.
+MODEL_INPUTS = {
+    **{name: name for name in (
+        "pair_friction", "body_mass", "body_inertia", "dof_damping", "geom_size", "actuator_gainprm",
+        "actuator_biasprm",
+    )},
+    "gravity": "opt.gravity",
+}  # fmt: skip
+# What MuJoCo derives from them and MJX does not: bounding volumes, masses of subtrees, inverse weights.
+DERIVED_FIELDS = ("body_subtreemass", "body_invweight0", "dof_invweight0", "geom_rbound", "geom_aabb")
 
 
 def resolve(randomization: Any) -> DomainRandomizationConfig:
@@ -92,7 +97,9 @@ def draw_between(
 def apply_to_mjx(model: Any, overrides: dict[str, Array]) -> Any:
     """The MJX model with one environment's overrides in place."""
     fields = {
-        name: overrides[name].reshape(jnp.shape(getattr(model, name))) for name in MODEL_FIELDS if name in overrides
+        name: overrides[name].reshape(jnp.shape(getattr(model, name)))
+        for name in (*MODEL_INPUTS, *DERIVED_FIELDS)
+        if name in overrides and name != "gravity"
     }
     if "gravity" in overrides:
         fields["opt"] = model.opt.replace(gravity=overrides["gravity"])
@@ -100,11 +107,14 @@ def apply_to_mjx(model: Any, overrides: dict[str, Array]) -> Any:
 
 
 def apply_to_host(model: mujoco.MjModel, nominal: mujoco.MjModel, overrides: dict[str, Array]) -> None:
-    """Write the overrides into `model`; whatever they do not name goes back to `nominal`, so that nothing drifts."""
-    for name in MODEL_FIELDS:
-        field = getattr(model, name)
-        field[:] = np.reshape(overrides[name] if name in overrides else getattr(nominal, name), field.shape)
-    model.opt.gravity[:] = overrides.get("gravity", nominal.opt.gravity)
+    """Write the overrides into `model`, and what derives from them; whatever they do not name goes back to `nominal`,
+    so that nothing drifts.
+    """
+    for name, field_name in MODEL_INPUTS.items():
+        read = operator.attrgetter(field_name)
+        field = read(model)
+        field[:] = np.reshape(overrides[name] if name in overrides else read(nominal), field.shape)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
 def _physics(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]:

@@ -10,18 +10,22 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from simscaleai_jax.core.checkpoint import read_manifest
+from simscaleai_jax.core.intervals import wilson
 from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
 
 DESCRIPTION = """Play fresh episodes with the policy of a checkpoint and print how often it succeeds.
 
 The checkpoint says which environment and network it belongs to, so no other option is needed. Episodes run twice:
-batched on MJX as in training, and on host physics (MuJoCo itself) at the documented time step of 0.002 s.
+all at once on a physics engine with the time step of training, and one after the other behind the gymnasium API
+("host": MuJoCo itself) at the documented time step of 0.002 s. Every success rate has its Wilson 95% interval.
 
 Examples:
   simscale eval checkpoints/ppo_reach
   simscale eval checkpoints/ppo_reach --n-episodes 100 --save-videos --video-dir videos"""
 
 ROWS = ("dt", "success_rate", "mean_reward", "std_reward", "mean_length", "min_reward", "max_reward")
+HOST, VIDEO = "host", "video"
+HOST_LABEL = "host: MuJoCo, one by one"
 SPOILT = {
     "nan_episodes": "ended because their state was not finite",
     "overflow_episodes": "may have lost contacts, because a buffer of the physics was full",
@@ -35,12 +39,13 @@ class EvalOptions:
     Attributes:
       checkpoint: checkpoint directory, or the folder of a run (its best checkpoint is taken).
       env_name: environment; default: the one that the checkpoint was trained on.
-      n_episodes: episodes on each physics.
+      n_episodes: episodes each way.
       max_steps: steps after which an episode is cut; default: the environment's own limit.
       render: show the episodes on host physics in a window.
       save_videos: write videos of the first three episodes on host physics.
       video_dir: where to.
-      physics: "mjx", "host" or "both".
+      physics: "batched" (all episodes at once), "host" (one by one) or "both".
+      impl: engine of the batched episodes: "auto" (what suits this machine), "c", "jax" or "warp".
       host_dt: seconds per physics step on the host.
       seed: of the episodes.
       output: also write the results to this JSON file.
@@ -56,7 +61,8 @@ class EvalOptions:
     render: bool = False
     save_videos: bool = False
     video_dir: str = "eval_videos"
-    physics: Literal["both", "mjx", "host"] = "both"
+    physics: Literal["both", "batched", "host"] = "both"
+    impl: Literal["auto", "c", "jax", "warp"] = "auto"
     host_dt: float = 0.002
     seed: int = 0
     output: str | None = None
@@ -68,14 +74,24 @@ class EvalOptions:
 def main(argv: list[str]) -> None:
     """Parses the options, evaluates, prints a table."""
     options = parse(EvalOptions, argv, "eval", DESCRIPTION)
+    from simscaleai_jax.sim.physics import ENGINES
+
     results = evaluate(options)
-    rows = [(name, *(result[name] for result in results.values())) for name in ROWS]
-    print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *results), rows)
+    rows = [(name, *(_cell(name, result) for result in results.values())) for name in ROWS]
+    heads = [HOST_LABEL if name == HOST else f"{name}: {ENGINES[name]}, batched" for name in results]
+    print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *heads), rows)
     _warn(results, options.n_episodes)
     if options.output:
         Path(options.output).write_text(json.dumps(results, indent=1))
     if options.save_videos:
         print(f"Videos: {options.video_dir}")
+
+
+def _cell(name: str, result: dict[str, Any]) -> Any:
+    """A number of the table; the success rate with its interval."""
+    if name != "success_rate":
+        return result[name]
+    return f"{result[name]:.3f} [{result['success_low']:.3f}, {result['success_high']:.3f}]"
 
 
 def _warn(results: dict[str, dict[str, float]], n_episodes: int) -> None:
@@ -87,7 +103,7 @@ def _warn(results: dict[str, dict[str, float]], n_episodes: int) -> None:
 
 
 def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
-    """Results by physics ("MJX", "host"), each with its time step."""
+    """Results by what played the episodes (the engine's name, "host"), each with its time step."""
     from simscaleai_jax.policy import load_policy
 
     name, settings = recorded_env(read_manifest(options.checkpoint).env, options.env_name)
@@ -108,16 +124,17 @@ def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
 def _make_envs(
     name: str, settings: dict[str, Any], options: EvalOptions, stack: contextlib.ExitStack
 ) -> dict[str, Any]:
-    """The environments that are wanted: "MJX", "host", and "video" on the host in front of a camera."""
+    """The environments that are wanted: a batched engine, "host", and "video" on the host in front of a camera."""
     from simscaleai_jax.sim.factory import make_env, make_functional_env
 
     envs: dict[str, Any] = {}
-    if options.physics in ("both", "mjx"):
-        envs["MJX"] = make_functional_env(name, **settings)
-    modes = {"host": "human" if options.render else None} if options.physics in ("both", "host") else {}
-    modes |= {"video": "rgb_array"} if options.save_videos else {}
+    if options.physics in ("both", "batched"):
+        batched = make_functional_env(name, **settings | {"impl": options.impl})
+        envs[batched.config.impl] = batched
+    modes = {HOST: "human" if options.render else None} if options.physics in ("both", HOST) else {}
+    modes |= {VIDEO: "rgb_array"} if options.save_videos else {}
     for label, mode in modes.items():
-        envs[label] = make_env(name, mode, **settings | {"dt": options.host_dt, "impl": "c"})
+        envs[label] = make_env(name, mode, **settings | {"dt": options.host_dt})
         stack.callback(envs[label].close)
     return envs
 
@@ -135,17 +152,20 @@ def _prepare(output: Path) -> None:
 def _play(envs: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, dict[str, float]]:
     """Evaluates in each environment; the video's replays the first episodes of the host."""
     from simscaleai_jax.rl.evaluator import evaluate_policy
+    from simscaleai_jax.sim.physics import ENGINES
 
     results = {}
     for label, env in envs.items():
-        env_config = env.config if label == "MJX" else env.unwrapped.config
+        is_batched = label in ENGINES
+        env_config = env.config if is_batched else env.unwrapped.config
         config = _config(options, env_config)
-        config.on_host = label != "MJX"
-        if label == "video":
+        config.on_host = not is_batched
+        if label == VIDEO:
             config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
         result = evaluate_policy(env, policy, config)
-        if label != "video":
-            results[label] = result | {"dt": env_config.dt}
+        if label != VIDEO:
+            low, high = wilson(result["success_rate"], options.n_episodes)
+            results[label] = result | {"success_low": low, "success_high": high, "dt": env_config.dt}
     return results
 
 

@@ -48,7 +48,7 @@ class EnvOptions:
       domain_randomization: draw a new model for every episode.
       randomization: how much of it: "light", "default" or "heavy"; naming one turns domain_randomization on, unless
         that is set as well.
-      impl: "auto", "jax" or "warp".
+      impl: physics engine: "auto", "c", "jax" or "warp" (see docs/engines.md).
       cameras: cameras whose images --encoder cnn sees.
       image_size: side of those images in pixels.
       image_fov: their vertical field of view in degrees.

@@ -1,6 +1,7 @@
 """`simscale train`: train a model on demonstrations."""
 
 import dataclasses
+import functools
 import json
 import logging
 from typing import Annotated, Any
@@ -221,7 +222,7 @@ def env_record(dataset: Any) -> dict[str, Any]:
 
 
 def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
-    """Closed-loop evaluation on host physics: eval_fn(policy) -> success_rate, mean_reward, mean_length.
+    """Closed-loop evaluation, all episodes at once: eval_fn(policy) -> success_rate, mean_reward, mean_length.
 
     Raises:
       ValueError, FileNotFoundError: the file `dataset` names no environment, one that there is not, or such a scene.
@@ -234,16 +235,17 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
     check_names(f"environment of {dataset}:", [env["name"]], list_envs())
     check_scene_file(env["config"], dataset)
 
+    @functools.cache
+    def environment() -> Any:
+        from simscaleai_jax.sim.factory import make_functional_env
+
+        return make_functional_env(env["name"], **env["config"])
+
     def evaluate(policy: Any) -> dict[str, float]:
         from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
-        from simscaleai_jax.sim.factory import make_env
 
-        host = make_env(env["name"], **env["config"] | {"impl": "c"})
-        try:
-            steps = host.unwrapped.config.max_episode_steps
-            found = evaluate_policy(host, policy, EvalConfig(num_episodes, steps, seed=1, on_host=True))
-        finally:
-            host.close()
+        steps = environment().max_episode_steps
+        found = evaluate_policy(environment(), policy, EvalConfig(num_episodes, steps, seed=1))
         return {name: found[name] for name in ("success_rate", "mean_reward", "mean_length")}
 
     return evaluate

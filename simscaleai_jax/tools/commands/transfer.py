@@ -1,7 +1,7 @@
 """`simscale transfer`: how a policy stands up to physics it was not trained on."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -37,6 +37,7 @@ class TransferOptions:
       max_steps: steps after which an episode is cut; default: the environment's own limit.
       seed: of the episodes.
       output_dir: folder for the table and the heat map.
+      impl: physics engine: "auto" (what suits this machine), "c", "jax" or "warp".
       language: instruction; default: the one in the checkpoint.
       execute_steps: actions executed of every planned chunk; default: all of them.
       ensemble: weight decay of temporal ensembling; default: none.
@@ -50,6 +51,7 @@ class TransferOptions:
     max_steps: int | None = None
     seed: int = 0
     output_dir: str = "outputs/transfer"
+    impl: Literal["auto", "c", "jax", "warp"] = "auto"
     language: str | None = None
     execute_steps: int | None = None
     ensemble: float | None = None
@@ -71,6 +73,7 @@ def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, 
     from simscaleai_jax.policy import load_policy
     from simscaleai_jax.rl.transfer import evaluate_conditions, make_conditions
     from simscaleai_jax.sim.factory import make_functional_env
+    from simscaleai_jax.sim.physics import ENGINES
 
     manifest = read_manifest(options.checkpoint)
     name, settings = recorded_env(manifest.env, options.env_name)
@@ -81,9 +84,12 @@ def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, 
         execute_steps=options.execute_steps,
         ensemble=options.ensemble,
     )
-    settings |= {"domain_randomization": False, "impl": "auto"}
-    env = make_functional_env(name, **settings)
+    env = make_functional_env(name, **settings | {"domain_randomization": False, "impl": options.impl})
     conditions = make_conditions(env, options.parameters, options.levels)
     rows = evaluate_conditions(env, policy, conditions, options.n_episodes, options.max_steps, options.seed)
-    title = f"{options.checkpoint} on {name}: {options.n_episodes} episodes per condition, dt {env.config.dt} s"
-    return rows, {"title": title, "env_name": name, "dt": env.config.dt, "seed": options.seed}
+    engine = ENGINES[env.config.impl]
+    title = (
+        f"{options.checkpoint} on {name}: {options.n_episodes} episodes per condition, dt {env.config.dt} s, {engine}"
+    )
+    about = {"title": title, "env_name": name, "dt": env.config.dt, "seed": options.seed, "impl": env.config.impl}
+    return rows, about
