@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.sim.factory import make_env, make_functional_env
-from simscaleai_jax.sim.randomization import MODEL_FIELDS, draw
+from simscaleai_jax.sim.randomization import DERIVED_FIELDS, MODEL_INPUTS, draw
 
 SETTINGS = {"cameras": [], "dt": 0.01, "domain_randomization": True, "randomization": "heavy"}
 BATCH = 12
@@ -27,7 +27,8 @@ class CompiledEnv:
         model = self.env.physics.host_model
         shapes = jax.eval_shape(lambda key: draw(key, "heavy", model), jax.random.key(0))
         look = draw(jax.random.key(0), "heavy", model)
-        values = {name: np.asarray(getattr(model, name)) for name in MODEL_FIELDS}
+        names = (set(MODEL_INPUTS) - {"gravity"}).union(DERIVED_FIELDS)
+        values = {name: np.asarray(getattr(model, name)) for name in names}
         values |= {"gravity": model.opt.gravity, "table_height": np.zeros(()), "object_half_size": np.full(3, 0.02)}
         return {
             name: jnp.asarray(values.get(name, look[name]), jnp.float32).reshape(shapes[name].shape) for name in shapes
@@ -37,6 +38,12 @@ class CompiledEnv:
 @pytest.fixture(scope="session")
 def pick():
     return CompiledEnv()
+
+
+@pytest.fixture(scope="session")
+def pick_mjx():
+    """The same on MJX, which takes long to compile: for what is tested of the engine itself."""
+    return CompiledEnv(impl="jax")
 
 
 @pytest.fixture(scope="session")

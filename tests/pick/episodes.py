@@ -1,12 +1,10 @@
 """Expert episodes on host physics: their actions, to be replayed elsewhere."""
 
-import types
-
 import jax
 import numpy as np
 
 from simscaleai_jax.datagen.experts import expert_fn, first_phase
-from simscaleai_jax.sim.envs.task_env import FIELDS
+from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS, Kinematics
 from simscaleai_jax.sim.tasks.snapshot import make_snapshot
 
 
@@ -16,10 +14,10 @@ def host_expert(env):
 
     @jax.jit
     def act(fields, task_state, phase):
-        return expert(make_snapshot(env.task.robot, types.SimpleNamespace(**fields)), task_state, phase)
+        return expert(make_snapshot(env.task.robot, Kinematics(**fields)), task_state, phase)
 
     def read_and_act(task_state, phase):
-        fields = {name: np.asarray(getattr(env.data, name), np.float32) for name in FIELDS}
+        fields = {name: np.asarray(getattr(env.data, name), np.float32) for name in KINEMATICS_FIELDS}
         return act(fields, task_state, phase)
 
     return read_and_act

@@ -1,4 +1,4 @@
-"""MJX against C MuJoCo, randomization on every backend, and the same episode everywhere."""
+"""The engines against the host, randomization on each, and the same episode everywhere."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 
 from simscaleai_jax.sim.factory import make_env
 from simscaleai_jax.sim.randomization import NOMINAL, PRESETS, draw
+from simscaleai_jax.sim.tasks.snapshot import make_snapshot
 
 from .conftest import BATCH, SETTINGS, CompiledEnv
 from .episodes import host_expert, play
@@ -39,13 +40,20 @@ def start_as_host(pick, host, keys):
 
     start, task_state = jax.vmap(sample)(jnp.stack(keys))
     physics = jax.vmap(pick.env.physics.reset)(start)
-    snapshot = jax.jit(jax.vmap(pick.env.physics.snapshot))(physics)
+    kinematics = jax.jit(jax.vmap(pick.env.physics.kinematics))(physics)
+    snapshot = jax.vmap(lambda read: make_snapshot(pick.env.task.robot, read))(kinematics)
     return state.replace(physics=physics, task_state=task_state, snapshot=snapshot, overrides=overrides)
 
 
+@pytest.fixture(scope="module", params=["c", "jax"])
+def engine(request):
+    return request.getfixturevalue({"c": "pick", "jax": "pick_mjx"}[request.param])
+
+
 @pytest.fixture(scope="module")
-def parity(pick, host, demonstrations):
-    """Shares of grasp-and-lift steps on which MJX agrees with the host: same start, same actions."""
+def parity(engine, host, demonstrations):
+    """Shares of grasp-and-lift steps on which an engine agrees with the host: same start, same actions."""
+    pick = engine
     keys, episodes = demonstrations
     state = start_as_host(pick, host, keys)
     gaps, same_grasp, same_lift = [], [], []
@@ -64,17 +72,17 @@ def parity(pick, host, demonstrations):
     }
 
 
-def test_mjx_follows_the_host_through_grasp_and_lift(parity):
+def test_engines_follow_the_host_through_grasp_and_lift(parity):
     assert parity["within 5 mm"] >= 0.95, parity
     assert parity["same lifted"] >= 0.95, parity
 
 
-def test_mjx_reports_the_same_grasps(parity):
+def test_engines_report_the_same_grasps(parity):
     assert parity["same grasped"] >= 0.95, parity
 
 
-def test_each_parameter_changes_the_motion_in_mjx(pick, host, demonstrations):
-    _check_sweep(sweep(pick, host, demonstrations))
+def test_each_parameter_changes_the_motion_on_each_engine(engine, host, demonstrations):
+    _check_sweep(sweep(engine, host, demonstrations))
 
 
 @pytest.mark.slow
@@ -157,7 +165,7 @@ def test_a_thousand_resets_stay_in_range_and_do_not_drift():
     assert nominal.body_mass[cube] == pytest.approx(0.05)
 
 
-def test_the_same_key_gives_the_same_episode_on_host_and_mjx(pick):
+def test_the_same_key_gives_the_same_episode_on_the_host_and_in_a_batch(pick):
     env = make_env("pick_place", **SETTINGS)
     keys = jax.random.split(jax.random.key(11), BATCH)
     state = pick.reset(keys)

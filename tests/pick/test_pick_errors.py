@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from simscaleai_jax.sim.factory import make_env, make_functional_env
-from simscaleai_jax.sim.physics.mjx import choose_impl
+from simscaleai_jax.sim.physics import choose_impl
 from simscaleai_jax.sim.randomization import PRESETS, DomainRandomizationConfig, resolve
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.robot.feasibility import check_randomization
@@ -91,7 +91,7 @@ def test_bad_task_settings(settings, message):
 
 
 def test_warp_without_warp(monkeypatch):
-    monkeypatch.setattr("simscaleai_jax.sim.physics.mjx._has_warp", lambda: False)
+    monkeypatch.setattr("simscaleai_jax.sim.physics._has_warp", lambda: False)
     with pytest.raises(ValueError, match=r"impl='warp' needs warp-lang: pip install 'simscaleai-jax\[warp\]'"):
         make_functional_env("pick_place", cameras=[], impl="warp")
 
@@ -103,11 +103,11 @@ def test_warp_without_warp(monkeypatch):
         ("gpu", "NVIDIA H200", False, "jax"),
         ("gpu", "AMD Instinct MI300X", True, "jax"),
         ("tpu", "TPU v5 lite", True, "jax"),
-        ("cpu", "cpu", True, "jax"),
+        ("cpu", "cpu", True, "c"),
     ],
 )
-def test_auto_takes_warp_on_nvidia_gpus_only(backend, kind, has_warp, wanted, monkeypatch):
-    monkeypatch.setattr("simscaleai_jax.sim.physics.mjx._has_warp", lambda: has_warp)
+def test_auto_takes_the_engine_that_suits_the_machine(backend, kind, has_warp, wanted, monkeypatch):
+    monkeypatch.setattr("simscaleai_jax.sim.physics._has_warp", lambda: has_warp)
     monkeypatch.setattr("jax.default_backend", lambda: backend)
     monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(device_kind=kind)])
     assert choose_impl("auto") == wanted

@@ -83,8 +83,10 @@ def test_c23_targets_move_in_equal_steps(dt, targets, monkeypatch):
     shares = np.linspace(1 / targets, 1, targets)
     np.testing.assert_allclose([ctrl for ctrl, _ in seen], before + shares[:, None] * (after - before), atol=1e-12)
     assert {count for _, count in seen} == {host.config.substeps // targets}
-    mjx = sim.make_functional_env("reach", dt=dt, cameras=[]).physics
+    mjx = sim.make_functional_env("reach", dt=dt, cameras=[], impl="jax").physics
     np.testing.assert_allclose(mjx.ramp, np.repeat(shares, host.config.substeps // targets))
+    batch = sim.make_functional_env("reach", dt=dt, cameras=[], impl="c").physics
+    np.testing.assert_allclose(batch.early_shares, mjx.ramp[: -(host.config.substeps // targets)])
 
 
 def test_gymnasium_checker_passes_without_a_warning(env):

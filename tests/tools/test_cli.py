@@ -242,16 +242,16 @@ def test_lost_contacts_are_told_once(capsys):
 
 def test_an_evaluation_says_how_many_episodes_their_physics_spoilt(monkeypatch, capsys):
     clean = dict.fromkeys(("dt", "success_rate", "mean_reward", "std_reward", "mean_length"), 0.0)
-    clean |= {"min_reward": 0.0, "max_reward": 0.0}
-    results = {"MJX": clean | {"nan_episodes": 0, "overflow_episodes": 0}, "host": clean}
+    clean |= {"min_reward": 0.0, "max_reward": 0.0, "success_low": 0.0, "success_high": 0.3}
+    results = {"c": clean | {"nan_episodes": 0, "overflow_episodes": 0}, "host": clean}
     monkeypatch.setattr("simscaleai_jax.tools.commands.eval.evaluate", lambda options: results)
     assert cli.main(["eval", "run", "--n-episodes", "9"]) == 0
     assert capsys.readouterr().err == ""
-    results["MJX"] |= {"nan_episodes": 2, "overflow_episodes": 3}
+    results["c"] |= {"nan_episodes": 2, "overflow_episodes": 3}
     assert cli.main(["eval", "run", "--n-episodes", "9"]) == 0
     nan, overflow = capsys.readouterr().err.splitlines()
-    assert nan == "simscale eval: 2 of 9 episodes on MJX ended because their state was not finite."
-    assert overflow.startswith("simscale eval: 3 of 9 episodes on MJX may have lost contacts")
+    assert nan == "simscale eval: 2 of 9 episodes on c ended because their state was not finite."
+    assert overflow.startswith("simscale eval: 3 of 9 episodes on c may have lost contacts")
 
 
 def test_transfer_executes_chunks_as_it_is_told(used, monkeypatch):
@@ -366,8 +366,8 @@ def test_an_evaluation_is_refused_before_anything_is_played(run, options, messag
 @pytest.mark.slow
 def test_a_run_is_evaluated_on_both_physics(run, tmp_path):
     results = evaluate(run, tmp_path)
-    assert {name: result["dt"] for name, result in results.items()} == {"MJX": 0.01, "host": 0.002}
-    assert results["MJX"]["mean_length"] <= 8
+    assert {name: result["dt"] for name, result in results.items()} == {"c": 0.01, "host": 0.002}
+    assert results["c"]["mean_length"] <= 8
 
 
 @pytest.mark.slow

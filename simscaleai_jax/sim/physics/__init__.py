@@ -45,7 +45,7 @@ def choose_impl(impl: str) -> str:
     Raises:
       ValueError: "warp" without the warp extra.
     """
-    has_warp = importlib.util.find_spec("warp") is not None
+    has_warp = _has_warp()
     if impl == "auto":
         if jax.default_backend() == "cpu":
             return "c"
@@ -54,3 +54,7 @@ def choose_impl(impl: str) -> str:
     if impl == "warp" and not has_warp:
         raise ValueError("impl='warp' needs warp-lang: pip install 'simscaleai-jax[warp]'")
     return impl
+
+
+def _has_warp() -> bool:
+    return importlib.util.find_spec("warp") is not None

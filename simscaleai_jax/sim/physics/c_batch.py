@@ -60,7 +60,7 @@ class BatchPhysics:
         self.host_model = model
         self.robot = robot
         self._steps_per_target = substeps // ramp_steps
-        self._early_shares = np.repeat(ramp(ramp_steps)[:-1], self._steps_per_target)  # one for each physics step
+        self.early_shares = np.repeat(ramp(ramp_steps)[:-1], self._steps_per_target)  # one for each physics step
         self._pools = Pools(model)
         data = mujoco.MjData(model)
         self._shapes = {name: np.shape(getattr(data, name)) for name in (*MOVES, *READ)}
@@ -103,7 +103,7 @@ class BatchPhysics:
             pool.write(state)
             pool.randomize(model_fields)
             before = state["ctrl"].astype(np.float64)
-            path = before[:, None] + self._early_shares[:, None] * (ctrl - before)[:, None]
+            path = before[:, None] + self.early_shares[:, None] * (ctrl - before)[:, None]
             if path.size:
                 pool.run(lambda batch: batch.rollout(path.shape[1], path, record=()))
             pool.write({"ctrl": ctrl})
