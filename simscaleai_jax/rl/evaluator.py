@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from simscaleai_jax.core import compile_cache
+from simscaleai_jax.core.streams import Stream, check_seed, host_seed, seed_key, substream
 from simscaleai_jax.rl.play import Played, carries_plan, play
 
-EVAL_KEY = 3  # folded into the seed's key: no training stream (0, 1, 2) starts with it
 FRAMES_PER_SECOND = 20
 
 
@@ -33,7 +34,8 @@ class EvalConfig:
       save_videos: write the first `max_videos` episodes to `video_dir`.
       video_dir: where.
       max_videos: how many.
-      seed: of the episodes.
+      seed: of the episodes, which no training run meets.
+      stream: the purpose: other episodes of the same seed are played while a policy trains (`Stream.VALIDATION`).
       on_host: step the environment itself, even where its episodes could run batched on a physics engine.
     """
 
@@ -46,8 +48,10 @@ class EvalConfig:
     max_videos: int = 3
     seed: int = 0
     on_host: bool = False
+    stream: Stream = Stream.EVALUATION
 
     def __post_init__(self) -> None:
+        self.seed = check_seed(self.seed, "EvalConfig.seed")
         for name in ("n_episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EvalConfig.{name} must be at least 1; got {getattr(self, name)}.")
@@ -101,12 +105,17 @@ def _functional_env(env: Any) -> Any:
     return getattr(batched, "functional", None)
 
 
+def episode_keys(config: EvalConfig) -> PRNGKeyArray:
+    """Keys [N] of the episodes that run batched; the n-th does not depend on how many there are."""
+    key = seed_key(config.seed, config.stream)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
+
+
 def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> Played:
     """One episode per key."""
     steps = min(config.max_steps, env.max_episode_steps)
     videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
-    key = jax.random.fold_in(jax.random.key(config.seed), EVAL_KEY)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
+    keys = episode_keys(config)
     played = _program(env, policy, steps, videos)(getattr(policy, "params", None), keys)
     if videos:
         _film(env, played.physics, np.asarray(played.lengths), config)
@@ -147,7 +156,10 @@ def _plain_predict(predict_fn: Any, is_pure: bool, config: EvalConfig) -> Callab
     """`begin() -> predict(obs)` for one episode, from predict_fn(obs), predict_fn(obs, deterministic=...), a pure
     policy(obs, key), or one that carries its plan."""
     if is_pure:
-        keys = map(partial(jax.random.fold_in, jax.random.key(config.seed)), itertools.count())
+        keys = map(
+            partial(jax.random.fold_in, substream(seed_key(config.seed, config.stream), Stream.ACTIONS)),
+            itertools.count(),
+        )
         if carries_plan(predict_fn):
             return lambda: PlannedEpisode(predict_fn, keys)
         acts = jax.jit(predict_fn)
@@ -177,7 +189,7 @@ def _plain_episodes(env: Any, begin: Callable, config: EvalConfig) -> tuple[np.n
 
 
 def _plain_episode(env: Any, predict: Callable, config: EvalConfig, number: int) -> tuple[float, int, bool]:
-    obs, info = env.reset(seed=config.seed + number)
+    obs, info = env.reset(seed=host_seed(config.seed, config.stream, number))
     total, steps, is_over = 0.0, 0, False
     frames: list[np.ndarray] = []
     is_filmed = config.save_videos and number < config.max_videos

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from simscaleai_jax.core.streams import check_seed
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
 from simscaleai_jax.sim.physics.host import end_at_divergence, silence_log
 from simscaleai_jax.sim.physics.state import ramp
@@ -94,7 +95,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         """Start an episode. `config.seed` seeds the first reset when no seed is given; 0 is a seed."""
         if seed is None and not self._is_seeded:
             seed = self.config.seed
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else check_seed(seed))
         self._is_seeded = True
         self.step_count = 0
         self._to_home()

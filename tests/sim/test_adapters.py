@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import simscaleai_jax.sim as sim
+from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.envs.reach_env import ReachEnv
 from simscaleai_jax.sim.envs.task_env import HOOKS, INTERNAL_HOOKS
@@ -280,7 +281,7 @@ def test_a_vector_env_takes_the_seed_of_its_config(batched, monkeypatch):
         envs._init = lambda key, env_ids: types.SimpleNamespace(obs={"key": jax.random.key_data(key)})
         return [envs.reset()[0]["key"].tolist() for _ in range(2)]
 
-    assert keys(0)[0] == keys(0)[0] == jax.random.key_data(jax.random.key(0)).tolist()
+    assert keys(0)[0] == keys(0)[0] == jax.random.key_data(seed_key(0, Stream.VECTOR_EPISODES)).tolist()
     assert keys(0)[0] != keys(0)[1]
     assert keys(None)[0] != keys(None)[0]
 

@@ -13,10 +13,11 @@ from jaxtyping import Array, Float
 
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.observations import colour_keys, state_vector
+from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.networks import Normal
 from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
-from simscaleai_jax.rl.ppo.state import ROLLOUT_KEY, Learner, PPOState
+from simscaleai_jax.rl.ppo.state import Learner, PPOState
 
 
 class Rollout(struct.PyTreeNode):
@@ -119,7 +120,7 @@ def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids
     Returns:
       (state of the environments afterwards, rollout).
     """
-    key_update = jax.random.fold_in(jax.random.fold_in(state.key, ROLLOUT_KEY), state.update)
+    key_update = jax.random.fold_in(substream(state.key, Stream.POLICY_NOISE), state.update)
     network = learner.network(state.params)
 
     def step(env_state: Any, t: Array) -> tuple[Any, Rollout]:

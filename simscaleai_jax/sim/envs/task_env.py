@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from simscaleai_jax.core import compile_cache
+from simscaleai_jax.core.streams import Stream, draw_key
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.cameras import image_key
 from simscaleai_jax.sim.config import SimConfig
@@ -118,7 +119,7 @@ class TaskEnv(BaseRobotEnv):
     def _key(self, rng: np.random.Generator) -> Any:
         """The key of this episode, drawn when it is first asked for."""
         if self._episode_key is None:
-            self._episode_key = jax.random.key(int(rng.integers(2**32)))
+            self._episode_key = draw_key(rng, Stream.ADAPTER_EPISODES)
         self._episode_key = jax.device_put(self._episode_key, _host_device())
         return self._episode_key
 

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from simscaleai_jax.core.streams import Stream, check_seed, draw_key, seed_key
 from simscaleai_jax.sim.envs.batched import BatchedEnv, BatchState
 
 
@@ -41,12 +42,12 @@ class BatchedVectorEnv(VectorEnv):
         """Start every copy anew; seed 0 is a seed. None takes the config's seed the first time, if it has one, and
         else draws from the environment's own generator.
         """
+        stream = Stream.VECTOR_EPISODES
         if seed is None and self._state is None:
             seed = self.batched.functional.config.seed
-        super().reset(seed=seed)
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))
-        state = self._state = self._init(jax.random.key(seed), jnp.arange(self.num_envs))
+        super().reset(seed=None if seed is None else check_seed(seed))
+        key = draw_key(self.np_random, stream) if seed is None else seed_key(seed, stream)
+        state = self._state = self._init(key, jnp.arange(self.num_envs))
         return _to_numpy(state.obs), {}
 
     def step(

@@ -13,6 +13,7 @@ import numpy as np
 
 from simscaleai_jax.core.observations import is_colour_key, is_image_key
 from simscaleai_jax.core.sharding import batch_sharding, check_divisible, make_mesh
+from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images, to_unit_images
 from simscaleai_jax.training.data.dataset import TrajectoryDataset
 from simscaleai_jax.training.data.device import checked_step
@@ -106,7 +107,7 @@ class StreamLoader:
 
         Augmentation varies all cameras of a sample alike, and leaves depth and segmentation as they are.
         """
-        key = jax.random.fold_in(jax.random.key(self.seed), step)
+        key = jax.random.fold_in(seed_key(self.seed, Stream.AUGMENTATION), step)
         floats = {name: to_unit_images(x) if x.dtype == jnp.uint8 else x for name, x in images.items()}
         if augmentation is None:
             return floats
