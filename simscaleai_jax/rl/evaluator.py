@@ -71,12 +71,15 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
       max_reward, of undiscounted episode returns. Of episodes that ran batched also how many were spoilt by
       their physics: nan_episodes (a state was not finite) and overflow_episodes (a full buffer may have cost contacts).
     Raises:
-      ValueError: a batched environment with a `predict_fn` that takes no key.
+      ValueError: a batched environment with a `predict_fn` that takes no key; or videos of what has no picture, said
+        before anything is played.
     """
     config = EvalConfig() if config is None else config
     compile_cache.enable()
     is_pure = takes_key(predict_fn)
     functional = _functional_env(env) if is_pure and not config.on_host else None
+    if config.save_videos:
+        _check_cameras(env if functional is None else functional)
     if functional is not None:
         played = _batched_episodes(functional, predict_fn, config)
         spoilt = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}
@@ -136,15 +139,26 @@ def _program(env: Any, policy: Callable, steps: int, num_filmed: int) -> Callabl
     return jax.jit(run)
 
 
+def _check_cameras(env: Any) -> None:
+    """ValueError where no frame of a video could be drawn."""
+    from simscaleai_jax.sim.cameras import portrait_camera
+
+    base = getattr(env, "unwrapped", env)
+    if hasattr(base, "physics"):
+        portrait_camera(base.physics.host_model)
+    elif hasattr(base, "render_camera"):
+        portrait_camera(base.model)
+    elif getattr(env, "render_mode", None) != "rgb_array":
+        raise ValueError("save_videos needs an environment made with render_mode='rgb_array'.")
+
+
 def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> None:
     """Writes a video of each recorded episode (leaves [T, videos, ...]) with the ray-caster."""
-    from simscaleai_jax.sim.cameras import make_portrait_fn
+    from simscaleai_jax.sim.cameras import make_portrait_fn, portrait_camera
     from simscaleai_jax.sim.video import write_video
 
     model = env.physics.host_model
-    names = [model.camera(i).name for i in range(model.ncam)]
-    name = "front_cam" if "front_cam" in names else names[0]
-    portrait_fn = make_portrait_fn(model, name)
+    portrait_fn = make_portrait_fn(model, portrait_camera(model))
     frame_fn = jax.jit(lambda state: portrait_fn(env.physics.kinematics(state), {}))
     for video in range(jax.tree.leaves(filmed)[0].shape[1]):
         states = [jax.tree.map(lambda leaf, t=t, v=video: leaf[t, v], filmed) for t in range(int(lengths[video]))]
@@ -211,10 +225,7 @@ def _frame(env: Any) -> np.ndarray:
     """What the environment looks like now: its rgb_array, or the picture of its first camera."""
     if getattr(env, "render_mode", None) == "rgb_array":
         return np.asarray(env.render())
-    base = getattr(env, "unwrapped", env)
-    if not hasattr(base, "render_camera"):
-        raise ValueError("save_videos needs an environment made with render_mode='rgb_array'.")
-    return base.render_camera()["rgb"]
+    return getattr(env, "unwrapped", env).render_camera()["rgb"]
 
 
 def _success(info: Mapping[str, Any]) -> bool:

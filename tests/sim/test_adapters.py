@@ -16,11 +16,12 @@ from gymnasium.utils.env_checker import check_env
 
 import simscaleai_jax.sim as sim
 from simscaleai_jax.core.streams import Stream, seed_key
+from simscaleai_jax.sim import registry
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.envs.reach_env import ReachEnv
 from simscaleai_jax.sim.envs.task_env import HOOKS, INTERNAL_HOOKS
 from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
-from simscaleai_jax.sim.registry import asset
+from simscaleai_jax.sim.registry import asset, find_task
 from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachTask
 
 from .conftest import actions_for
@@ -301,15 +302,22 @@ def test_six_hooks_on_an_mjcf_of_ones_own(pendulum):
 
 
 def test_register_env_makes_a_class_known(tmp_path, monkeypatch):
-    monkeypatch.setattr("simscaleai_jax.sim.factory._USER_ENVS", {})
+    monkeypatch.setattr(registry, "_USER_TASKS", {})
+    monkeypatch.delitem(registry.USER_ENVS, "pendulum", raising=False)
     path = tmp_path / "pendulum.xml"
     path.write_text(PENDULUM)
     sim.register_env("pendulum", Pendulum)
     assert "pendulum" in sim.list_envs()
     env = sim.make_env("pendulum", xml_path=str(path), cameras=[])
     assert isinstance(env, Pendulum)
-    with pytest.raises(ValueError, match="built-in"):
+    with pytest.raises(ValueError, match="'reach' is a task already"):
         sim.register_env("reach", Pendulum)
+    with pytest.raises(ValueError, match="'pendulum' is the environment Pendulum of register_env"):
+        sim.register_task("pendulum", find_task("reach"))
+    sim.register_task("swing", find_task("reach"))
+    with pytest.raises(ValueError, match="'swing' is a task already, built in or of register_task"):
+        sim.register_env("swing", Pendulum)
+    monkeypatch.delitem(registry.USER_ENVS, "pendulum")
 
 
 def test_make_vec_env_builds_the_named_task_without_cameras():

@@ -29,8 +29,6 @@ from simscaleai_jax.sim.randomization import (
 from simscaleai_jax.sim.robot.feasibility import check_randomization
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class Condition:
     """One column of the report: a preset, or one parameter away from its nominal value.

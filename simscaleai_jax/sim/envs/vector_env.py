@@ -1,5 +1,6 @@
 """A `gymnasium.vector.VectorEnv` over the batched functional environment."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,22 @@ from gymnasium.vector.utils import batch_space
 
 from simscaleai_jax.core.streams import Stream, check_seed, draw_key, seed_key
 from simscaleai_jax.sim.envs.batched import BatchedEnv, BatchState
+
+
+class Jitted:
+    """A pure function, jitted. A deep copy shares what was compiled; where it is unpickled it is compiled anew."""
+
+    def __init__(self, function: Callable) -> None:
+        self._function, self._jitted = function, jax.jit(function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._jitted(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Jitted":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Jitted, (self._function,)
 
 
 class BatchedVectorEnv(VectorEnv):
@@ -33,8 +50,8 @@ class BatchedVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: BatchState | None = None
-        self._init = jax.jit(env.init)
-        self._step = jax.jit(env.step)
+        self._init = Jitted(env.init)
+        self._step = Jitted(env.step)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
