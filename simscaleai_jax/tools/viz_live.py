@@ -53,13 +53,12 @@ def write_episode_video(path: str | Path, episode: int, save: str | Path) -> Pat
       FileNotFoundError: it was recorded in a scene that is no longer where it was.
     """
     from simscaleai_jax.core.demonstrations import DemonstrationFile
-    from simscaleai_jax.core.observations import image_keys
     from simscaleai_jax.sim.video import write_video
 
     demos = DemonstrationFile(path)
     if not 0 <= episode < len(demos.names):
         raise ValueError(f"{path} has episodes 0 to {len(demos.names) - 1}, not {episode}.")
-    cameras = image_keys(demos.obs_keys)
+    cameras = demos.image_keys
     frames = demos.read(episode, f"obs/{cameras[0]}") if cameras else _drawn_states(demos, episode)
     return write_video(save, frames)
 

@@ -58,7 +58,7 @@ def test_the_loop_learns_on_foreign_environments(make):
     assert history["episode_reward"][-1] > 2.5 > history["episode_reward"][0]
     assert history["success_rate"][-1] > 0.8
     last = normalize(agent.state.normalizer["state"], np.full(2, 2 / 3, np.float32))
-    assert float(agent.network(last)[1]) > 1.5, (
+    assert float(agent.network(last)[1]) > 1.35, (
         "bootstrapped over the time limit 1 / (1 - 0.5); cut there it would be 1"
     )
 

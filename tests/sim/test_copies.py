@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import simscaleai_jax.sim as sim
 from simscaleai_jax.sim import registry
 from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv, Jitted
 
-from .conftest import NUM_ENVS, actions_for, tree_equal
+from .conftest import NUM_ENVS, actions_for
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.dumps(env))}
 SMALL = {"dt": 0.01, "cameras": [], "max_episode_steps": 12}
@@ -81,19 +82,14 @@ def test_a_deep_copy_compiles_nothing_anew():
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_a_copied_batch_steps_like_the_original(how, batched, init, step):
-    other = COPIES[how](batched)
-    ids = jnp.arange(NUM_ENVS)
-    state, theirs = init(jax.random.key(1), ids), jax.jit(other.init)(jax.random.key(1), ids)
-    their_step = jax.jit(other.step)
-    assert tree_equal(state, theirs)
-    for t in range(4):
-        state, theirs = step(state, actions_for(ids, t)), their_step(theirs, actions_for(ids, t))
-    assert tree_equal(state, theirs)
+def test_a_copied_batch_is_the_same_program(how, batched):
+    ids = jax.ShapeDtypeStruct((NUM_ENVS,), jnp.int32)
+    lowered = [jax.jit(env.init).lower(jax.random.key(1), ids).as_text() for env in (batched, COPIES[how](batched))]
+    assert lowered[0] == lowered[1]
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_a_copied_vector_env_goes_on_alone_and_identically(how, batched, init, step):
+def test_a_copied_vector_env_goes_on_alone_and_identically(how, batched):
     envs = BatchedVectorEnv(batched, NUM_ENVS)
     envs.reset(seed=6)
     envs.step(actions_for(range(NUM_ENVS), 0))
@@ -114,7 +110,6 @@ def test_a_functional_env_with_cameras_is_pickled():
         spec = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), copied.observation_spec)
         assert spec == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), env.observation_spec)
         bodies = env.physics.host_model.nbody
-        data = jax.tree.map(jnp.asarray, type("Data", (), {})())
-        data.xpos, data.xmat = jnp.ones((bodies, 3)), jnp.broadcast_to(jnp.eye(3), (bodies, 3, 3))
+        data = types.SimpleNamespace(xpos=jnp.ones((bodies, 3)), xmat=jnp.tile(jnp.eye(3), (bodies, 1, 1)))
         assert same(dict(copied._camera_fn(data, {})), dict(env._camera_fn(data, {})))
     assert isinstance(pickle.loads(pickle.dumps(Jitted(np.sum))), Jitted)

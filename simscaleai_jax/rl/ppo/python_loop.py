@@ -166,5 +166,5 @@ class _Loop:
     def _state_rows(self, obs: Any) -> np.ndarray:
         keys = self.agent.config.actor_keys
         if isinstance(obs, Mapping):
-            obs = state_vector({key: obs[key] for key in keys} if keys else obs)
+            obs = state_vector(obs, keys)
         return np.asarray(obs, np.float32).reshape(self.envs.num_envs, -1)

@@ -69,7 +69,7 @@ def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
     for name, keys in (("critic", config.critic_keys), ("auxiliary", config.auxiliary_keys)):
         if keys and isinstance(obs, Mapping):
             check_names(f"observation key of PPOConfig.{name}_keys", keys, obs)
-            inputs[name] = state_vector({key: obs[key] for key in keys})
+            inputs[name] = state_vector(obs, keys)
     return inputs
 
 
@@ -82,7 +82,7 @@ def actor_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
     if not isinstance(obs, Mapping):
         return {"state": obs}
     check_names("observation key of the policy", config.actor_keys, obs)
-    inputs = {"state": state_vector({key: obs[key] for key in config.actor_keys} or obs)}
+    inputs = {"state": state_vector(obs, config.actor_keys)}
     images = [obs[key] for key in colour_keys(obs)] if config.encoder != "none" else []
     if images:
         inputs["image"] = images[0] if len(images) == 1 else jnp.concatenate(images, axis=-1)

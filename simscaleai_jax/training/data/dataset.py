@@ -108,7 +108,7 @@ class TrajectoryDataset:
     @property
     def image_keys(self) -> list[str]:
         """Observations that are pictures."""
-        return [key for key in self.obs_keys if is_image_key(key)]
+        return [key for key in self.obs_keys if key in self.demos.image_keys]
 
     @property
     def action_dim(self) -> int:

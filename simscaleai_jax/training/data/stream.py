@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simscaleai_jax.core.observations import is_colour_key, is_image_key
+from simscaleai_jax.core.observations import image_keys, is_colour_key
 from simscaleai_jax.core.sharding import batch_sharding, check_divisible, make_mesh
 from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images, to_unit_images
@@ -95,7 +95,7 @@ class StreamLoader:
         language = batch.pop("language", None)
         sharding = batch_sharding(self.mesh)
         arrays = jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
-        images = {key: value for key, value in arrays["observations"].items() if is_image_key(key)}
+        images = {key: arrays["observations"][key] for key in image_keys(arrays["observations"])}
         if images:
             arrays["observations"] |= self._prepare(images, self.step, self.augmentation)
         return arrays if language is None else arrays | {"language": [str(text) for text in language]}
