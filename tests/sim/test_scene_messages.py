@@ -41,7 +41,7 @@ def functional(path, **options):
 @pytest.mark.parametrize("make", [sim.make_env, sim.make_functional_env])
 def test_a_start_pose_outside_a_joints_range_is_named(scene, make):
     pattern = (
-        r"start pose violates the range of joint joint4 at 0 outside -3\.07.*\.\.-0\.07.*: "
+        r"start pose violates the range of joint joint4 at 0 outside -3\.07.*\.\.-0\.0698: "
         r"give the scene a keyframe named 'home' with a pose that the arm can hold$"
     )
     with pytest.raises(ValueError, match=pattern):

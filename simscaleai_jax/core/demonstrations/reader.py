@@ -33,7 +33,8 @@ class DemonstrationFile:
       path: the file.
       layout: "simscaleai", "robomimic" or "episodes" (the older one).
       names: group names of the episodes in order; lengths: (episodes,) int64 steps of each.
-      obs_keys: sorted names of observations. image_keys: those of them that are pictures. specs: path in an episode ("actions", "obs/ee_pos") -> (row shape, dtype).
+      obs_keys: sorted names of observations. image_keys: those of them that are pictures.
+      specs: path in an episode ("actions", "obs/ee_pos") -> (row shape, dtype).
       attributes: file-level attributes (env name, seed, ...).
       masks: name -> sorted episode indices (int64).
 
