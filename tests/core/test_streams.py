@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import gymnasium
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ from simscaleai_jax.core.streams import (
     seed_key,
     substream,
 )
-from simscaleai_jax.datagen.generator import check_options, generate_dataset
+from simscaleai_jax.datagen.generator import check_options, file_attributes, generate_dataset
 from simscaleai_jax.datagen.language import draw_instruction
 from simscaleai_jax.datagen.rollout import episode_key as demonstration_key
 from simscaleai_jax.rl.evaluator import EvalConfig
@@ -182,3 +183,12 @@ def test_a_key_drawn_by_numpys_generator_follows_from_its_seed():
     keys = [draw_key(gymnasium.utils.seeding.np_random(seed)[0], Stream.ADAPTER_EPISODES) for seed in (0, 0, 2**32)]
     first, again, other = (words(key) for key in keys)
     assert first == again != other
+
+
+def test_a_file_takes_a_seed_that_hdf5_has_no_number_for(tmp_path):
+    settings = {"env_name": "reach", "env_kwargs": {}, "policy_type": "random"}
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for seed in (7, 2**63, 2**200):
+            for name, value in file_attributes(settings | {"seed": seed}).items():
+                file.attrs[name] = value
+            assert int(file.attrs["seed"]) == seed

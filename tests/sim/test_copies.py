@@ -11,7 +11,7 @@ import pytest
 
 import simscaleai_jax.sim as sim
 from simscaleai_jax.sim import registry
-from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv, Jitted
+from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
 
 from .conftest import NUM_ENVS, actions_for
 
@@ -112,4 +112,3 @@ def test_a_functional_env_with_cameras_is_pickled():
         bodies = env.physics.host_model.nbody
         data = types.SimpleNamespace(xpos=jnp.ones((bodies, 3)), xmat=jnp.tile(jnp.eye(3), (bodies, 1, 1)))
         assert same(dict(copied._camera_fn(data, {})), dict(env._camera_fn(data, {})))
-    assert isinstance(pickle.loads(pickle.dumps(Jitted(np.sum))), Jitted)
