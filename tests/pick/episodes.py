@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from simscaleai_jax.datagen.experts import expert_fn, first_phase
-from simscaleai_jax.sim.envs.task_env import FIELDS
+from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS
 from simscaleai_jax.sim.tasks.snapshot import make_snapshot
 
 
@@ -19,7 +19,7 @@ def host_expert(env):
         return expert(make_snapshot(env.task.robot, types.SimpleNamespace(**fields)), task_state, phase)
 
     def read_and_act(task_state, phase):
-        fields = {name: np.asarray(getattr(env.data, name), np.float32) for name in FIELDS}
+        fields = {name: np.asarray(getattr(env.data, name), np.float32) for name in KINEMATICS_FIELDS}
         return act(fields, task_state, phase)
 
     return read_and_act
