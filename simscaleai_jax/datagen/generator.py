@@ -8,6 +8,7 @@ from typing import Any
 
 from simscaleai_jax.core.config import to_dict
 from simscaleai_jax.core.demonstrations import DemonstrationFile, split_masks
+from simscaleai_jax.core.streams import check_seed
 from simscaleai_jax.datagen.files.shards import Shard, check_same_settings, plan_shards
 from simscaleai_jax.datagen.files.writer import remove_parts
 from simscaleai_jax.datagen.identity import physics_settings
@@ -76,6 +77,7 @@ def generate_dataset(
       OSError: the folder cannot be written or is full; nothing is left under the final name.
     """
     check_options(n_episodes, policy_type, max_steps, num_envs, valid_fraction)
+    seed = check_seed(seed)
     own = _own_shards(output_path, n_episodes, shards)
     if env is None:
         env = _build_env(env_name, domain_randomization, max_steps, dt, cameras, env_options or {})
@@ -125,7 +127,7 @@ def file_attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
     env_args = {"env_name": settings["env_name"], "type": GYM_TYPE, "env_kwargs": settings["env_kwargs"]}
     return {
         "env_args": json.dumps(env_args),
-        "seed": settings["seed"],
+        "seed": settings["seed"] if settings["seed"] < 2**63 else str(settings["seed"]),  # HDF5 has 64 bits
         "policy_type": settings["policy_type"],
         "domain_randomization": bool(settings["env_kwargs"].get("domain_randomization", False)),
     }

@@ -4,9 +4,8 @@ All of them are lower case, at most 64 characters, and use only the symbols that
 true of the scenes: the target is a green ball, the object a red cube, and half of the cube's targets hang in the air.
 """
 
-import numpy as np
-
 from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.core.streams import Stream, host_random
 
 _INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "reach": (
@@ -56,4 +55,4 @@ def draw_instruction(env_name: str, seed: int, episode: int) -> str:
     if env_name not in _INSTRUCTIONS:
         return f"do the {env_name.replace('_', ' ')} task"
     options = _INSTRUCTIONS[env_name]
-    return options[int(np.random.default_rng([seed, episode, 0x1A06]).integers(len(options)))]
+    return options[int(host_random(seed, Stream.INSTRUCTIONS, episode).integers(len(options)))]

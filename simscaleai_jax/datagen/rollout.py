@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
+from simscaleai_jax.core.streams import Stream, seed_key, substream
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 
 # (EnvState, carry, key) -> (action (A,), carry), unbatched
@@ -62,7 +63,7 @@ class Chunk:
 
 def episode_key(seed: int, episode: Int[Array, ""], attempt: Int[Array, ""]) -> PRNGKeyArray:
     """Key of one attempt at an episode."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), episode), attempt)
+    return jax.random.fold_in(jax.random.fold_in(seed_key(seed, Stream.DEMONSTRATIONS), episode), attempt)
 
 
 def empty_slots(env: Any, policy: RolloutPolicy, num_envs: int) -> Slots:
@@ -113,7 +114,8 @@ def _play(env: Any, policy: RolloutPolicy, noise: NoiseConfig | None, with_next_
     """One control step of one environment and what is kept of it."""
 
     def one(state: Any, carry: Any) -> tuple[Any, Any, dict[str, Any]]:
-        key_policy, key_noise = (jax.random.fold_in(jax.random.fold_in(state.key, n), state.step) for n in (1, 2))
+        streams = (substream(state.key, stream) for stream in (Stream.ACTIONS, Stream.ACTION_NOISE))
+        key_policy, key_noise = (jax.random.fold_in(key, state.step) for key in streams)
         label, carry = policy.act_fn(state, carry, key_policy)
         label = jnp.clip(label.astype(jnp.float32), -1.0, 1.0)
         executed = label if noise is None else add_noise(key_noise, label, noise)

@@ -15,8 +15,17 @@ PICTURES = ("image", "rgb", "depth", "segmentation")
 
 
 def is_picture(name: str) -> bool:
-    """Whether an observation key holds a picture: it has one of these words, or starts with one."""
+    """Whether an observation key is a picture's by name: it has one of these words, or starts with one."""
     return name.startswith(PICTURES) or not set(PICTURES).isdisjoint(name.split("_"))
+
+
+def pictures_among(ranks: dict[str, int]) -> list[str]:
+    """Keys that hold pictures, sorted, from each tensor's number of axes: more than a vector's, which are those of the
+    keys whose names are no picture's, or where all are, two less than the most.
+    """
+    plain = [rank for name, rank in ranks.items() if not is_picture(name)]
+    vector = max(1, min(plain) if plain else max(ranks.values(), default=0) - 2)
+    return sorted(name for name, rank in ranks.items() if is_picture(name) and rank > vector)
 
 
 def to_channels_first(image: torch.Tensor) -> torch.Tensor:
@@ -28,7 +37,8 @@ def state_vector(observations: dict[str, torch.Tensor]) -> torch.Tensor:
     """observations["state"], or every key that is no picture, concatenated in sorted order."""
     if "state" in observations:
         return observations["state"].float()
-    names = sorted(name for name in observations if not is_picture(name))
+    pictures = pictures_among({name: tensor.ndim for name, tensor in observations.items()})
+    names = sorted(name for name in observations if name not in pictures)
     return torch.cat([observations[name].float() for name in names], dim=-1)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from simscaleai_jax.core.observations import is_image_key, state_keys, state_vector
+from simscaleai_jax.core.observations import image_keys, state_keys, state_vector
 
 MIN_STD = 1e-6
 
@@ -57,7 +57,7 @@ class Statistics:
 
     def normalize_observations(self, observations: Mapping[str, Any]) -> dict[str, Any]:
         """Images as they are, and the normalised state vector under "state" when there is any state."""
-        out = {name: value for name, value in observations.items() if is_image_key(name)}
+        out = {name: observations[name] for name in image_keys(observations)}
         if state_keys(observations):
             out["state"] = _affine_in(jnp.asarray(state_vector(observations)), self.state_mean, self.state_std)
         return out

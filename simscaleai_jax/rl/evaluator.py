@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from simscaleai_jax.core import compile_cache
+from simscaleai_jax.core.streams import Stream, check_seed, host_seed, seed_key, substream
 from simscaleai_jax.rl.play import Played, carries_plan, play
 
-EVAL_KEY = 3  # folded into the seed's key: no training stream (0, 1, 2) starts with it
 FRAMES_PER_SECOND = 20
 
 
@@ -33,7 +34,8 @@ class EvalConfig:
       save_videos: write the first `max_videos` episodes to `video_dir`.
       video_dir: where.
       max_videos: how many.
-      seed: of the episodes.
+      seed: of the episodes, which no training run meets.
+      stream: the purpose: other episodes of the same seed are played while a policy trains (`Stream.VALIDATION`).
       on_host: step the environment itself, even where its episodes could run batched on a physics engine.
     """
 
@@ -46,8 +48,10 @@ class EvalConfig:
     max_videos: int = 3
     seed: int = 0
     on_host: bool = False
+    stream: Stream = Stream.EVALUATION
 
     def __post_init__(self) -> None:
+        self.seed = check_seed(self.seed, "EvalConfig.seed")
         for name in ("n_episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EvalConfig.{name} must be at least 1; got {getattr(self, name)}.")
@@ -67,12 +71,15 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
       max_reward, of undiscounted episode returns. Of episodes that ran batched also how many were spoilt by
       their physics: nan_episodes (a state was not finite) and overflow_episodes (a full buffer may have cost contacts).
     Raises:
-      ValueError: a batched environment with a `predict_fn` that takes no key.
+      ValueError: a batched environment with a `predict_fn` that takes no key; or videos of what has no picture, said
+        before anything is played.
     """
     config = EvalConfig() if config is None else config
     compile_cache.enable()
     is_pure = takes_key(predict_fn)
     functional = _functional_env(env) if is_pure and not config.on_host else None
+    if config.save_videos:
+        _check_cameras(env if functional is None else functional)
     if functional is not None:
         played = _batched_episodes(functional, predict_fn, config)
         spoilt = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}
@@ -101,12 +108,17 @@ def _functional_env(env: Any) -> Any:
     return getattr(batched, "functional", None)
 
 
+def episode_keys(config: EvalConfig) -> PRNGKeyArray:
+    """Keys [N] of the episodes that run batched; the n-th does not depend on how many there are."""
+    key = seed_key(config.seed, config.stream)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
+
+
 def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> Played:
     """One episode per key."""
     steps = min(config.max_steps, env.max_episode_steps)
     videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
-    key = jax.random.fold_in(jax.random.key(config.seed), EVAL_KEY)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
+    keys = episode_keys(config)
     played = _program(env, policy, steps, videos)(getattr(policy, "params", None), keys)
     if videos:
         _film(env, played.physics, np.asarray(played.lengths), config)
@@ -127,15 +139,26 @@ def _program(env: Any, policy: Callable, steps: int, num_filmed: int) -> Callabl
     return jax.jit(run)
 
 
+def _check_cameras(env: Any) -> None:
+    """ValueError where no frame of a video could be drawn."""
+    from simscaleai_jax.sim.cameras import portrait_camera
+
+    base = getattr(env, "unwrapped", env)
+    if hasattr(base, "physics"):
+        portrait_camera(base.physics.host_model)
+    elif hasattr(base, "render_camera"):
+        portrait_camera(base.model)
+    elif getattr(env, "render_mode", None) != "rgb_array":
+        raise ValueError("save_videos needs an environment made with render_mode='rgb_array'.")
+
+
 def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> None:
     """Writes a video of each recorded episode (leaves [T, videos, ...]) with the ray-caster."""
-    from simscaleai_jax.sim.cameras import make_portrait_fn
+    from simscaleai_jax.sim.cameras import make_portrait_fn, portrait_camera
     from simscaleai_jax.sim.video import write_video
 
     model = env.physics.host_model
-    names = [model.camera(i).name for i in range(model.ncam)]
-    name = "front_cam" if "front_cam" in names else names[0]
-    portrait_fn = make_portrait_fn(model, name)
+    portrait_fn = make_portrait_fn(model, portrait_camera(model))
     frame_fn = jax.jit(lambda state: portrait_fn(env.physics.kinematics(state), {}))
     for video in range(jax.tree.leaves(filmed)[0].shape[1]):
         states = [jax.tree.map(lambda leaf, t=t, v=video: leaf[t, v], filmed) for t in range(int(lengths[video]))]
@@ -147,7 +170,10 @@ def _plain_predict(predict_fn: Any, is_pure: bool, config: EvalConfig) -> Callab
     """`begin() -> predict(obs)` for one episode, from predict_fn(obs), predict_fn(obs, deterministic=...), a pure
     policy(obs, key), or one that carries its plan."""
     if is_pure:
-        keys = map(partial(jax.random.fold_in, jax.random.key(config.seed)), itertools.count())
+        keys = map(
+            partial(jax.random.fold_in, substream(seed_key(config.seed, config.stream), Stream.ACTIONS)),
+            itertools.count(),
+        )
         if carries_plan(predict_fn):
             return lambda: PlannedEpisode(predict_fn, keys)
         acts = jax.jit(predict_fn)
@@ -177,7 +203,7 @@ def _plain_episodes(env: Any, begin: Callable, config: EvalConfig) -> tuple[np.n
 
 
 def _plain_episode(env: Any, predict: Callable, config: EvalConfig, number: int) -> tuple[float, int, bool]:
-    obs, info = env.reset(seed=config.seed + number)
+    obs, info = env.reset(seed=host_seed(config.seed, config.stream, number))
     total, steps, is_over = 0.0, 0, False
     frames: list[np.ndarray] = []
     is_filmed = config.save_videos and number < config.max_videos
@@ -199,10 +225,7 @@ def _frame(env: Any) -> np.ndarray:
     """What the environment looks like now: its rgb_array, or the picture of its first camera."""
     if getattr(env, "render_mode", None) == "rgb_array":
         return np.asarray(env.render())
-    base = getattr(env, "unwrapped", env)
-    if not hasattr(base, "render_camera"):
-        raise ValueError("save_videos needs an environment made with render_mode='rgb_array'.")
-    return base.render_camera()["rgb"]
+    return getattr(env, "unwrapped", env).render_camera()["rgb"]
 
 
 def _success(info: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from simscaleai_jax.core.streams import check_seed
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
 from simscaleai_jax.sim.physics.host import end_at_divergence, silence_log
 from simscaleai_jax.sim.physics.state import ramp
@@ -57,6 +58,10 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         self.observation_space = self._build_observation_space()
         self.action_space = self._build_action_space()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything that a copy goes on with; a window and pictures' buffers are its own to open."""
+        return self.__dict__ | {"_cameras": None, "_viewer": None}
+
     @abc.abstractmethod
     def _build_observation_space(self) -> spaces.Space: ...
 
@@ -94,7 +99,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         """Start an episode. `config.seed` seeds the first reset when no seed is given; 0 is a seed."""
         if seed is None and not self._is_seeded:
             seed = self.config.seed
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else check_seed(seed))
         self._is_seeded = True
         self.step_count = 0
         self._to_home()
@@ -113,7 +118,10 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
 
         Raises:
           ValueError: the action has the wrong shape or is not a number. Out-of-range actions are clipped.
+          RuntimeError: `reset` was not called first.
         """
+        if not self._is_seeded:
+            raise RuntimeError("call reset before step")
         clipped = self._check_action(action)
         before = self.data.ctrl.copy()
         self._apply_action(clipped)
@@ -232,8 +240,6 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         return dataclasses.replace(camera, fov=float(self.model.cam_fovy[self.model.camera(name).id]))
 
     def _portrait_camera(self) -> str:
-        """The camera people want to see: `front_cam` where there is one, else the first one."""
-        names = [self.model.camera(i).name for i in range(self.model.ncam)]
-        if not names:
-            raise ValueError("the model has no camera to render from")
-        return "front_cam" if "front_cam" in names else names[0]
+        from simscaleai_jax.sim.cameras import portrait_camera
+
+        return portrait_camera(self.model)

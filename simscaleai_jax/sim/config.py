@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from simscaleai_jax.core.streams import check_seed
+
 IMPLEMENTATIONS = ("auto", "c", "jax", "warp")
 RENDERERS = ("jax", "mujoco")
 MIN_RAMP_STEPS = 5
@@ -60,6 +62,8 @@ class SimConfig:
     randomization: Any = None
 
     def __post_init__(self) -> None:
+        if self.seed is not None:
+            self.seed = check_seed(self.seed)
         if self.dt <= 0.0:
             raise ValueError(f"dt must be positive, got {self.dt}")
         ratio = self.control_dt / self.dt

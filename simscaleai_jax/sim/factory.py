@@ -9,10 +9,8 @@ from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.envs.batched import BatchedEnv
 from simscaleai_jax.sim.envs.functional import FunctionalEnv
 from simscaleai_jax.sim.physics import choose_impl, make_physics
-from simscaleai_jax.sim.registry import TaskEntry, build_config, find_task, tasks
+from simscaleai_jax.sim.registry import USER_ENVS, TaskEntry, build_config, find_task, tasks
 from simscaleai_jax.sim.robot import Robot, find_robot, load_model
-
-_USER_ENVS: dict[str, type] = {}
 
 
 def register_env(name: str, cls: type) -> None:
@@ -22,15 +20,15 @@ def register_env(name: str, cls: type) -> None:
     `cls(render_mode=..., **kwargs)`.
     """
     if name in tasks():
-        raise ValueError(f"{name!r} is a built-in environment; choose another name")
+        raise ValueError(f"{name!r} is a task already, built in or of register_task; choose another name")
     if not isinstance(cls, type):
         raise ValueError(f"register_env wants a class, got {cls!r}")
-    _USER_ENVS[name] = cls
+    USER_ENVS[name] = cls
 
 
 def list_envs() -> list[str]:
     """Names that `make_env` knows, sorted."""
-    return sorted({*tasks(), *_USER_ENVS})
+    return sorted({*tasks(), *USER_ENVS})
 
 
 def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> Any:
@@ -49,8 +47,8 @@ def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> An
     from simscaleai_jax.sim.envs.task_env import task_env_class
 
     config = kwargs.pop("config", None)
-    if env_name in _USER_ENVS:
-        cls = _USER_ENVS[env_name]
+    if env_name in USER_ENVS:
+        cls = USER_ENVS[env_name]
         if not issubclass(cls, BaseRobotEnv):
             return cls(render_mode=render_mode, **({"config": config} if config is not None else {}), **kwargs)
         return cls(config=build_config(config, None, kwargs), render_mode=render_mode)

@@ -27,6 +27,7 @@ class TaskEntry:
 
 
 _USER_TASKS: dict[str, TaskEntry] = {}
+USER_ENVS: dict[str, type] = {}  # gymnasium classes by name; `factory.register_env` fills it
 
 
 def asset(name: str) -> str:
@@ -35,9 +36,18 @@ def asset(name: str) -> str:
 
 
 def register_task(name: str, entry: TaskEntry) -> None:
-    """Make a task of your own known by name to every backend and adapter; a built-in name is refused."""
+    """Make a task of your own known by name to every backend and adapter.
+
+    Raises:
+      ValueError: the name is a built-in task's, or an environment's of `register_env`.
+    """
     if name in _builtin_tasks():
         raise ValueError(f"{name!r} is a built-in task; choose another name")
+    if name in USER_ENVS:
+        raise ValueError(
+            f"{name!r} is the environment {USER_ENVS[name].__name__} of register_env; choose another name, or make_env "
+            "would build one thing and make_vec_env another"
+        )
     _USER_TASKS[name] = entry
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
-from simscaleai_jax.core.observations import image_keys, is_image_key
 from simscaleai_jax.training.data import TrajectoryDataset
 
 BLUE, ORANGE, GREY = "#3b6ea5", "#c8642d", "#8a8a8a"
@@ -55,8 +54,8 @@ def plot_trajectory(path: str | Path, episode: int = 0, save: str | Path | None 
     demos = DemonstrationFile(path)
     if not 0 <= episode < len(demos.names):
         raise ValueError(f"{path} has episodes 0 to {len(demos.names) - 1}, not {episode}.")
-    states = [key for key in demos.obs_keys if not is_image_key(key)][:MAX_PANELS]
-    cameras = image_keys(demos.obs_keys)
+    states = [key for key in demos.obs_keys if key not in demos.image_keys][:MAX_PANELS]
+    cameras = demos.image_keys
     panels = (len(states) + 3) // 2  # two per row; actions and rewards are panels too
     figure, axes = _figure(panels + bool(cameras), (11.0, 2.3 * (panels + bool(cameras)) + 0.8))
     if cameras:

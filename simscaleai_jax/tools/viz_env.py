@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from simscaleai_jax.core.streams import Stream, host_seed
+
 MAX_FRAMES = 12  # in the grid of frames
 CAMERA_SIZE = 240  # pixels, both sides
 COLUMNS = 4
@@ -22,8 +24,8 @@ def play_random(env_name: str, num_steps: int, seed: int) -> tuple[list[np.ndarr
         raise ValueError(f"--n-steps must be at least 1, got {num_steps}")
     env = make_env(env_name, render_mode="rgb_array", cameras=[])
     try:
-        env.reset(seed=seed)
-        env.action_space.seed(seed)
+        env.reset(seed=host_seed(seed, Stream.VIEWER))
+        env.action_space.seed(host_seed(seed, Stream.ACTIONS))
         frames, rewards = [np.asarray(env.render())], []
         for _ in range(num_steps):
             _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
@@ -61,7 +63,7 @@ def plot_cameras(env_name: str, seed: int = 42, save: str | Path | None = None) 
 
     env = make_env(env_name, cameras=[])
     try:
-        env.reset(seed=seed)
+        env.reset(seed=host_seed(seed, Stream.VIEWER))
         model, data = env.unwrapped.model, env.unwrapped.data
         names = [name for i in range(model.ncam) if (name := model.camera(i).name)]
         if not names:

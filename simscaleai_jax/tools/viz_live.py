@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from simscaleai_jax.core.streams import Stream, host_seed, seed_key
+
 
 def play_live(
     env_name: str | None, num_episodes: int, max_steps: int | None, seed: int, checkpoint: str | None = None
@@ -29,13 +31,13 @@ def play_live(
             raise ValueError(f"{label} must be at least 1, got {value}")
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ValueError("viz-live shows a window and found no display; viz-env --save FILE draws frames without one")
-    name, settings, begin = _policy(checkpoint, env_name)
+    name, settings, begin = _policy(checkpoint, env_name, seed)
     if max_steps is not None:
         settings["max_episode_steps"] = max_steps
     env = make_env(name, render_mode="human", **settings)
     try:
-        env.action_space.seed(seed)
-        return name, [_episode(env, begin, seed + number) for number in range(num_episodes)]
+        env.action_space.seed(host_seed(seed, Stream.ACTIONS))
+        return name, [_episode(env, begin, host_seed(seed, Stream.VIEWER, number)) for number in range(num_episodes)]
     finally:
         env.close()
 
@@ -51,18 +53,17 @@ def write_episode_video(path: str | Path, episode: int, save: str | Path) -> Pat
       FileNotFoundError: it was recorded in a scene that is no longer where it was.
     """
     from simscaleai_jax.core.demonstrations import DemonstrationFile
-    from simscaleai_jax.core.observations import image_keys
     from simscaleai_jax.sim.video import write_video
 
     demos = DemonstrationFile(path)
     if not 0 <= episode < len(demos.names):
         raise ValueError(f"{path} has episodes 0 to {len(demos.names) - 1}, not {episode}.")
-    cameras = image_keys(demos.obs_keys)
+    cameras = demos.image_keys
     frames = demos.read(episode, f"obs/{cameras[0]}") if cameras else _drawn_states(demos, episode)
     return write_video(save, frames)
 
 
-def _policy(checkpoint: str | None, env_name: str | None) -> tuple[str, dict[str, Any], Any]:
+def _policy(checkpoint: str | None, env_name: str | None, seed: int) -> tuple[str, dict[str, Any], Any]:
     """Name and settings of the environment, and `begin(env) -> act(obs)` for one episode."""
     if checkpoint is None:
         return env_name or "reach", {"cameras": []}, lambda env: lambda obs: env.action_space.sample()
@@ -74,7 +75,8 @@ def _policy(checkpoint: str | None, env_name: str | None) -> tuple[str, dict[str
     from simscaleai_jax.tools.arguments import recorded_env
 
     name, settings = recorded_env(read_manifest(checkpoint).env, env_name)
-    policy, keys = load_policy(checkpoint), map(partial(jax.random.fold_in, jax.random.key(0)), itertools.count())
+    keys = map(partial(jax.random.fold_in, seed_key(seed, Stream.ACTIONS)), itertools.count())
+    policy = load_policy(checkpoint)
     return name, {"cameras": [], **settings}, lambda env: PlannedEpisode(policy, keys)
 
 

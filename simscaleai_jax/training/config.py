@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.core.streams import check_seed
 from simscaleai_jax.training.data.augment import ImageAugmentation
 
 BACKENDS = ("nccl", "gloo", "mpi", "auto")
@@ -110,6 +111,7 @@ class TrainConfig:
     random_saturation: float = 0.0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, "TrainConfig.seed")
         for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"TrainConfig.{name} must be positive; got {getattr(self, name)}.")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from simscaleai_jax.core.observations import is_image_key, state_keys
+from simscaleai_jax.core.observations import image_keys, state_keys
 from simscaleai_jax.models.normalization import MIN_STD, Statistics
 from simscaleai_jax.models.record import changed_kwargs, describe
 from simscaleai_jax.training.config import TrainConfig
@@ -72,7 +72,8 @@ def dataset_statistics(dataset: Any) -> Statistics | None:
     if not hasattr(dataset, "stats"):
         return None
     stats = dataset.stats()
-    names = state_keys(stats["observations"])
+    pictures = dataset.image_keys  # statistics are one number per channel or component, which tells nothing
+    names = state_keys(name for name in stats["observations"] if name not in pictures)
     if not names:
         return None
     joined = {
@@ -88,7 +89,7 @@ def model_kwargs_for(model_name: str, item: Mapping[str, Any], given: Mapping[st
     """Constructor arguments of a built-in model that fit a data set's item; those in `given` win."""
     observations, actions = item["observations"], np.asarray(item["actions"])
     states = [np.asarray(observations[name]) for name in state_keys(observations)]
-    images = [np.asarray(value) for name, value in observations.items() if is_image_key(name)]
+    images = [np.asarray(observations[name]) for name in image_keys(observations)]
     found: dict[str, Any] = {"state_dim": sum(int(state.shape[-1]) for state in states)}
     found["action_dim"] = int(actions.shape[-1])
     if images:

@@ -14,7 +14,12 @@ from simscaleai_jax.core.observations import is_colour_key
 
 
 def test_state_vector_is_the_sorted_concatenation_without_pictures():
-    obs = {"b": np.full((2, 3), 2.0), "a": np.ones((2, 1)), "image": np.zeros((2, 4, 4, 3), np.uint8), "depth_wrist": 0}
+    obs = {
+        "b": np.full((2, 3), 2.0),
+        "a": np.ones((2, 1)),
+        "image": np.zeros((2, 4, 4, 3), np.uint8),
+        "depth_wrist": np.zeros((2, 4, 4, 1)),
+    }
     vector = state_vector(obs)
     assert isinstance(vector, np.ndarray)
     assert vector.dtype == np.float32
@@ -28,6 +33,23 @@ def test_state_vector_is_the_sorted_concatenation_without_pictures():
     on_device = state_vector({name: jnp.asarray(value) for name, value in obs.items()})
     assert isinstance(on_device, jax.Array)
     assert np.array_equal(on_device, vector)
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (5, 3)])
+def test_a_number_that_is_called_depth_is_state(lead):
+    """A spec, a batch and a rollout agree, and a picture of that name stays one."""
+    obs = {"depth_error": np.ones((*lead, 1)), "ee_pos": np.zeros((*lead, 3)), "rgb_gain": np.ones((*lead, 2))}
+    cameras = {"image": np.zeros((*lead, 8, 8, 3), np.uint8), "wrist_depth": np.zeros((*lead, 8, 8), np.float32)}
+    assert state_keys(obs | cameras) == ["depth_error", "ee_pos", "rgb_gain"]
+    assert image_keys(obs | cameras) == ["image", "wrist_depth"]
+    assert state_vector(obs | cameras).shape == (*lead, 6)
+    assert state_vector(obs | cameras, ("depth_error",)).shape == (*lead, 1)
+    assert image_keys(cameras) == ["image", "wrist_depth"], "pictures alone"
+    assert state_keys({"depth_error": obs["depth_error"], "image": cameras["image"]}) == ["depth_error"]
+    assert image_keys(["depth_error", "ee_pos"]) == ["depth_error"], "names alone follow robomimic's convention"
+    if not lead:
+        assert state_size(obs | cameras) == 6
+        assert state_size(obs | cameras, ("depth_error", "image")) == 1
 
 
 def test_an_explicit_state_wins_and_pictures_alone_are_refused():

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from simscaleai_jax.core import checkpoint
-from simscaleai_jax.core.observations import is_image_key
+from simscaleai_jax.core.observations import is_image_key, pictures_among
 from simscaleai_jax.interop import export_torch, files, import_torch
 from simscaleai_jax.models.record import flat_parameters
 from simscaleai_jax.policy import load_policy
@@ -207,7 +208,7 @@ def test_the_torch_mirror_knows_pictures_as_the_package_does() -> None:
     rule = [
         node
         for node in tree.body
-        if (isinstance(node, ast.FunctionDef) and node.name == "is_picture")
+        if (isinstance(node, ast.FunctionDef) and node.name in ("is_picture", "pictures_among"))
         or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PICTURES")
     ]
     found: dict = {}
@@ -219,3 +220,7 @@ def test_the_torch_mirror_knows_pictures_as_the_package_does() -> None:
         *(f"front_{word}" for word in words),
     ]
     assert [found["is_picture"](name) for name in names] == [is_image_key(name) for name in names]
+    for ranks in itertools.product((1, 2, 3, 4, 5), repeat=3):
+        for keys in (("depth_error", "image", "state"), ("depth", "depth_error", "image"), ("a", "b", "image_x")):
+            obs = dict(zip(keys, ranks, strict=True))
+            assert found["pictures_among"](obs) == pictures_among(obs), obs

@@ -15,11 +15,13 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import simscaleai_jax.sim as sim
+from simscaleai_jax.core.streams import Stream, seed_key
+from simscaleai_jax.sim import registry
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.envs.reach_env import ReachEnv
 from simscaleai_jax.sim.envs.task_env import HOOKS, INTERNAL_HOOKS
 from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
-from simscaleai_jax.sim.registry import asset
+from simscaleai_jax.sim.registry import asset, find_task
 from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachTask
 
 from .conftest import actions_for
@@ -282,7 +284,7 @@ def test_a_vector_env_takes_the_seed_of_its_config(batched, monkeypatch):
         envs._init = lambda key, env_ids: types.SimpleNamespace(obs={"key": jax.random.key_data(key)})
         return [envs.reset()[0]["key"].tolist() for _ in range(2)]
 
-    assert keys(0)[0] == keys(0)[0] == jax.random.key_data(jax.random.key(0)).tolist()
+    assert keys(0)[0] == keys(0)[0] == jax.random.key_data(seed_key(0, Stream.VECTOR_EPISODES)).tolist()
     assert keys(0)[0] != keys(0)[1]
     assert keys(None)[0] != keys(None)[0]
 
@@ -302,15 +304,22 @@ def test_six_hooks_on_an_mjcf_of_ones_own(pendulum):
 
 
 def test_register_env_makes_a_class_known(tmp_path, monkeypatch):
-    monkeypatch.setattr("simscaleai_jax.sim.factory._USER_ENVS", {})
+    monkeypatch.setattr(registry, "_USER_TASKS", {})
+    monkeypatch.delitem(registry.USER_ENVS, "pendulum", raising=False)
     path = tmp_path / "pendulum.xml"
     path.write_text(PENDULUM)
     sim.register_env("pendulum", Pendulum)
     assert "pendulum" in sim.list_envs()
     env = sim.make_env("pendulum", xml_path=str(path), cameras=[])
     assert isinstance(env, Pendulum)
-    with pytest.raises(ValueError, match="built-in"):
+    with pytest.raises(ValueError, match="'reach' is a task already"):
         sim.register_env("reach", Pendulum)
+    with pytest.raises(ValueError, match="'pendulum' is the environment Pendulum of register_env"):
+        sim.register_task("pendulum", find_task("reach"))
+    sim.register_task("swing", find_task("reach"))
+    with pytest.raises(ValueError, match="'swing' is a task already, built in or of register_task"):
+        sim.register_env("swing", Pendulum)
+    monkeypatch.delitem(registry.USER_ENVS, "pendulum")
 
 
 def test_make_vec_env_builds_the_named_task_without_cameras():

@@ -24,7 +24,7 @@ from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 from simscaleai_jax.rl.ppo.envs import env_record
 from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.sim.randomization import PRESETS
-from simscaleai_jax.sim.registry import find_task
+from simscaleai_jax.sim.registry import USER_ENVS, find_task
 from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import parse, print_table
 from simscaleai_jax.tools.commands import rl, transfer
@@ -278,7 +278,7 @@ def test_list_envs_shows_a_class_that_needs_settings_of_its_own(capsys, monkeypa
         def __init__(self, render_mode, cameras):
             raise ValueError("needs a map")
 
-    monkeypatch.setattr("simscaleai_jax.sim.factory._USER_ENVS", {"needy": Needy})
+    monkeypatch.setitem(USER_ENVS, "needy", Needy)
     assert cli.main(["list-envs"]) == 0
     shown = capsys.readouterr().out
     assert "needs a map" in shown

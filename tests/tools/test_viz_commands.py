@@ -15,6 +15,7 @@ from PIL import Image
 from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.receding_horizon import Policy
+from simscaleai_jax.core.streams import Stream, host_seed
 from simscaleai_jax.sim import make_env
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.tools import cli, viz_env, viz_live
@@ -49,7 +50,7 @@ def test_viz_cameras_shows_what_render_camera_returns(tmp_path):
     shown = [axis for axis in figure.axes if axis.images and axis.get_title()]
     assert sorted(axis.get_title().partition(":")[0] for axis in shown[::3]) == ["front_cam", "side_cam", "wrist_cam"]
     env = make_env("reach", cameras=[{"name": "front_cam", "width": 240, "height": 240, "fov": 45.0}])
-    env.reset(seed=3)
+    env.reset(seed=host_seed(3, Stream.VIEWER))
     images = env.unwrapped.render_camera("front_cam", depth=True, segmentation=True)
     row = next(i for i, axis in enumerate(shown) if axis.get_title().startswith("front_cam"))
     is_hit = images["segmentation"] >= 0

@@ -23,6 +23,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from simscaleai_jax.core.streams import Stream, host_random
+
 FORMAT_VERSION = 1
 H5 = Any  # a group, file or data set of h5py, whose own hints are unions of everything that a path may hold
 IMAGE_COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": False}
@@ -120,7 +122,7 @@ def split_masks(num_episodes: int, seed: int, valid_fraction: float = 0.1) -> di
     Returns:
       {"train", "valid"}: sorted int arrays; `valid` holds round(valid_fraction * num_episodes) of them.
     """
-    order = np.random.default_rng([seed, 0x5B11]).permutation(num_episodes)
+    order = host_random(seed, Stream.DATA_SPLIT).permutation(num_episodes)
     num_valid = round(valid_fraction * num_episodes)
     return {"train": np.sort(order[num_valid:]), "valid": np.sort(order[:num_valid])}
 

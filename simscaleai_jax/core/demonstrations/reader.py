@@ -8,16 +8,22 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, H5
 from simscaleai_jax.core.errors import suggest
+from simscaleai_jax.core.observations import image_keys
 
 OLD_EPISODE = re.compile(r"episode_\d+$")
 DEMO = re.compile(r"demo_\d+$")
+
+
+class _Row(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: Any
 
 
 class DemonstrationFile:
@@ -27,7 +33,8 @@ class DemonstrationFile:
       path: the file.
       layout: "simscaleai", "robomimic" or "episodes" (the older one).
       names: group names of the episodes in order; lengths: (episodes,) int64 steps of each.
-      obs_keys: sorted names of observations. specs: path in an episode ("actions", "obs/ee_pos") -> (row shape, dtype).
+      obs_keys: sorted names of observations. image_keys: those of them that are pictures.
+      specs: path in an episode ("actions", "obs/ee_pos") -> (row shape, dtype).
       attributes: file-level attributes (env name, seed, ...).
       masks: name -> sorted episode indices (int64).
 
@@ -48,6 +55,7 @@ class DemonstrationFile:
         self.lengths = np.array([self._length(name) for name in self.names], np.int64)
         self.specs = self._specs(self.names[0])
         self.obs_keys = sorted(key[4:] for key in self.specs if key.startswith("obs/"))
+        self.image_keys = image_keys({key: _Row(*self.specs[f"obs/{key}"]) for key in self.obs_keys})
         if not self.obs_keys:
             raise ValueError(f"{self.path}: {self.names[0]} has no observations (group {self._stored('obs/')!r}).")
         if self.layout != "simscaleai":  # our own writer has checked this before it called a file complete

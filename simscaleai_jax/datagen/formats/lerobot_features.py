@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from simscaleai_jax.core.demonstrations import QUANTILES, DemonstrationFile
-from simscaleai_jax.core.observations import image_keys, state_keys
 
 INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 ENV_ENTRY = "simscaleai"  # of meta/info.json; LeRobot ignores keys that it does not know
@@ -27,8 +26,9 @@ class LeRobotView:
         self.fps = _frames_per_second(self.env_kwargs) if fps is None else fps
         if self.fps < 1:
             raise ValueError(f"fps must be at least 1, got {self.fps}.")
-        self.state_keys = state_keys(demos.obs_keys)
-        self.cameras = _camera_names(image_keys(demos.obs_keys), self.env_kwargs)
+        self.state_keys = [key for key in demos.obs_keys if key not in demos.image_keys]
+        self.state_keys = ["state"] if "state" in self.state_keys else self.state_keys
+        self.cameras = _camera_names(demos.image_keys, self.env_kwargs)
         self.starts = np.concatenate([[0], np.cumsum(demos.lengths)])
         texts = [demos.language(i) or "do the task" for i in range(len(demos.names))]
         self.tasks = list(dict.fromkeys(texts))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from simscaleai_jax.core import compile_cache, distributed, sharding
+from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.rl.ppo import envs, python_loop, storage
 from simscaleai_jax.rl.ppo.config import Layout, PPOConfig, make_layout
 from simscaleai_jax.rl.ppo.networks import ActorCritic
@@ -149,7 +150,7 @@ class PPOAgent:
         """Acts on one observation or a batch of them (dict of arrays, or the state itself): (A,) or (B, A) float32."""
         if self._predict is None:
             self._predict = jax.jit(lambda state, obs, key, greedy: _act(self.learner, state, obs, key, greedy))
-        key = jax.random.fold_in(jax.random.key(self.config.seed), self._predictions)
+        key = jax.random.fold_in(seed_key(self.config.seed, Stream.ACTIONS), self._predictions)
         self._predictions += 0 if deterministic else 1
         acting = storage.acting_state(self.state)
         return np.asarray(self._predict(acting, obs, key, deterministic))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from simscaleai_jax.core.sharding import pick_devices
+from simscaleai_jax.core.streams import Stream, host_random
 
 
 class RolloutBuffer:
@@ -117,9 +118,9 @@ class RolloutBuffer:
             rows = chosen[start : start + batch_size]
             yield {name: jax.device_put(values[rows], self._device) for name, values in flat.items()}
 
-    def shuffle_from(self, seed: int | tuple[int, ...]) -> None:
-        """Makes the order in which `get_batches` mixes transitions follow from `seed` from here on."""
-        self._random = np.random.default_rng(seed)
+    def shuffle_from(self, seed: int, update: int = 0) -> None:
+        """Makes the order in which `get_batches` mixes transitions follow from (seed, update) from here on."""
+        self._random = host_random(seed, Stream.MINIBATCHES, update)
 
     def reset(self) -> None:
         """Forgets the stored steps."""

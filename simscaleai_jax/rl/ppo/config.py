@@ -5,6 +5,7 @@ import math
 from typing import Literal
 
 from simscaleai_jax.core.sharding import check_divisible
+from simscaleai_jax.core.streams import check_seed
 
 MAX_BLOCKS = 8
 # Steps of a rollout, at the least, with the default number of environments. An accelerator steps more environments in
@@ -97,6 +98,7 @@ class PPOConfig:
     auxiliary_lr: float = 1e-3
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, "PPOConfig.seed")
         positive = ["hidden_dim", "n_layers", "n_steps", "n_epochs", "batch_size", "total_timesteps", "log_every"]
         positive += ["num_envs", "num_minibatches", "num_env_blocks", "updates_per_dispatch", "num_devices"]
         for name in positive:

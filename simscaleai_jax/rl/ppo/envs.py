@@ -94,15 +94,12 @@ def model_kwargs_for(env: Any, config: PPOConfig) -> dict[str, Any]:
 
     spec = observation_spec(env)
     check_names("observation key", [*config.actor_keys, *config.critic_keys, *config.auxiliary_keys], spec)
-    actor = {key: spec[key] for key in config.actor_keys} or spec
-    critic = {key: spec[key] for key in config.critic_keys}
-    auxiliary = {key: spec[key] for key in config.auxiliary_keys}
     return {
-        "obs_dim": state_size(actor),
+        "obs_dim": state_size(spec, config.actor_keys),
         "action_dim": action_size(env),
-        "critic_obs_dim": state_size(critic) if critic else None,
+        "critic_obs_dim": state_size(spec, config.critic_keys) if config.critic_keys else None,
         "image_shape": _image_shape(spec, config.encoder) if config.encoder != "none" else None,
-        "auxiliary_dim": state_size(auxiliary) if auxiliary else None,
+        "auxiliary_dim": state_size(spec, config.auxiliary_keys) if config.auxiliary_keys else None,
     }
 
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from simscaleai_jax.core import sharding
 from simscaleai_jax.core.observations import state_vector
+from simscaleai_jax.core.streams import Stream, host_seed, substream
 from simscaleai_jax.rl.ppo.buffer import RolloutBuffer
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.gym_envs import Step, as_plain_envs
 from simscaleai_jax.rl.ppo.normalize import merge
 from simscaleai_jax.rl.ppo.rollout import normalized
-from simscaleai_jax.rl.ppo.state import METRICS, ROLLOUT_KEY, EpisodeStats, PPOState
+from simscaleai_jax.rl.ppo.state import METRICS, EpisodeStats, PPOState
 from simscaleai_jax.rl.ppo.update import Batch, minibatch_step
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def train_in_python(agent: "PPOAgent", env: Any, log: "TrainingLog", callbacks: 
     """
     config = agent.config
     _check_supported(config)
-    envs = as_plain_envs(env, config.seed)
+    envs = as_plain_envs(env, host_seed(config.seed, Stream.TRAINING_EPISODES))
     if config.n_steps % envs.num_envs:
         nearest = max(1, config.n_steps // envs.num_envs) * envs.num_envs
         raise ValueError(f"n_steps={config.n_steps} is no multiple of the {envs.num_envs} environments; use {nearest}.")
@@ -61,7 +62,7 @@ class _Loop:
         learner = agent.learner
 
         def act(state: PPOState, obs: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(state.key, ROLLOUT_KEY), state.update), step)
+            key = jax.random.fold_in(jax.random.fold_in(substream(state.key, Stream.POLICY_NOISE), state.update), step)
             inputs = normalized({"state": obs}, state.normalizer, learner.config)
             return learner.network(state.params).get_action(inputs, key=key)
 
@@ -76,7 +77,7 @@ class _Loop:
     def update(self) -> dict[str, float]:
         """Collects a rollout and learns from it: the numbers to report."""
         agent, config = self.agent, self.agent.config
-        self.buffer.shuffle_from((config.seed % 2**32, int(agent.state.update)))
+        self.buffer.shuffle_from(config.seed, int(agent.state.update))
         finished = self._collect()
         self._scale_rewards()
         last_value = self._value(self.obs, 0)
@@ -165,5 +166,5 @@ class _Loop:
     def _state_rows(self, obs: Any) -> np.ndarray:
         keys = self.agent.config.actor_keys
         if isinstance(obs, Mapping):
-            obs = state_vector({key: obs[key] for key in keys} if keys else obs)
+            obs = state_vector(obs, keys)
         return np.asarray(obs, np.float32).reshape(self.envs.num_envs, -1)

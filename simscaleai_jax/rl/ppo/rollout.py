@@ -13,10 +13,11 @@ from jaxtyping import Array, Float
 
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.observations import colour_keys, state_vector
+from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.networks import Normal
 from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
-from simscaleai_jax.rl.ppo.state import ROLLOUT_KEY, Learner, PPOState
+from simscaleai_jax.rl.ppo.state import Learner, PPOState
 
 
 class Rollout(struct.PyTreeNode):
@@ -68,7 +69,7 @@ def network_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
     for name, keys in (("critic", config.critic_keys), ("auxiliary", config.auxiliary_keys)):
         if keys and isinstance(obs, Mapping):
             check_names(f"observation key of PPOConfig.{name}_keys", keys, obs)
-            inputs[name] = state_vector({key: obs[key] for key in keys})
+            inputs[name] = state_vector(obs, keys)
     return inputs
 
 
@@ -81,7 +82,7 @@ def actor_inputs(obs: Any, config: PPOConfig) -> dict[str, Any]:
     if not isinstance(obs, Mapping):
         return {"state": obs}
     check_names("observation key of the policy", config.actor_keys, obs)
-    inputs = {"state": state_vector({key: obs[key] for key in config.actor_keys} or obs)}
+    inputs = {"state": state_vector(obs, config.actor_keys)}
     images = [obs[key] for key in colour_keys(obs)] if config.encoder != "none" else []
     if images:
         inputs["image"] = images[0] if len(images) == 1 else jnp.concatenate(images, axis=-1)
@@ -119,7 +120,7 @@ def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids
     Returns:
       (state of the environments afterwards, rollout).
     """
-    key_update = jax.random.fold_in(jax.random.fold_in(state.key, ROLLOUT_KEY), state.update)
+    key_update = jax.random.fold_in(substream(state.key, Stream.POLICY_NOISE), state.update)
     network = learner.network(state.params)
 
     def step(env_state: Any, t: Array) -> tuple[Any, Rollout]:

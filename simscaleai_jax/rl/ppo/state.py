@@ -2,17 +2,15 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
 from simscaleai_jax.core.sharding import BATCH, REPLICATED
+from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.networks import ActorCritic
 from simscaleai_jax.rl.ppo.normalize import init_stats
-
-ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the training key
 
 # Reported by every update, whatever the environment; `train.metric_names` adds its reward terms.
 METRICS = (
@@ -97,7 +95,7 @@ class Learner(struct.PyTreeNode):
 
 def make_learner(config: PPOConfig, model_kwargs: dict[str, Any]) -> tuple[Learner, Any]:
     """Builds the network: (learner, initial weights)."""
-    model = ActorCritic(**model_kwargs, rngs=nnx.Rngs(config.seed))
+    model = ActorCritic(**model_kwargs, rngs=nnx.Rngs(seed_key(config.seed, Stream.WEIGHTS)))
     graphdef, params = nnx.split(model, nnx.Param)
     kinds = {"state": "obs_dim", "critic": "critic_obs_dim", "auxiliary": "auxiliary_dim"}
     sizes = {name: model_kwargs[kwarg] for name, kwarg in kinds.items() if model_kwargs.get(kwarg)}
@@ -114,7 +112,7 @@ def init_training_state(learner: Learner, params: Any) -> PPOState:
         normalizer={name: init_stats(size) for name, size in learner.input_sizes},
         reward_stats=init_stats(1),
         episodes=EpisodeStats(unknown, unknown, unknown),
-        key=jax.random.key(learner.config.seed),
+        key=seed_key(learner.config.seed, Stream.TRAINING),
         update=jnp.int32(0),
         discounted_return=jnp.zeros(0),
         env=(),

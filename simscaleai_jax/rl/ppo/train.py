@@ -14,11 +14,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from simscaleai_jax.core import sharding
+from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.rl.ppo.config import Layout
 from simscaleai_jax.rl.ppo.gae import gae
 from simscaleai_jax.rl.ppo.normalize import merge
 from simscaleai_jax.rl.ppo.rollout import Rollout, collect, next_values, reward_terms
-from simscaleai_jax.rl.ppo.state import ENV_KEY, METRICS, MINIBATCH_KEY, STATE_SPECS, EpisodeStats, Learner, PPOState
+from simscaleai_jax.rl.ppo.state import METRICS, STATE_SPECS, EpisodeStats, Learner, PPOState
 from simscaleai_jax.rl.ppo.update import Batch, as_units, learn, minibatch_units
 
 REWARD_TERM = "reward/"  # before the name of a reward term
@@ -42,7 +43,7 @@ def make_update(learner: Learner, env: Any, layout: Layout, axis_name: str | Non
         part = 0 if axis_name is None else jax.lax.axis_index(axis_name)
         env_state, rollout = collect(learner, state, env, layout.num_steps, part * num_envs + jnp.arange(num_envs))
         state, units, explained = prepare(learner, state, rollout, layout, axis_name)
-        key = jax.random.fold_in(jax.random.fold_in(state.key, MINIBATCH_KEY), state.update)
+        key = jax.random.fold_in(substream(state.key, Stream.MINIBATCHES), state.update)
         blocks = part * num_blocks + jnp.arange(num_blocks)
         indices = minibatch_units(key, layout, blocks, learner.config.n_epochs)
         learned, metrics = learn(learner, state, units, indices, axis_name)
@@ -140,7 +141,7 @@ def make_init(learner: Learner, env: Any, layout: Layout, mesh: Mesh) -> Callabl
     """Builds init(state without environments) -> state with freshly started ones, spread over the mesh."""
 
     def init(state: PPOState, env_ids: Array) -> PPOState:
-        env_state = env.init(jax.random.fold_in(state.key, ENV_KEY), env_ids)
+        env_state = env.init(substream(state.key, Stream.TRAINING_EPISODES), env_ids)
         return state.replace(env=env_state, discounted_return=jnp.zeros(env_ids.shape))
 
     start = STATE_SPECS.replace(discounted_return=sharding.REPLICATED, env=sharding.REPLICATED)

@@ -12,10 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.intervals import wilson
+from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.rl.play import play
 from simscaleai_jax.sim.randomization import (
     JITTERS,
@@ -25,8 +27,6 @@ from simscaleai_jax.sim.randomization import (
     draw_between,
 )
 from simscaleai_jax.sim.robot.feasibility import check_randomization
-
-TRANSFER_KEY = 4  # folded into the seed's key: neither training nor `simscale eval` plays these episodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +141,15 @@ def evaluate_conditions(
         played = play(env, policy, keys, steps, jax.vmap(start)(keys, ranges, jitters))
         return played.successes, played.returns, played.lengths, played.nans, played.overflows
 
-    key = jax.random.fold_in(jax.random.key(seed), TRANSFER_KEY)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i % n_episodes))(jnp.arange(n_episodes * len(conditions)))
+    keys = episode_keys(seed, n_episodes)[jnp.arange(n_episodes * len(conditions)) % n_episodes]
     played = [np.asarray(column).reshape(len(conditions), -1) for column in play_all(keys, ranges, jitters)]
     return [_row(condition, *columns) for condition, *columns in zip(conditions, *played, strict=True)]
+
+
+def episode_keys(seed: int, n_episodes: int) -> PRNGKeyArray:
+    """Keys [N] of the episodes of every condition."""
+    key = seed_key(seed, Stream.TRANSFER)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n_episodes))
 
 
 def _stack(configs: Sequence[DomainRandomizationConfig], repeats: int, has_cameras: bool) -> tuple[dict, dict]:

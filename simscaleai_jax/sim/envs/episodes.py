@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.sim.envs.functional import EnvState, FunctionalEnv
 from simscaleai_jax.sim.trees import select
 
@@ -44,7 +45,7 @@ def rollout(
       played (records of other steps repeat the end and mean nothing).
     """
     state = jax.vmap(env.reset)(keys) if start is None else start
-    policy_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    policy_keys = jax.vmap(lambda key: substream(key, Stream.ACTIONS))(keys)
 
     def one(state, carry, key, t):
         action, next_carry = policy_fn(state, carry, jax.random.fold_in(key, t))

@@ -1,5 +1,6 @@
 """A `gymnasium.vector.VectorEnv` over the batched functional environment."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,24 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from simscaleai_jax.core.streams import Stream, check_seed, draw_key, seed_key
 from simscaleai_jax.sim.envs.batched import BatchedEnv, BatchState
+
+
+class Jitted:
+    """A pure function, jitted. A deep copy shares what was compiled; where it is unpickled it is compiled anew."""
+
+    def __init__(self, function: Callable) -> None:
+        self._function, self._jitted = function, jax.jit(function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._jitted(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Jitted":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Jitted, (self._function,)
 
 
 class BatchedVectorEnv(VectorEnv):
@@ -32,8 +50,8 @@ class BatchedVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: BatchState | None = None
-        self._init = jax.jit(env.init)
-        self._step = jax.jit(env.step)
+        self._init = Jitted(env.init)
+        self._step = Jitted(env.step)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -41,12 +59,12 @@ class BatchedVectorEnv(VectorEnv):
         """Start every copy anew; seed 0 is a seed. None takes the config's seed the first time, if it has one, and
         else draws from the environment's own generator.
         """
+        stream = Stream.VECTOR_EPISODES
         if seed is None and self._state is None:
             seed = self.batched.functional.config.seed
-        super().reset(seed=seed)
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))
-        state = self._state = self._init(jax.random.key(seed), jnp.arange(self.num_envs))
+        super().reset(seed=None if seed is None else check_seed(seed))
+        key = draw_key(self.np_random, stream) if seed is None else seed_key(seed, stream)
+        state = self._state = self._init(key, jnp.arange(self.num_envs))
         return _to_numpy(state.obs), {}
 
     def step(

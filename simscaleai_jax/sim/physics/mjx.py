@@ -23,6 +23,7 @@ from simscaleai_jax.sim.physics.state import (
     full_precision,
     ramp,
 )
+from simscaleai_jax.sim.physics.support import check_supported
 from simscaleai_jax.sim.randomization import apply_to_mjx
 from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.tasks.base import Start
@@ -42,6 +43,7 @@ class MjxPhysics:
         self.impl = impl
         if impl == "warp" and jax.default_backend() == "cpu":
             _compile_lightly()
+        check_supported(model, impl)
         self.model: Any = mjx.put_model(model, own_device(), impl=impl)
         if impl == "warp":
             self._capacity = buffers.warp_capacity(model)

@@ -2,16 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.core.errors import suggest, unknown_name
 from simscaleai_jax.sim.config import CameraConfig
 
 ARM_JOINTS = 7
 PADS = ("left", "right")
+HOME = "home"  # the keyframe that an arm starts from
+POSE_SLACK = 1e-3  # rad or m that a start pose may lie outside a joint's range
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +71,14 @@ def _is_run(index: np.ndarray) -> bool:
 
 
 def load_model(path: str, dt: float) -> mujoco.MjModel:
-    """Compile an MJCF file with physics step `dt` seconds; FileNotFoundError or ValueError name the file."""
+    """Compile an MJCF file with physics step `dt` seconds.
+
+    Raises:
+      FileNotFoundError, OSError, ValueError: no such file, one that cannot be read, a folder or no MJCF; each names it.
+    """
+    if Path(path).is_dir():
+        files = sorted(file.name for file in Path(path).glob("*.xml"))
+        raise ValueError(f"wanted an MJCF file, got the folder {str(path)!r}; it holds {', '.join(files) or 'no .xml'}")
     try:
         with open(path, "rb"):
             pass
@@ -77,6 +87,8 @@ def load_model(path: str, dt: float) -> mujoco.MjModel:
         return spec.compile()
     except FileNotFoundError:
         raise FileNotFoundError(f"no MJCF file at {path!r}") from None
+    except OSError as error:
+        raise OSError(f"cannot read the MJCF file {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path}: not a valid MJCF model: {error}") from error
 
@@ -197,6 +209,7 @@ def _find_objects(model: mujoco.MjModel, missing: list[str]) -> tuple[list[int],
 
 def _build(model, site, joints, actuators, gripper, fingers, target, objects, sensors) -> Robot:
     data = home_data(model)
+    _check_start_pose(model, data.qpos, [*joints, *fingers])
     if _id(model, mujoco.mjtObj.mjOBJ_KEY, "home") < 0:
         data.ctrl[actuators] = data.qpos[model.jnt_qposadr[joints]]
     table = _id(model, mujoco.mjtObj.mjOBJ_BODY, "table")
@@ -231,6 +244,24 @@ def _build(model, site, joints, actuators, gripper, fingers, target, objects, se
         mocap_pos=data.mocap_pos.copy(),
         mocap_quat=data.mocap_quat.copy(),
     )
+
+
+def _check_start_pose(model: mujoco.MjModel, qpos: np.ndarray, joints: list[int]) -> None:
+    """ValueError where the start pose puts a joint outside its range, with what to do about it."""
+    wrong = []
+    for joint in joints:
+        value, (low, high) = qpos[model.jnt_qposadr[joint]], model.jnt_range[joint]
+        if model.jnt_limited[joint] and not low - POSE_SLACK <= value <= high + POSE_SLACK:
+            wrong.append(f"{model.joint(joint).name or f'#{joint}'} at {value:.4g} outside {low:.4g}..{high:.4g}")
+    if not wrong:
+        return
+    keys = [model.key(number).name for number in range(model.nkey)]
+    if HOME in keys:
+        advice = f"mend the keyframe {HOME!r}"
+    else:
+        there = f"; the scene's keyframes are {', '.join(map(repr, keys))}.{suggest(HOME, keys)}" if keys else ""
+        advice = f"give the scene a keyframe named {HOME!r} with a pose that the arm can hold{there}"
+    raise ValueError(f"the start pose violates the range of joint {', of joint '.join(wrong)}: {advice}")
 
 
 def _joint_range(model: mujoco.MjModel, joints: list[int]) -> np.ndarray:

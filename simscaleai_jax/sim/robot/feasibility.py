@@ -1,10 +1,12 @@
 """Whether what a scene asks for can be done at all, randomized or not: enclose the object, reach where it may be."""
 
+import warnings
 from typing import Any
 
+import mujoco
 import numpy as np
 
-from simscaleai_jax.sim.randomization.config import NOMINAL
+from simscaleai_jax.sim.randomization.config import NOMINAL, PRESETS, DomainRandomizationConfig
 from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.robot.ik import check_reachable
 
@@ -25,6 +27,53 @@ def check_fits_gripper(robot: Robot, scale: float = 1.0) -> None:
         )
 
 
+def unreached(model: mujoco.MjModel) -> dict[str, str]:
+    """Parameters whose randomization would change nothing in a scene, each with the reason."""
+    body, table = (mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name) for name in ("object", "table"))
+    no_object = "" if body >= 0 else "it has no body 'object'"
+    no_light = "" if model.light_active.any() else "it has no active light"
+    no_camera = "" if model.ncam else "it has no camera"
+    reasons = {
+        "friction": "" if model.npair else "it has no contact pairs (<contact><pair>), and only theirs is randomized",
+        "object_mass": no_object,
+        "object_size": no_object,
+        "joint_damping": "" if model.dof_damping.any() else "none of its joints has damping",
+        "actuator_gain": "" if model.nu else "it has no actuators",
+        "gravity": "" if model.opt.gravity.any() else "its gravity is 0",
+        "table_height": "" if table >= 0 and model.body_mocapid[table] >= 0 else "it has no mocap body 'table'",
+        "light_direction": no_light,
+        "light_intensity": no_light,
+        "camera_position": no_camera,
+        "camera_rotation": no_camera,
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def check_reaches_scene(config: DomainRandomizationConfig, model: mujoco.MjModel) -> None:
+    """Whether what somebody asked to randomize is in the scene at all.
+
+    Presets are made for every scene and may name what this one lacks. They too are told where geoms touch without
+    contact pairs: contacts have friction there that stays as it is.
+
+    Raises:
+      ValueError: ranges of somebody's own that reach nothing, each with the reason.
+    Warns:
+      UserWarning: a preset's friction, in a scene whose contacts it does not reach.
+    """
+    default = DomainRandomizationConfig()
+    missed = {n: reason for n, reason in unreached(model).items() if getattr(config, n) != getattr(default, n)}
+    if config not in PRESETS.values() and missed:
+        listed = "; ".join(f"{name} ({reason})" for name, reason in missed.items())
+        raise ValueError(f"randomization would reach nothing in the scene: {listed}. Leave it out or add the part.")
+    if "friction" in missed and (model.geom_contype | model.geom_conaffinity).any():
+        warnings.warn(
+            f"friction is not randomized in this scene: {missed['friction']}. List the pairs that matter, or choose a "
+            "randomization without friction.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def check_randomization(task: Any, randomization: Any) -> None:
     """Whether a task can be played in all that is drawn.
 
@@ -35,11 +84,14 @@ def check_randomization(task: Any, randomization: Any) -> None:
 
     Raises:
       ValueError: the largest object does not fit the gripper, or the arm cannot reach all of the highest or lowest
-        table.
+        table; or a parameter that reaches nothing in the scene.
+    Warns:
+      UserWarning: as `check_reaches_scene`.
     """
     from simscaleai_jax.sim.randomization import resolve
 
     config, robot = resolve(randomization), task.robot
+    check_reaches_scene(config, robot.model)
     if config.object_size != NOMINAL["object_size"]:
         check_fits_gripper(robot, config.object_size[1])
     moves_table = config.table_height != NOMINAL["table_height"] and robot.table_mocap >= 0

@@ -242,10 +242,11 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
         return make_functional_env(env["name"], **env["config"])
 
     def evaluate(policy: Any) -> dict[str, float]:
+        from simscaleai_jax.core.streams import Stream
         from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 
         steps = environment().max_episode_steps
-        found = evaluate_policy(environment(), policy, EvalConfig(num_episodes, steps, seed=1))
+        found = evaluate_policy(environment(), policy, EvalConfig(num_episodes, steps, stream=Stream.VALIDATION))
         return {name: found[name] for name in ("success_rate", "mean_reward", "mean_length")}
 
     return evaluate
@@ -254,7 +255,9 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
 def _seeded(seed: int) -> dict[str, Any]:
     from flax import nnx
 
-    return {"rngs": nnx.Rngs(seed)}
+    from simscaleai_jax.core.streams import Stream, seed_key
+
+    return {"rngs": nnx.Rngs(seed_key(seed, Stream.WEIGHTS))}
 
 
 def _warn(text: str) -> None:

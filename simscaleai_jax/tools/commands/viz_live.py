@@ -19,7 +19,7 @@ class VizLiveOptions:
       env_name: environment (see simscale list-envs); default: the checkpoint's, else reach.
       n_episodes: episodes to play.
       max_steps: control steps after which an episode is cut; default: the environment's own limit.
-      seed: of the first start; each further episode takes the next number.
+      seed: of the starts and of the actions.
       checkpoint: let this policy act; without it actions are random.
     """
 

@@ -15,6 +15,7 @@ import numpy as np
 from simscaleai_jax.core.demonstrations import DemonstrationFile, compute_statistics
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.observations import is_image_key
+from simscaleai_jax.core.streams import Stream, host_random
 
 MAX_CHUNK_ROWS = 64  # image frames read at once when statistics stream
 MAX_VIEWS = 100_000  # remembered places of mapped arrays, some 20 MB of Python objects
@@ -107,7 +108,7 @@ class TrajectoryDataset:
     @property
     def image_keys(self) -> list[str]:
         """Observations that are pictures."""
-        return [key for key in self.obs_keys if is_image_key(key)]
+        return [key for key in self.obs_keys if key in self.demos.image_keys]
 
     @property
     def action_dim(self) -> int:
@@ -191,7 +192,7 @@ class DummyTrajectoryDataset:
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
-        rng = np.random.default_rng(seed)
+        rng = host_random(seed, Stream.DUMMY_DATA)
         self.states = rng.standard_normal((num_samples, obs_dim), dtype=np.float32)
         self.actions = rng.uniform(-1.0, 1.0, (num_samples, action_dim)).astype(np.float32)
         self.image_size = image_size
@@ -232,7 +233,7 @@ class DummyTrajectoryDataset:
         idx = range(len(self))[int(idx)]
         observations = {"state": self.states[idx].copy()}
         if self.include_image:  # drawn when asked for: a thousand of them would take 200 MB
-            rng = np.random.default_rng([self.seed, idx])
+            rng = host_random(self.seed, Stream.DUMMY_IMAGES, idx)
             observations["image"] = rng.random((3, *self.image_size), dtype=np.float32)
         item: dict[str, Any] = {"observations": observations, "actions": self.actions[idx].copy()}
         if self.include_language:

@@ -8,14 +8,16 @@ outside are sent through again until they land inside (cycle walking), which kee
 The same code runs on NumPy and on JAX arrays: pass the module as `xp`.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from simscaleai_jax.core.streams import Stream, host_words
+
 ROUNDS = 4
 MAX_SAMPLES = 1 << 30
-_GOLDEN = 0x9E3779B9
 
 
 def shuffled_index(position: Any, num_samples: int, epoch: Any, seed: int, xp: ModuleType = np) -> Any:
@@ -33,16 +35,17 @@ def shuffled_index(position: Any, num_samples: int, epoch: Any, seed: int, xp: M
     """
     check_size(num_samples)
     half_bits = max((num_samples - 1).bit_length() + 1, 2) // 2
-    key = _mix(xp.asarray(epoch).astype(xp.uint32) ^ xp.uint32(_mix_int(seed & 0xFFFFFFFF)), xp)
-    value = _feistel(xp.asarray(position).astype(xp.uint32), half_bits, key, xp)
+    words = host_words(seed, Stream.SAMPLE_ORDER, count=ROUNDS)
+    keys = [_mix(xp.asarray(epoch).astype(xp.uint32) ^ xp.uint32(word), xp) for word in words]
+    value = _feistel(xp.asarray(position).astype(xp.uint32), half_bits, keys, xp)
     if xp is np:
         while (outside := value >= num_samples).any():
-            value = np.where(outside, _feistel(value, half_bits, key, np), value)
+            value = np.where(outside, _feistel(value, half_bits, keys, np), value)
         return value
     import jax
 
     def walk(current: Any) -> Any:
-        return xp.where(current >= num_samples, _feistel(current, half_bits, key, xp), current)
+        return xp.where(current >= num_samples, _feistel(current, half_bits, keys, xp), current)
 
     return jax.lax.while_loop(lambda current: (current >= num_samples).any(), walk, value)
 
@@ -65,12 +68,11 @@ def check_size(num_samples: int) -> None:
         raise ValueError(f"A data set must hold 1 to {MAX_SAMPLES} samples, got {num_samples}.")
 
 
-def _feistel(value: Any, half_bits: int, key: Any, xp: ModuleType) -> Any:
+def _feistel(value: Any, half_bits: int, keys: Sequence[Any], xp: ModuleType) -> Any:
     mask, shift = xp.uint32((1 << half_bits) - 1), xp.uint32(half_bits)
     left, right = value >> shift, value & mask
-    for i in range(ROUNDS):
-        round_key = key ^ xp.uint32((i + 1) * _GOLDEN & 0xFFFFFFFF)
-        left, right = right, left ^ (_mix(right ^ round_key, xp) & mask)
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key, xp) & mask)
     return (left << shift) | right
 
 
@@ -80,7 +82,3 @@ def _mix(value: Any, xp: ModuleType) -> Any:
         value = (value ^ (value >> xp.uint32(16))) * xp.uint32(0x7FEB352D)
         value = (value ^ (value >> xp.uint32(15))) * xp.uint32(0x846CA68B)
         return value ^ (value >> xp.uint32(16))
-
-
-def _mix_int(value: int) -> int:
-    return int(_mix(np.array([value], np.uint32), np)[0])

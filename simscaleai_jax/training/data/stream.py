@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simscaleai_jax.core.observations import is_colour_key, is_image_key
+from simscaleai_jax.core.observations import image_keys, is_colour_key
 from simscaleai_jax.core.sharding import batch_sharding, check_divisible, make_mesh
+from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images, to_unit_images
 from simscaleai_jax.training.data.dataset import TrajectoryDataset
 from simscaleai_jax.training.data.device import checked_step
@@ -94,7 +95,7 @@ class StreamLoader:
         language = batch.pop("language", None)
         sharding = batch_sharding(self.mesh)
         arrays = jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
-        images = {key: value for key, value in arrays["observations"].items() if is_image_key(key)}
+        images = {key: arrays["observations"][key] for key in image_keys(arrays["observations"])}
         if images:
             arrays["observations"] |= self._prepare(images, self.step, self.augmentation)
         return arrays if language is None else arrays | {"language": [str(text) for text in language]}
@@ -106,7 +107,7 @@ class StreamLoader:
 
         Augmentation varies all cameras of a sample alike, and leaves depth and segmentation as they are.
         """
-        key = jax.random.fold_in(jax.random.key(self.seed), step)
+        key = jax.random.fold_in(seed_key(self.seed, Stream.AUGMENTATION), step)
         floats = {name: to_unit_images(x) if x.dtype == jnp.uint8 else x for name, x in images.items()}
         if augmentation is None:
             return floats

@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.sim import exact_random
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.robot import Robot, pick, place
@@ -75,7 +76,9 @@ class PickPlaceTask:
         if self._eased is not None and "curriculum" in overrides:
             plain = (joints, object_pos, yaw, fingers)
             eased, is_held, has_room = self._eased.draw(keys[2], object_pos, yaw, half_size)
-            assisted = has_room & (exact_random.uniform(jax.random.fold_in(keys[2], 1)) < overrides["curriculum"])
+            assisted = has_room & (
+                exact_random.uniform(substream(keys[2], Stream.CURRICULUM)) < overrides["curriculum"]
+            )
             joints, object_pos, yaw, fingers = jax.tree.map(lambda a, b: jnp.where(assisted, a, b), eased, plain)
             is_held &= assisted
         target_pos = self._sample_target(keys[3], object_pos, rest_height)
