@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simscaleai_jax.core import compile_cache
+from simscaleai_jax.core.config import settle
 from simscaleai_jax.rl.play import Played, carries_plan, play
 
 EVAL_KEY = 3  # folded into the seed's key: no training stream (0, 1, 2) starts with it
@@ -48,6 +49,7 @@ class EvalConfig:
     on_host: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("n_episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EvalConfig.{name} must be at least 1; got {getattr(self, name)}.")

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from simscaleai_jax.core.config import settle
+
 IMPLEMENTATIONS = ("auto", "c", "jax", "warp")
 RENDERERS = ("jax", "mujoco")
 MIN_RAMP_STEPS = 5
@@ -26,6 +28,7 @@ class CameraConfig:
     render_segmentation: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         for side in ("width", "height"):
             size = getattr(self, side)
             if not isinstance(size, int) or size <= 0:
@@ -60,6 +63,7 @@ class SimConfig:
     randomization: Any = None
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.dt <= 0.0:
             raise ValueError(f"dt must be positive, got {self.dt}")
         ratio = self.control_dt / self.dt
