@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from simscaleai_jax.core import distributed, sharding
+from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.setup import check_fit
@@ -41,7 +42,7 @@ class Programs:
         recompute = config.remat and not has_own_remat
         self.update = make_update(make_loss_fn(training_graph, statistics, recompute), config)
         loss_fn = make_loss_fn(evaluation_graph, statistics)
-        key = jax.random.key(config.seed)
+        key = jax.random.key(config.seed, impl=GENERATOR)
         self._evaluate = jax.jit(
             lambda params, batch: loss_fn(params, batch, key)[1], out_shardings=sharding.replicated(mesh)
         )

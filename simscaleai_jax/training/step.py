@@ -13,6 +13,7 @@ import optax
 from flax import nnx, struct
 from jaxtyping import Array
 
+from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.optimizer import learning_rate, make_optimizer
@@ -46,7 +47,7 @@ def init_state(params: Any, config: TrainConfig) -> TrainState:
         params=params,
         opt_state=make_optimizer(config).init(params),
         ema_params=None if config.ema_decay is None else jax.tree.map(jnp.array, params),
-        key=jax.random.key(config.seed),
+        key=jax.random.key(config.seed, impl=GENERATOR),
     )
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.core.observations import is_colour_key, is_image_key
 from simscaleai_jax.core.sharding import batch_sharding, check_divisible, make_mesh
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images, to_unit_images
@@ -106,7 +107,7 @@ class StreamLoader:
 
         Augmentation varies all cameras of a sample alike, and leaves depth and segmentation as they are.
         """
-        key = jax.random.fold_in(jax.random.key(self.seed), step)
+        key = jax.random.fold_in(jax.random.key(self.seed, impl=GENERATOR), step)
         floats = {name: to_unit_images(x) if x.dtype == jnp.uint8 else x for name, x in images.items()}
         if augmentation is None:
             return floats
