@@ -1,12 +1,15 @@
 """Everything that PPO carries from one update to the next."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 
+from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.core.sharding import BATCH, REPLICATED
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.networks import ActorCritic
@@ -18,12 +21,16 @@ ROLLOUT_KEY, ENV_KEY, MINIBATCH_KEY = 0, 1, 2  # streams folded out of the train
 METRICS = (
     "episode_reward", "episode_length", "success_rate", "plain_success_rate", "episodes", "policy_loss", "value_loss",
     "entropy", "approx_kl", "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std",
-    "auxiliary_loss", "nan_count", "overflow_count",
+    "auxiliary_loss", "nan_count", "overflow_count", "skipped_steps",
 )  # fmt: skip
+
+# No number of a compiled program may be NaN where the user has JAX look for them, so what has nothing to be averaged
+# over has these values there; `reported` turns them into NaN.
+UNKNOWN_RATE, UNKNOWN_LENGTH = -1.0, 0.0
 
 
 class EpisodeStats(struct.PyTreeNode):
-    """Means over the episodes that ended in the latest update in which one ended; NaN before the first.
+    """Means over the episodes that ended in the latest update in which one ended; zeros before the first.
 
     Attributes:
       reward: [] mean undiscounted return.
@@ -106,7 +113,7 @@ def make_learner(config: PPOConfig, model_kwargs: dict[str, Any]) -> tuple[Learn
 
 def init_training_state(learner: Learner, params: Any) -> PPOState:
     """The state before the first update, without environments."""
-    unknown = jnp.full((), jnp.nan)
+    unknown = jnp.zeros(())
     return PPOState(
         params=params,
         opt_state=learner.optimizer.init(params),
@@ -114,8 +121,18 @@ def init_training_state(learner: Learner, params: Any) -> PPOState:
         normalizer={name: init_stats(size) for name, size in learner.input_sizes},
         reward_stats=init_stats(1),
         episodes=EpisodeStats(unknown, unknown, unknown),
-        key=jax.random.key(learner.config.seed),
+        key=jax.random.key(learner.config.seed, impl=GENERATOR),
         update=jnp.int32(0),
         discounted_return=jnp.zeros(0),
         env=(),
     )
+
+
+def reported(metrics: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Numbers of updates as they are shown, (updates,) each: NaN where there is nothing to average over yet."""
+    rows = {name: np.array(row, np.float64) for name, row in metrics.items()}
+    is_unknown = rows["episode_length"] == UNKNOWN_LENGTH
+    for name in ("episode_reward", "episode_length", "success_rate"):
+        rows[name][is_unknown] = np.nan
+    rows["plain_success_rate"][rows["plain_success_rate"] == UNKNOWN_RATE] = np.nan
+    return rows
