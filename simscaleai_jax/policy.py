@@ -59,11 +59,11 @@ def _ppo_policy(path: str | Path, deterministic: bool, options: dict[str, Any]) 
 
     agent = storage.agent_from_manifest(storage.read_ppo_manifest(path), PPOAgent)
     agent.load(str(path))
-    learner = agent.learner
+    learner, bounds = agent.learner, agent.action_bounds
 
     def plan(acting: Any, obs: Any, key: Array) -> Array:
         distribution = act_distribution(learner, acting, obs)
-        action = distribution.mean if deterministic else distribution.sample(key)
+        action = bounds.to_env(distribution.mean if deterministic else distribution.sample(key))
         return action[..., None, :]
 
     acting = jax.tree.map(np.array, storage.acting_state(agent.state))

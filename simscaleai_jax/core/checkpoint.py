@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TREE = "tree"
 SERIES = "series.json"  # written by checkpoint_series; read here so that a run's folder can be given for its checkpoint
+LEARNED = ("params/", "ema_params/", "opt_state/")  # names of what training changes begin so
 PACKAGES = ("simscaleai-jax", "jax", "flax", "optax", "orbax-checkpoint", "mujoco", "mujoco-mjx", "numpy")
 
 
@@ -70,14 +71,17 @@ def save(path: str | Path, tree: Any, manifest: Manifest) -> Path:
       tree: pytree of arrays, PRNG keys and Python numbers.
       manifest: what it is; `versions` is filled in here.
     Raises:
-      ValueError: `path` holds something else than a checkpoint, or the manifest holds values that JSON cannot.
+      ValueError: `path` holds something else than a checkpoint, the manifest holds values that JSON cannot, or weights
+        are not finite.
     """
     path = Path(path).absolute()
     check_writable(path)
     record = manifest_record(manifest)
     from simscaleai_jax.core.flat_tree import host_arrays
 
-    write_arrays(path, host_arrays(tree), record)
+    arrays = host_arrays(tree)
+    check_finite(arrays)
+    write_arrays(path, arrays, record)
     return path
 
 
@@ -160,20 +164,31 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"{path} is a file; a checkpoint is a directory.")
 
 
+def check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises a ValueError when weights or the optimizer's moments are not finite: what was saved before is better."""
+    for name, array in arrays.items():
+        if name.startswith(LEARNED) and array.dtype.kind != "i" and not np.isfinite(array).all():
+            raise ValueError(
+                f"{name!r} holds numbers that are not finite, so nothing is saved; checkpoints are from before."
+            )
+
+
 def manifest_record(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON values, with the versions of the installed packages.
 
     Raises:
-      ValueError: a value that JSON cannot hold.
+      ValueError: a value that JSON cannot hold; the message names its field.
     """
-    record = to_dict(dataclasses.replace(manifest, versions=_versions()))
+    check_savable(manifest)
+    return to_dict(dataclasses.replace(manifest, versions=_versions()))
+
+
+def check_savable(manifest: Manifest) -> None:
+    """Raises a ValueError that names what no file can keep of a manifest; called before a run is lost by it."""
     try:
-        json.dumps(record, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"The manifest of a {manifest.kind!r} checkpoint holds a value that JSON cannot: {error}"
-        ) from None
-    return record
+        to_dict(manifest)
+    except ValueError as error:
+        raise ValueError(f"A checkpoint of {manifest.model_name!r} cannot be saved: {error}") from None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: dict[str, Any]) -> None:

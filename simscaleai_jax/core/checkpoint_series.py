@@ -55,9 +55,11 @@ class CheckpointSeries:
         Returns:
           The path where the checkpoint will be; it is complete after `wait()`.
         Raises:
-          OSError, ValueError: what the write before it met, or a manifest that cannot be written.
+          OSError, ValueError: what the write before it met, a manifest that cannot be written, or weights that are not
+            finite.
         """
         arrays, record = host_arrays(tree), checkpoint.manifest_record(manifest)
+        checkpoint.check_finite(arrays)
         self.wait()
         path = self.folder / f"step_{step:09d}"
         if self._writes:

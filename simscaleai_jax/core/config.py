@@ -1,17 +1,21 @@
 """YAML files and dicts to dataclasses and back; unknown keys fail with the nearest valid name.
 
 Values are checked against the field's annotation: an int is accepted for a float, "3e-4" (which YAML 1.1 reads as a
-string) for a number, a list for a tuple; anything else of the wrong type is a ValueError that names the field.
+string) for a number, a list for a tuple, a path for a string, and NumPy's numbers and arrays, JAX's and members of an
+enumeration for what they hold (`core.plain`); anything else of the wrong type is a ValueError that names the field.
 """
 
 import dataclasses
+import enum
+import functools
 import types
 import typing
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from simscaleai_jax.core.errors import check_names
+from simscaleai_jax.core.plain import native, plain
 
 T = TypeVar("T")  # not a type parameter: the data-set modules are also read by Python 3.11, where torch is tested
 
@@ -54,13 +58,33 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         check_names(f"{cls.__name__} field", values, fields)
     except ValueError as error:
         raise ValueError(f"{where}{error}") from None
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     return cls(**{name: _convert(hints[name], value, f"{where}{name}") for name, value in values.items()})
 
 
+def settle(config: Any) -> None:
+    """Converts every field of a config dataclass to what its annotation says; the first line of `__post_init__`.
+
+    What a sweep hands over (NumPy's numbers, arrays, paths, enumerations) is then what a file would have said, so that
+    it is compared, compiled and saved like that.
+
+    Raises:
+      ValueError: a value of another type; the message names class and field.
+    """
+    cls = type(config)
+    for name in init_fields(cls):
+        value = _convert(_hints(cls)[name], getattr(config, name), f"{cls.__name__}.{name}")
+        object.__setattr__(config, name, value)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turns a dataclass into plain dicts, lists and scalars that YAML and JSON can hold; `from_dict` inverts it."""
-    return {name: _plain(getattr(config, name)) for name in init_fields(type(config))}
+    """Turns a dataclass into plain dicts, lists and scalars that YAML and JSON can hold; `from_dict` inverts it.
+
+    Raises:
+      ValueError: a value that no file can keep; the message names class and field.
+    """
+    cls = type(config)
+    return {name: plain(getattr(config, name), f"{cls.__name__}.{name}") for name in init_fields(cls)}
 
 
 def apply_overrides(config: T, overrides: Mapping[str, Any]) -> T:
@@ -74,7 +98,7 @@ def apply_overrides(config: T, overrides: Mapping[str, Any]) -> T:
         for parent in parents:
             check_names("config field", [parent], inner)
             inner = inner[parent]
-        inner[last] = _plain(value)
+        inner[last] = plain(value, name)
     return from_dict(type(config), values)
 
 
@@ -83,19 +107,17 @@ def init_fields(cls: type) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(cls) if field.init}
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Converts one value to the type that its field's annotation asks for."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _convert_enum(hint, value, where)
+    value = native(value)
     if hint is Any:
         return value
     if origin is typing.Annotated:
@@ -160,10 +182,21 @@ def _convert_mapping(args: tuple, value: Any, where: str) -> dict[Any, Any]:
     }
 
 
+def _convert_enum(kind: type[enum.Enum], value: Any, where: str) -> enum.Enum:
+    if isinstance(value, kind):
+        return value
+    try:
+        return kind(native(value))
+    except ValueError:
+        raise ValueError(f"{where} must be one of {', '.join(repr(m.value) for m in kind)}; got {value!r}.") from None
+
+
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
     wrong = ValueError(f"{where} must be {getattr(hint, '__name__', hint)}; got {value!r}.")
     if hint is bool and not isinstance(value, bool):
         raise wrong
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
     if hint in (int, float):
         try:
             number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
@@ -171,9 +204,11 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
             raise wrong from None
         if number is None or (hint is int and not number.is_integer()):
             raise wrong
-        return value if hint is int and isinstance(value, int) else hint(number)
+        return hint(number)
     if hint is Path and isinstance(value, str):
         return Path(value)
+    if hint is str and isinstance(value, PurePath):
+        return str(value)
     if isinstance(hint, type) and not isinstance(value, hint):
         raise wrong
     return value

@@ -12,6 +12,7 @@ import numpy as np
 
 from simscaleai_jax.core import sharding
 from simscaleai_jax.core.errors import suggest
+from simscaleai_jax.core.jax_settings import GENERATOR
 
 
 def host_arrays(tree: Any) -> dict[str, np.ndarray]:
@@ -78,5 +79,5 @@ def _place(array: np.ndarray, leaf: Any, name: str, where: str) -> Any:
 
 
 def _key_impl(leaf: Any) -> Any:
-    """The generator of a key array; a shape struct does not tell, so it means the default one."""
-    return jax.random.key_impl(leaf) if isinstance(leaf, jax.Array) else None
+    """The generator of a key array; a shape struct does not tell, so it means the one that this package uses."""
+    return jax.random.key_impl(leaf) if isinstance(leaf, jax.Array) else GENERATOR

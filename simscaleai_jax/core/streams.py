@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simscaleai_jax.core.jax_settings import GENERATOR
+
 if TYPE_CHECKING:  # JAX is imported where a key is made: readers of data files need none
     from collections.abc import Callable
 
@@ -79,7 +81,7 @@ def seed_key(seed: int, stream: Stream) -> "PRNGKeyArray":
     import jax
 
     words = np.array(_words(seed, stream), np.uint32)
-    return _folding()(jax.random.key(ROOT), words)
+    return _folding()(jax.random.key(ROOT, impl=GENERATOR), words)
 
 
 def substream(key: "PRNGKeyArray", stream: Stream) -> "PRNGKeyArray":

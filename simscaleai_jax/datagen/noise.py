@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from simscaleai_jax.core.config import settle
+
 
 @dataclass(frozen=True)
 class NoiseConfig:
@@ -24,6 +26,7 @@ class NoiseConfig:
     num_components: int = 3
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.std < 0 or not 0.0 <= self.probability <= 1.0 or self.num_components < 0:
             raise ValueError(f"Wanted std >= 0, 0 <= probability <= 1 and num_components >= 0, got {self}.")
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
+from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.core.streams import Stream, seed_key, substream
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 
@@ -68,7 +69,7 @@ def episode_key(seed: int, episode: Int[Array, ""], attempt: Int[Array, ""]) -> 
 
 def empty_slots(env: Any, policy: RolloutPolicy, num_envs: int) -> Slots:
     """Idle slots."""
-    state, carry = jax.eval_shape(lambda: _start(env, policy, jax.random.key(0)))
+    state, carry = jax.eval_shape(lambda: _start(env, policy, jax.random.key(0, impl=GENERATOR)))
     env_state, first_carry = jax.tree.map(lambda leaf: _blank(leaf, num_envs), (state, carry))
     idle = jnp.full((num_envs,), -1, jnp.int32)
     never = jnp.zeros((num_envs,), bool)
@@ -186,5 +187,5 @@ def _keep(condition: Bool[Array, "B"], old: Any, new: Any) -> Any:
 def _blank(leaf: jax.ShapeDtypeStruct, num_envs: int) -> Array:
     shape = (num_envs, *leaf.shape)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.broadcast_to(jax.random.key(0), shape)
+        return jnp.broadcast_to(jax.random.key(0, impl=GENERATOR), shape)
     return jnp.zeros(shape, leaf.dtype)

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from simscaleai_jax.core import flat_tree
+from simscaleai_jax.core.plain import native
 from simscaleai_jax.models.registry import create_model, registered_name
 
 
@@ -23,12 +24,13 @@ def describe(model: nnx.Module) -> tuple[str, dict[str, Any]]:
 
 
 def changed_kwargs(model: nnx.Module) -> dict[str, Any]:
-    """Constructor arguments of `model` that differ from their defaults."""
+    """Constructor arguments of `model` that differ from their defaults; NumPy's values as Python's own."""
     parameters = inspect.signature(type(model).__init__).parameters
     names = [name for name in parameters if name not in ("self", "rngs")]
     if missing := [name for name in names if not hasattr(model, name)]:
         raise ValueError(f"{type(model).__name__} keeps no attribute {missing[0]!r} for its constructor argument.")
-    return {name: getattr(model, name) for name in names if getattr(model, name) != parameters[name].default}
+    values = {name: native(getattr(model, name)) for name in names}
+    return {name: value for name, value in values.items() if value != parameters[name].default}
 
 
 def all_kwargs(cls: type, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from simscaleai_jax.core.errors import check_names, unknown_name
+from simscaleai_jax.core.plain import native
 
 BUILT_IN = {"bc": "simscaleai_jax.models.bc", "vla": "simscaleai_jax.models.vla"}
 
@@ -41,14 +42,14 @@ def register_model(name: str) -> Callable[[type], type]:
 
 
 def create_model(name: str, **kwargs: Any) -> Any:
-    """Builds the model registered as `name`.
+    """Builds the model registered as `name`; NumPy's numbers and members of an enumeration count as what they hold.
 
     Raises:
       ValueError: unknown name or argument; the message lists the valid ones.
     """
     cls = _lookup(name)
     check_arguments(name, cls, kwargs)
-    return cls(**kwargs)
+    return cls(**native(kwargs))
 
 
 def check_arguments(name: str, cls: type, given: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from simscaleai_jax.core import compile_cache
+from simscaleai_jax.core.config import settle
 from simscaleai_jax.core.streams import Stream, check_seed, host_seed, seed_key, substream
 from simscaleai_jax.rl.play import Played, carries_plan, play
 
@@ -51,6 +52,7 @@ class EvalConfig:
     stream: Stream = Stream.EVALUATION
 
     def __post_init__(self) -> None:
+        settle(self)
         self.seed = check_seed(self.seed, "EvalConfig.seed")
         for name in ("n_episodes", "max_steps"):
             if getattr(self, name) < 1:

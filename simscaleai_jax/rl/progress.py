@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.finite import Watch
 
 
 class TrainingLog:
@@ -22,6 +23,7 @@ class TrainingLog:
         self.history: dict[str, list[float]] = {}
         self._config, self._steps = config, done_steps
         self._since_line = 0
+        self._watch = Watch(config)
         console = Console()
         self._console = console if progress else Console(quiet=True)
         self._bar = Progress(
@@ -52,7 +54,11 @@ class TrainingLog:
         self._started = time.perf_counter()
 
     def record(self, metrics: Mapping[str, np.ndarray], agent: Any, callbacks: Sequence[Any]) -> bool:
-        """Adds the rows of some updates (name -> one number each); returns False when a callback ends training."""
+        """Adds the rows of some updates (name -> one number each); returns False when a callback ends training.
+
+        Raises:
+          ValueError: training has diverged; callbacks, those that save among them, do not see that update.
+        """
         seconds = max(time.perf_counter() - self._started, 1e-9)
         count = len(next(iter(metrics.values())))
         is_going_on = True
@@ -60,6 +66,7 @@ class TrainingLog:
             row = {name: float(values[i]) for name, values in metrics.items()}
             self._steps += self._config.n_steps
             row |= {"steps_per_second": count * self._config.n_steps / seconds, "total_steps": float(self._steps)}
+            self._watch.check(row)
             for name, number in row.items():
                 self.history.setdefault(name, []).append(number)
             answers = [callback(agent, row) for callback in callbacks]

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from simscaleai_jax.core.config import settle
 from simscaleai_jax.core.streams import check_seed
 
 IMPLEMENTATIONS = ("auto", "c", "jax", "warp")
@@ -28,6 +29,7 @@ class CameraConfig:
     render_segmentation: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         for side in ("width", "height"):
             size = getattr(self, side)
             if not isinstance(size, int) or size <= 0:
@@ -62,6 +64,7 @@ class SimConfig:
     randomization: Any = None
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.seed is not None:
             self.seed = check_seed(self.seed)
         if self.dt <= 0.0:

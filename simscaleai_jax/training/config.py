@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from simscaleai_jax.core.config import settle
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.core.streams import check_seed
 from simscaleai_jax.training.data.augment import ImageAugmentation
@@ -33,7 +34,7 @@ class TrainConfig:
       batch_size: samples per update over all devices and processes; used where a loader is built from the config.
       num_workers: processes that read image data sets (0: a thread).
       lr: peak learning rate: linear warm-up over `warmup_steps`, then a half cosine that ends at `max_steps`.
-      weight_decay: decoupled, of all parameters (AdamW, https://arxiv.org/abs/1711.05101).
+      weight_decay: decoupled, of kernels alone: no bias, norm or embedding (AdamW, https://arxiv.org/abs/1711.05101).
       warmup_steps: 0 to `max_steps`.
       max_steps: updates in all.
       grad_clip: largest global norm of the gradient; 0 for no clipping.
@@ -111,6 +112,7 @@ class TrainConfig:
     random_saturation: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_seed(self.seed, "TrainConfig.seed")
         for name in POSITIVE:
             if getattr(self, name) <= 0:

@@ -141,17 +141,19 @@ class Loop:
         now = time.perf_counter()
         speed = max(step - self.clock_step, 1) / max(now - self.clock, 1e-9)
         self.clock, self.clock_step = now, step
-        self._check_finite(numbers["loss"], step - count + 1, step)
+        self._check_finite(numbers, step - count + 1, step)
         numbers |= {"steps_per_second": speed, "samples_per_second": speed * self.trainer.programs.batch_size}
         self.numbers |= numbers
         self.log.record(step, numbers)
 
-    def _check_finite(self, loss: float, first: int, last: int) -> None:
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"The loss became {loss} within updates {first} to {last}. Lower lr ({self.config.lr:g}) or look for "
-                f"values that are not finite in the data; checkpoints in {self.config.checkpoint_dir} are from before."
-            )
+    def _check_finite(self, numbers: dict[str, float], first: int, last: int) -> None:
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
+            if not math.isfinite(numbers[name]):
+                raise ValueError(
+                    f"The {what} became {numbers[name]} within updates {first} to {last}. Lower lr "
+                    f"({self.config.lr:g}) or look for values that are not finite in the data; checkpoints in "
+                    f"{self.config.checkpoint_dir} are from before."
+                )
 
     def _evaluate(self) -> float | None:
         """Evaluates; returns the metric where these weights are the best so far."""
@@ -164,7 +166,7 @@ class Loop:
         if trainer.config.best_metric is not None and trainer.config.best_metric not in results:
             raise ValueError(f"best_metric {trainer.config.best_metric!r} is not among {', '.join(sorted(results))}.")
         value = results.get(trainer.best_name or "")
-        if value is None:
+        if value is None or not math.isfinite(value):
             return None
         is_best = storage.is_better(trainer.best_name or "", value, trainer.best_value)
         if not distributed.agree(is_best):  # all save, or none does
@@ -175,8 +177,8 @@ class Loop:
     def _save(self, metric: float | None = None) -> None:
         trainer = self.trainer
         if self.totals is not None:
-            loss = mean_numbers(self.totals, trainer.step - self.window_start)["loss"]
-            self._check_finite(loss, self.window_start + 1, trainer.step)
+            numbers = mean_numbers(self.totals, trainer.step - self.window_start)
+            self._check_finite(numbers, self.window_start + 1, trainer.step)
         trainer.save_checkpoint(trainer.step, metric=metric)
         self.saved_at = trainer.step
 

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
 from simscaleai_jax.training.config import TrainConfig
+
+SPARED = ("bias", "scale", "embed", "token")  # parts of the names of parameters that weight decay leaves alone
 
 
 def learning_rate(config: TrainConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:
@@ -24,6 +27,21 @@ def learning_rate(config: TrainConfig, step: Int[Array, ""] | int) -> Float[Arra
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Global-norm clipping, Adam, decoupled weight decay; the caller applies the learning rate."""
+    """Global-norm clipping, Adam, decoupled weight decay of matrices; the caller applies the learning rate."""
     steps: list[Any] = [optax.clip_by_global_norm(config.grad_clip)] if config.grad_clip else []
-    return optax.chain(*steps, optax.scale_by_adam(eps=1e-8), optax.add_decayed_weights(config.weight_decay))
+    return optax.chain(
+        *steps, optax.scale_by_adam(eps=1e-8), optax.add_decayed_weights(config.weight_decay, is_decayed)
+    )
+
+
+def is_decayed(params: Any) -> Any:
+    """Which parameters weight decay shrinks, as a tree of bools: kernels of linear layers and convolutions.
+
+    Biases, scales of norms and learned vectors (embeddings, tokens) are spared; so is any vector.
+    """
+
+    def matters(path: tuple, leaf: Any) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return leaf.ndim > 1 and not any(word in name for word in SPARED)
+
+    return jax.tree_util.tree_map_with_path(matters, params)

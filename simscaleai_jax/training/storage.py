@@ -8,6 +8,7 @@ from simscaleai_jax.core import checkpoint, distributed
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.config import to_dict
+from simscaleai_jax.core.plain import plain
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.step import TrainState
@@ -57,7 +58,7 @@ def read_training_manifest(path: str | Path, model: tuple[str, dict[str, Any]]) 
             f"Checkpoint {path} holds a {manifest.kind!r} agent ({manifest.model_name}); Trainer continues checkpoints "
             f"of kind {KIND!r}."
         )
-    if (manifest.model_name, manifest.model_kwargs) != (model[0], _as_json(model[1])):
+    if (manifest.model_name, manifest.model_kwargs) != (model[0], plain(model[1], "model_kwargs")):
         raise ValueError(
             f"Checkpoint {path} holds the model {_call(manifest.model_name, manifest.model_kwargs)}; this run trains "
             f"{_call(*model)}. Resume with the same model, or choose another checkpoint_dir."
@@ -147,12 +148,6 @@ def _newest(paths: list[Path]) -> Path | None:
             continue
         return path
     return None
-
-
-def _as_json(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value))
 
 
 def _call(name: str, kwargs: dict[str, Any]) -> str:

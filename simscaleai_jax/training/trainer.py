@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from simscaleai_jax.core import compile_cache, distributed, preemption, sharding
+from simscaleai_jax.core import checkpoint, compile_cache, distributed, jax_settings, preemption, sharding
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.models.record import set_parameters
 from simscaleai_jax.training import feeding, setup, storage
@@ -66,8 +66,10 @@ class Trainer:
           language: instruction that policies read where none is given.
           progress: show progress on the terminal.
         Raises:
-          ValueError: absent device, batch that does not divide, or a data set that does not fit the model.
+          ValueError: absent device, batch that does not divide, a data set that does not fit the model, a setting that
+            no checkpoint can keep, or one of JAX's settings under which this cannot train.
         """
+        jax_settings.check()
         if config.distributed:
             distributed.check_started()
         self.model, self.config = model, config
@@ -85,6 +87,7 @@ class Trainer:
         self._observations: dict[str, Any] = {}
         self._action_dim = int(getattr(model, "action_dim", 0))
         self._check_batch_size()
+        checkpoint.check_savable(self._manifest(0))
         training, evaluation, params = setup.split_model(model, config)
         self.programs = Programs(training, evaluation, statistics, config, self.mesh, setup.recomputes_layers(model))
         self.state: TrainState = self.programs.place(init_state(params, config))
@@ -134,11 +137,7 @@ class Trainer:
           metric: value of `best_name` for these weights.
         """
         self.open_series()
-        extra = {"loader": self.train_loader.get_state(), "best": self.best_value, "language": self.language}
-        manifest = storage.make_manifest(
-            self.config, self.model_record, self._observations, self._action_dim, self.statistics, self.env, step, extra
-        )
-        path = self.series.save(step, storage.make_tree(self.state, self.statistics), manifest, metric)
+        path = self.series.save(step, storage.make_tree(self.state, self.statistics), self._manifest(step), metric)
         if is_final:
             self.series.wait()
             distributed.barrier(f"save step {step}", self.config.lost_peer_seconds)
@@ -174,6 +173,12 @@ class Trainer:
         self.programs.prepare(self.state, batch, self.model_record[0], where)
         self._observations = feeding.observation_record(batch)
         self._action_dim = int(batch["actions"].shape[-1])
+
+    def _manifest(self, step: int) -> checkpoint.Manifest:
+        extra = {"loader": self.train_loader.get_state(), "best": self.best_value, "language": self.language}
+        return storage.make_manifest(
+            self.config, self.model_record, self._observations, self._action_dim, self.statistics, self.env, step, extra
+        )
 
     def _check_batch_size(self) -> None:
         size = self.train_loader.batch_size

@@ -8,8 +8,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy, takes_key
+from simscaleai_jax.rl.ppo import python_loop
 from simscaleai_jax.rl.ppo.buffer import RolloutBuffer
-from simscaleai_jax.rl.ppo.normalize import normalize
+from simscaleai_jax.rl.ppo.normalize import init_stats, normalize
+from simscaleai_jax.rl.ppo.state import make_learner
+from simscaleai_jax.rl.ppo.update import Batch, ppo_loss
 
 from .conftest import SMALL
 
@@ -79,6 +82,36 @@ def test_the_loop_runs_on_two_devices_and_mixes_by_seed_and_update(monkeypatch):
     assert all(len(leaf.sharding.device_set) == 2 for leaf in jax.tree.leaves(agent.state.params))
     agent.train(env, progress=False, total_timesteps=48)
     assert [of for of in seeds if len(of) == 2] == [(7, 0), (7, 1)], "a second call goes on, it does not start again"
+
+
+@pytest.mark.parametrize("minibatches", [1, 3, 7])
+def test_rows_that_are_dropped_cost_no_gradient_step(monkeypatch, minibatches):
+    """A NEXT_STEP environment's reset steps are no transitions; every other one is learned from once per epoch."""
+    batches, step = [], python_loop.minibatch_step
+    monkeypatch.setattr(python_loop, "minibatch_step", lambda *given: batches.append(given[2]) or step(*given))
+    monkeypatch.setattr(jax, "jit", lambda function, **_: function)
+    env = vector(AutoresetMode.NEXT_STEP)
+    config = PPOConfig(**SMALL | {"n_steps": 40, "n_epochs": 5, "num_minibatches": minibatches, "total_timesteps": 40})
+    PPOAgent.for_env(env, config, "cpu").train(env, progress=False)
+    assert len(batches) == 5 * minibatches
+    assert len({batch.action.shape for batch in batches}) == 1, "one program serves them all"
+    learned = [int(batch.weight.sum()) for batch in batches]
+    assert sum(learned) == 5 * (40 - 4 * 2), "4 environments reset twice in 10 steps"
+    assert max(learned) - min(learned) <= 1
+
+
+def test_weights_of_zero_are_not_learned_from():
+    learner, params = make_learner(PPOConfig(), {"obs_dim": 1, "action_dim": 1, "hidden_dim": 8, "n_layers": 1})
+    rows = np.linspace(-1, 1, 6, dtype=np.float32)
+    stats = {"state": init_stats(1)}
+
+    def loss(rows, weight=None):
+        batch = Batch({"state": rows[:, None]}, rows[:, None], rows, rows, rows, rows, weight)
+        return jax.value_and_grad(lambda params: ppo_loss(learner, params, stats, batch)[0])(params)
+
+    whole, padded = loss(rows[:4]), loss(rows, np.array([1, 1, 1, 1, 0, 0], np.float32))
+    for first, second in zip(jax.tree.leaves(whole), jax.tree.leaves(padded), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
 
 
 def test_the_order_of_transitions_follows_from_the_seed():

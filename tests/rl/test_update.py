@@ -13,7 +13,7 @@ from simscaleai_jax.core import sharding
 from simscaleai_jax.rl.agents.ppo import PPOConfig
 from simscaleai_jax.rl.ppo.config import make_layout
 from simscaleai_jax.rl.ppo.normalize import init_stats
-from simscaleai_jax.rl.ppo.rollout import normalized
+from simscaleai_jax.rl.ppo.rollout import act_distribution, normalized
 from simscaleai_jax.rl.ppo.state import init_training_state, make_learner
 from simscaleai_jax.rl.ppo.train import make_dispatch, make_init, make_update
 from simscaleai_jax.rl.ppo.update import Batch, adapt_learning_rate, ppo_loss, scheduled_rate
@@ -144,6 +144,29 @@ def test_eight_devices_do_what_one_does(on_devices):
     for name in ("gain", "cost"):
         np.testing.assert_allclose(one_metrics[f"reward/{name}"], eight_metrics[f"reward/{name}"], rtol=1e-5)
     np.testing.assert_allclose(one_metrics["policy_loss"], eight_metrics["policy_loss"], atol=1e-4)
+
+
+@pytest.mark.parametrize("wanted", [None, "bfloat16"])
+def test_every_product_is_whole_float32(wanted):
+    """Acting, its values and the gradient, with a critic and an encoder of its own, whatever the default is."""
+    config = PPOConfig(encoder="cnn", critic_keys=("far",), auxiliary_keys=("near",))
+    sizes = SIZES | {"critic_obs_dim": 2, "image_shape": (20, 20, 3), "auxiliary_dim": 3}
+    learner, params = make_learner(config, sizes)
+    stats = {name: init_stats(size) for name, size in (("state", 1), ("critic", 2), ("auxiliary", 3))}
+    inputs = {"state": jnp.ones((4, 1)), "critic": jnp.ones((4, 2)), "auxiliary": jnp.ones((4, 3))}
+    inputs["image"] = jnp.zeros((4, 20, 20, 3), jnp.uint8)
+    batch = Batch(inputs, jnp.ones((4, 1)), *[jnp.ones(4)] * 4)
+    obs = {"state": jnp.ones((4, 1)), "image": inputs["image"]}
+    acting = {"params": params, "normalizer": stats}
+    with jax.default_matmul_precision(wanted):
+        programs = [
+            jax.jit(jax.grad(lambda params: ppo_loss(learner, params, stats, batch), has_aux=True)).lower(params),
+            jax.jit(lambda acting, obs: act_distribution(learner, acting, obs)).lower(acting, obs),
+        ]
+    for text in (program.as_text() for program in programs):
+        products = [line for line in text.splitlines() if "dot_general" in line or "convolution" in line]
+        assert products
+        assert all("HIGHEST" in line for line in products), products
 
 
 def test_a_minibatch_makes_one_all_reduce(on_devices):

@@ -1,19 +1,24 @@
 """Settings, the learning rate and the optimizer."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from simscaleai_jax.core.config import load_yaml
+from simscaleai_jax.models import create_model
 from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.commands.train import TrainOptions, make_config
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.data.augment import ImageAugmentation
-from simscaleai_jax.training.optimizer import learning_rate, make_optimizer
+from simscaleai_jax.training.optimizer import is_decayed, learning_rate, make_optimizer
+from tests.models.conftest import CASES
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("bc_*.yaml"))
 
@@ -82,12 +87,34 @@ def test_the_optimizer_is_adamw_after_clipping():
     config = TrainConfig(lr=1e-2, weight_decay=0.1, grad_clip=1.0, warmup_steps=0, max_steps=10)
     params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[3.0]])}
     grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0]])}
-    ours, reference = make_optimizer(config), optax.adamw(1e-2, weight_decay=0.1)
+    ours = make_optimizer(config)
+    reference = optax.adamw(1e-2, weight_decay=0.1, mask={"a": False, "b": True})  # no vector is decayed
     updates, _ = ours.update(grads, ours.init(params), params)
     clipped = {name: grad / 5.0 for name, grad in grads.items()}
     wanted, _ = reference.update(clipped, reference.init(params), params)
     for name in params:
         np.testing.assert_allclose(-1e-2 * updates[name], wanted[name], rtol=1e-5)
+
+
+def test_weight_decay_takes_kernels_alone_in_every_model():
+    for name, (cls, kwargs) in CASES.items():
+        shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(partial(cls, **kwargs)), nnx.Param))
+        decayed = jax.tree_util.tree_leaves_with_path(is_decayed(shapes))
+        kinds = {path: jax.tree_util.keystr(path[-1:], simple=True) for path, _ in decayed}
+        assert {kinds[path] for path, flag in decayed if flag} == {"kernel"}, name
+        spared = {"bias", "scale", "pos_embed", "token_embed", "cls_token"}
+        assert {kinds[path] for path, flag in decayed if not flag} <= spared, name
+
+
+def test_weight_decay_does_not_move_what_it_spares():
+    model = create_model("vla", image_size=16, embed_dim=8, num_heads=2, patch_size=8)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    optimizer = make_optimizer(TrainConfig(weight_decay=0.5))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        is_kernel = jax.tree_util.keystr(path[-1:], simple=True) == "kernel"
+        assert bool(np.abs(update).max() > 0) == is_kernel, path
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

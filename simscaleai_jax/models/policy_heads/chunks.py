@@ -3,6 +3,8 @@
 import jax
 from jaxtyping import Array, Float
 
+from simscaleai_jax.core.jax_settings import GENERATOR
+
 
 def chunk_shape(batch: int, horizon: int, action_dim: int) -> tuple[int, ...]:
     """(B, A) for a horizon of one, else (B, h, A)."""
@@ -16,4 +18,4 @@ def flatten_chunk(actions: Float[Array, "B ..."]) -> Float[Array, "B N"]:
 
 def draw_key(key: Array | None) -> Array:
     """`key`, or the documented default key 0."""
-    return jax.random.key(0) if key is None else key
+    return jax.random.key(0, impl=GENERATOR) if key is None else key

@@ -2,18 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from simscaleai_jax.core import compile_cache, distributed, sharding
+from simscaleai_jax.core import checkpoint, compile_cache, distributed, jax_settings, sharding
+from simscaleai_jax.core.plain import native
 from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.rl.ppo import envs, python_loop, storage
+from simscaleai_jax.rl.ppo.actions import ActionBounds
 from simscaleai_jax.rl.ppo.config import Layout, PPOConfig, make_layout
 from simscaleai_jax.rl.ppo.networks import ActorCritic
 from simscaleai_jax.rl.ppo.rollout import act_distribution
-from simscaleai_jax.rl.ppo.state import PPOState, init_training_state, make_learner
+from simscaleai_jax.rl.ppo.state import PPOState, init_training_state, make_learner, reported
 from simscaleai_jax.rl.ppo.train import make_dispatch, make_init
 from simscaleai_jax.rl.progress import TrainingLog
 
@@ -26,7 +29,8 @@ Callback = Callable[["PPOAgent", dict[str, float]], Any]
 class PPOAgent:
     """Trains and runs a policy.
 
-    `state` (PPOState) is all that changes; `learner` is the static half.
+    `state` (PPOState) is all that changes; `learner` is the static half; `action_bounds` are those of the environment
+    that it acts in, [-1, 1] until it has seen one.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class PPOAgent:
           image_shape: (H, W, C) of obs["image"], with `config.encoder`.
           auxiliary_dim: length of the vector to predict from the image, with `config.auxiliary_keys`.
         Raises:
-          ValueError: unknown device, or an encoder or critic keys without their sizes.
+          ValueError: unknown device, an encoder or critic keys without their sizes, or a setting that no checkpoint can
+            keep.
         """
         self.config = PPOConfig() if config is None else config
         self.device = device
@@ -64,13 +69,13 @@ class PPOAgent:
                 )
         self.mesh = sharding.make_mesh(sharding.pick_devices(device, self.config.num_devices))
         self.model_kwargs = {
-            "obs_dim": obs_dim,
-            "action_dim": action_dim,
+            "obs_dim": native(obs_dim),
+            "action_dim": native(action_dim),
             "hidden_dim": self.config.hidden_dim,
             "n_layers": self.config.n_layers,
-            "critic_obs_dim": critic_obs_dim,
-            "image_shape": image_shape,
-            "auxiliary_dim": auxiliary_dim,
+            "critic_obs_dim": native(critic_obs_dim),
+            "image_shape": None if image_shape is None else tuple(native(image_shape)),
+            "auxiliary_dim": native(auxiliary_dim),
             "log_std_init": self.config.log_std_init,
             "log_std_min": self.config.log_std_min,
             "log_std_max": self.config.log_std_max,
@@ -79,16 +84,20 @@ class PPOAgent:
         self.state: PPOState = sharding.put_replicated(init_training_state(self.learner, params), self.mesh)
         self.observation_spec: dict[str, Any] = {}
         self.env_record: dict[str, Any] = {}
+        self.action_bounds = ActionBounds.unit(self.model_kwargs["action_dim"])
         self._saved_env: dict[str, np.ndarray] | None = None
         self._env_source: Any = None
         self._predict: Callable | None = None
         self._predictions = 0
+        checkpoint.check_savable(storage.make_manifest(self))
 
     @classmethod
     def for_env(cls, env: Any, config: PPOConfig | None = None, device: str = "auto") -> "PPOAgent":
         """An agent whose networks fit `env` (batched, functional, vector or plain)."""
         config = PPOConfig() if config is None else config
-        return cls(**envs.model_kwargs_for(env, config), config=config, device=device)
+        agent = cls(**envs.model_kwargs_for(env, config), config=config, device=device)
+        agent.action_bounds = envs.action_bounds(env)
+        return agent
 
     @property
     def network(self) -> ActorCritic:
@@ -127,18 +136,22 @@ class PPOAgent:
           environment names: its weighted mean over all transitions of the update (not over episodes), so that the
           terms sum to the mean reward of a step.
         Raises:
-          ValueError: the environment does not fit the networks, or sizes that do not divide.
+          ValueError: the environment does not fit the networks, sizes that do not divide, something that no checkpoint
+            could keep, one of JAX's settings under which this cannot train, or training has diverged.
         """
+        jax_settings.check()
         compile_cache.enable()
         if total_timesteps is not None:
             self._change_config(total_timesteps=total_timesteps)
         self._check_sizes(env)
+        self._take_bounds(env)
         recorded = self.env_record
         batched = envs.find_batched_env(env, needs_images=self.config.encoder != "none")
         self.observation_spec = envs.spec_record(envs.observation_spec(env))
         self.env_record = envs.env_record(env if batched is None else batched, recorded.get("name"))
         if self._saved_env is not None:
             envs.check_engine(recorded, self.env_record)
+        checkpoint.check_savable(storage.make_manifest(self))
         with TrainingLog(self.config, self.total_steps, progress) as log:
             if batched is None:
                 python_loop.train_in_python(self, env, log, callbacks)
@@ -147,18 +160,21 @@ class PPOAgent:
         return log.history
 
     def predict(self, obs: Any, deterministic: bool = True) -> np.ndarray:
-        """Acts on one observation or a batch of them (dict of arrays, or the state itself): (A,) or (B, A) float32."""
+        """Acts on one observation or a batch of them (dict of arrays, or the state itself): (A,) or (B, A) float32, in
+        the environment's units and inside its bounds.
+        """
         if self._predict is None:
-            self._predict = jax.jit(lambda state, obs, key, greedy: _act(self.learner, state, obs, key, greedy))
+            self._predict = jax.jit(partial(_act, self.learner), static_argnums=0)
         key = jax.random.fold_in(seed_key(self.config.seed, Stream.ACTIONS), self._predictions)
         self._predictions += 0 if deterministic else 1
         acting = storage.acting_state(self.state)
-        return np.asarray(self._predict(acting, obs, key, deterministic))
+        return np.asarray(self._predict(self.action_bounds, acting, obs, key, deterministic))
 
     def policy(self, deterministic: bool = True) -> Callable[[Any, jax.Array], jax.Array]:
         """The policy as it is now, as a pure, vmappable function policy(obs, key) -> action."""
         acting = jax.tree.map(np.array, storage.acting_state(self.state))
-        return lambda obs, key: _act(self.learner, acting, obs, key, deterministic)
+        bounds = self.action_bounds
+        return lambda obs, key: _act(self.learner, bounds, acting, obs, key, deterministic)
 
     def save(self, path: str) -> None:
         """Writes a checkpoint directory from which training resumes exactly and `load_policy` rebuilds the policy."""
@@ -183,13 +199,14 @@ class PPOAgent:
         most = min(most, self.config.num_updates)
         with log.compiling():
             program = make_dispatch(self.learner, env, layout, self.mesh, most)
-            dispatch = distributed.compile_together(program.lower(self.state, 1))
+            dispatch = distributed.compile_together(program.lower(self.state, np.int32(1)))
         is_going_on = True
         while remaining and is_going_on:
             count = min(most, remaining)
             log.start_timer()
             self.state, metrics = dispatch(self.state, np.int32(count))
-            is_going_on = log.record({name: np.asarray(row)[:count] for name, row in metrics.items()}, self, callbacks)
+            rows = reported({name: np.asarray(row)[:count] for name, row in metrics.items()})
+            is_going_on = log.record(rows, self, callbacks)
             remaining -= count
 
     def _start_envs(self, env: Any, layout: Any, source: Any) -> None:
@@ -209,13 +226,20 @@ class PPOAgent:
             if have is not None and size is not None and (tuple(have) if isinstance(have, tuple) else have) != size:
                 raise ValueError(f"This agent has {name}={have}; the environment needs {size}. See PPOAgent.for_env.")
 
+    def _take_bounds(self, env: Any) -> None:
+        """Acts in the environment's units from here on; an agent that has learned keeps those that it knows."""
+        bounds = envs.action_bounds(env)
+        if bounds != self.action_bounds and int(self.state.update):
+            raise ValueError(f"This agent has learned actions in {self.action_bounds}; the environment takes {bounds}.")
+        self.action_bounds = bounds
+
     def _change_config(self, **changes: Any) -> None:
         self.config = dataclasses.replace(self.config, **changes)
         self.learner = self.learner.replace(config=self.config)
 
 
-def _act(learner: Any, state: Any, obs: Any, key: jax.Array, deterministic: Any) -> jax.Array:
+def _act(learner: Any, bounds: ActionBounds, state: Any, obs: Any, key: jax.Array, deterministic: Any) -> jax.Array:
     distribution = act_distribution(learner, state, obs)
     if isinstance(deterministic, bool):
-        return distribution.mean if deterministic else distribution.sample(key)
-    return jax.numpy.where(deterministic, distribution.mean, distribution.sample(key))
+        return bounds.to_env(distribution.mean if deterministic else distribution.sample(key))
+    return bounds.to_env(jax.numpy.where(deterministic, distribution.mean, distribution.sample(key)))

@@ -1,5 +1,6 @@
 """`RolloutBuffer`: transitions that a Python loop collects, for environments that cannot be jitted."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from simscaleai_jax.core.sharding import pick_devices
 from simscaleai_jax.core.streams import Stream, host_random
+
+FIELDS = ("obs", "actions", "log_probs", "values", "advantages", "returns")  # of a minibatch
 
 
 class RolloutBuffer:
@@ -108,15 +111,36 @@ class RolloutBuffer:
 
         Keys: obs (M, S), actions (M, A), log_probs, values, advantages, returns (M,).
         """
-        names = ("obs", "actions", "log_probs", "values", "advantages", "returns")
-        chosen = np.flatnonzero(self.valid[: self.position].reshape(-1))
-        self._random.shuffle(chosen)
-        flat = {
-            name: getattr(self, name)[: self.position].reshape(-1, *getattr(self, name).shape[2:]) for name in names
-        }
+        chosen = self._shuffled()
         for start in range(0, len(chosen), batch_size):
             rows = chosen[start : start + batch_size]
-            yield {name: jax.device_put(values[rows], self._device) for name, values in flat.items()}
+            yield {name: jax.device_put(values[rows], self._device) for name, values in self._flat().items()}
+
+    def get_minibatches(self, count: int) -> Iterator[dict[str, jax.Array]]:
+        """Yields every valid transition once, in a new random order, dealt out evenly over `count` minibatches.
+
+        All have the same length whatever the number of valid transitions is, so that one program serves them: rows that
+        fill up have weight 0. There are fewer where there are fewer transitions.
+
+        Keys: those of `get_batches`, and weights (M,).
+        """
+        size = math.ceil(self.n_steps * self.num_envs / count)
+        rows = self._shuffled()
+        for chosen in np.array_split(rows, min(count, len(rows))):
+            filled = np.resize(chosen, size)
+            batch = {name: jax.device_put(values[filled], self._device) for name, values in self._flat().items()}
+            weights = (np.arange(size) < len(chosen)).astype(np.float32)
+            yield batch | {"weights": jax.device_put(weights, self._device)}
+
+    def _shuffled(self) -> np.ndarray:
+        chosen = np.flatnonzero(self.valid[: self.position].reshape(-1))
+        self._random.shuffle(chosen)
+        return chosen
+
+    def _flat(self) -> dict[str, np.ndarray]:
+        """Transitions (T * N, ...) by name."""
+        fields = {name: getattr(self, name)[: self.position] for name in FIELDS}
+        return {name: values.reshape(-1, *values.shape[2:]) for name, values in fields.items()}
 
     def shuffle_from(self, seed: int, update: int = 0) -> None:
         """Makes the order in which `get_batches` mixes transitions follow from (seed, update) from here on."""

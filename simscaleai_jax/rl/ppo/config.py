@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from simscaleai_jax.core.config import settle
 from simscaleai_jax.core.sharding import check_divisible
 from simscaleai_jax.core.streams import check_seed
 
@@ -98,6 +99,7 @@ class PPOConfig:
     auxiliary_lr: float = 1e-3
 
     def __post_init__(self) -> None:
+        settle(self)
         check_seed(self.seed, "PPOConfig.seed")
         positive = ["hidden_dim", "n_layers", "n_steps", "n_epochs", "batch_size", "total_timesteps", "log_every"]
         positive += ["num_envs", "num_minibatches", "num_env_blocks", "updates_per_dispatch", "num_devices"]
@@ -123,6 +125,11 @@ class PPOConfig:
     def num_updates(self) -> int:
         """Updates until total_timesteps is reached."""
         return math.ceil(self.total_timesteps / self.n_steps)
+
+    @property
+    def minibatches_per_epoch(self) -> int:
+        """Gradient steps that one pass over a rollout takes."""
+        return self.num_minibatches or math.ceil(self.n_steps / self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 
 from simscaleai_jax.core.config import to_dict
 from simscaleai_jax.core.observations import colour_keys, state_size
+from simscaleai_jax.rl.ppo.actions import ActionBounds
 from simscaleai_jax.rl.ppo.config import PPOConfig
 
 
@@ -81,6 +82,17 @@ def action_size(env: Any) -> int:
     if getattr(space, "shape", None) is None or len(space.shape) != 1 or hasattr(space, "n"):
         raise ValueError(f"PPO needs a Box action space with one axis; got {space}.")
     return int(space.shape[0])
+
+
+def action_bounds(env: Any) -> ActionBounds:
+    """What an environment's actions may be; [-1, 1] for the batched ones of this package.
+
+    Raises:
+      ValueError: a number of an action that is bounded on one side only.
+    """
+    if hasattr(env, "action_size"):
+        return ActionBounds.unit(env.action_size)
+    return ActionBounds.of_space(getattr(env, "single_action_space", None) or env.action_space)
 
 
 def model_kwargs_for(env: Any, config: PPOConfig) -> dict[str, Any]:

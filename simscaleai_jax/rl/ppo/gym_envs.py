@@ -41,7 +41,7 @@ class SingleEnv:
         return _batch(self._env.reset(seed=self._seed)[0])
 
     def step(self, action: np.ndarray) -> Step:
-        """Steps with one clipped action (1, A)."""
+        """Steps with one action (1, A) in the environment's units, clipped."""
         obs, reward, terminated, truncated, info = self._env.step(_clip(action[0], self._env.action_space))
         final = _batch(obs)
         if terminated or truncated:
@@ -69,7 +69,7 @@ class VectorEnv:
         return self._env.reset(seed=self._seed)[0]
 
     def step(self, action: np.ndarray) -> Step:
-        """Steps with clipped actions (N, A)."""
+        """Steps with actions (N, A) in the environment's units, clipped."""
         obs, reward, terminated, truncated, info = self._env.step(_clip(action, self._env.single_action_space))
         done = terminated | truncated
         final, ended_info = obs, info
@@ -88,7 +88,8 @@ def as_plain_envs(env: Any, seed: int) -> SingleEnv | VectorEnv:
 
 
 def _clip(action: np.ndarray, space: Any) -> np.ndarray:
-    return np.clip(action, space.low, space.high).astype(space.dtype)
+    whole = np.rint(action) if np.issubdtype(space.dtype, np.integer) else action
+    return np.clip(whole, space.low, space.high).astype(space.dtype)
 
 
 def _batch(obs: Any) -> Any:

@@ -2,6 +2,9 @@
 
 The layers are those of the torch layout (INTEROP): `feature_net` of Linear and tanh, `actor_mean`, `critic`,
 `actor_log_std`; weights are orthogonal. A separate critic network and an image encoder are optional additions.
+
+Products are whole float32, as the physics' are: PPO compares probabilities of the same action between programs, and
+what a GPU or TPU saves by rounding operands moves the ratio away from 1 before anything has been learned.
 """
 
 import math
@@ -13,6 +16,8 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from simscaleai_jax.core.jax_settings import GENERATOR
+from simscaleai_jax.core.precision import full_precision
 from simscaleai_jax.rl.ppo.strided_conv import strided_conv
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -126,6 +131,7 @@ class ActorCritic(nnx.Module):
         self.critic = _linear(hidden_dim, 1, 1.0, rngs)
         self.actor_log_std = nnx.Param(jnp.full((action_dim,), log_std_init, jnp.float32))
 
+    @full_precision
     def forward(self, obs: Any) -> tuple[Normal, Float[Array, "*batch"]]:
         """Returns the action distribution and the value (...,) of each observation."""
         inputs = self.encode(obs)
@@ -136,6 +142,7 @@ class ActorCritic(nnx.Module):
             critic_features = _apply(self.critic_net, jnp.concatenate([inputs["critic"], *image], axis=-1))
         return self._distribution(features), self.critic(critic_features)[..., 0]
 
+    @full_precision
     def action_distribution(self, obs: Any) -> Normal:
         """The action distribution alone, for which `obs` needs nothing that only the critic sees."""
         return self._distribution(self._actor_features(self.encode(obs)))
@@ -151,6 +158,7 @@ class ActorCritic(nnx.Module):
         mean = self.actor_mean(features)
         return Normal(mean, jnp.broadcast_to(log_std, mean.shape))
 
+    @full_precision
     def encode(self, obs: Any) -> dict[str, Any]:
         """`obs` as a dict, the image replaced by "image_features" (..., 64) and "prediction" (..., auxiliary_dim).
 
@@ -179,7 +187,7 @@ class ActorCritic(nnx.Module):
             action = distribution.mean
         else:
             if key is None:
-                key = jax.random.fold_in(jax.random.key(0), self.calls)
+                key = jax.random.fold_in(jax.random.key(0, impl=GENERATOR), self.calls)
                 self.calls += 1
             action = distribution.sample(key)
         return action, distribution.log_prob(action).sum(-1), value

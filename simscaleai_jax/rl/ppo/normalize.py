@@ -47,4 +47,6 @@ def merge(stats: RunningStats, values: Float[Array, "*batch D"], axis_name: str 
     count = stats.count + size
     shift = sums[0] / count
     total = stats.var * stats.count + sums[1] - count * jnp.square(shift)
-    return RunningStats(stats.mean + shift, jnp.maximum(total / count, 0.0), count)
+    mean, var = stats.mean + shift, jnp.maximum(total / count, 0.0)
+    is_fine = jnp.isfinite(mean) & jnp.isfinite(var)  # else squares overflowed
+    return RunningStats(jnp.where(is_fine, mean, stats.mean), jnp.where(is_fine, var, stats.var), count)

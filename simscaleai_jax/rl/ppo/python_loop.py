@@ -15,10 +15,11 @@ from simscaleai_jax.core.observations import state_vector
 from simscaleai_jax.core.streams import Stream, host_seed, substream
 from simscaleai_jax.rl.ppo.buffer import RolloutBuffer
 from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.finite import is_usable, mean_taken, usable_rows
 from simscaleai_jax.rl.ppo.gym_envs import Step, as_plain_envs
 from simscaleai_jax.rl.ppo.normalize import merge
 from simscaleai_jax.rl.ppo.rollout import normalized
-from simscaleai_jax.rl.ppo.state import METRICS, EpisodeStats, PPOState
+from simscaleai_jax.rl.ppo.state import METRICS, EpisodeStats, PPOState, reported
 from simscaleai_jax.rl.ppo.update import Batch, minibatch_step
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def train_in_python(agent: "PPOAgent", env: Any, log: "TrainingLog", callbacks: 
     while int(agent.state.update) < config.num_updates and is_going_on:
         log.start_timer()
         metrics = loop.update()
-        is_going_on = log.record({name: np.asarray([metrics[name]]) for name in METRICS}, agent, callbacks)
+        rows = reported({name: np.asarray([metrics[name]]) for name in METRICS})
+        is_going_on = log.record(rows, agent, callbacks)
 
 
 def _check_supported(config: PPOConfig) -> None:
@@ -69,8 +71,9 @@ class _Loop:
         self._act = jax.jit(act)
         self._step = jax.jit(lambda state, batch: minibatch_step(learner, state, batch))
         self._merge = jax.jit(lambda stats, rows: merge(stats, rows))
-        self.obs = self._state_rows(envs.reset())
+        self.obs, self.is_seen = self._seen(envs.reset())
         self.valid = np.ones(envs.num_envs, bool)
+        self.nan_count = 0
         self.totals, self.lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
         self.discounted = np.zeros((envs.num_envs,), np.float32)
 
@@ -83,7 +86,7 @@ class _Loop:
         last_value = self._value(self.obs, 0)
         self.buffer.compute_gae(last_value, config.gamma, config.gae_lambda)
         metrics = self._learn()
-        if config.normalize_observations:
+        if config.normalize_observations and self.buffer.valid.any():
             rows = self.buffer.obs[self.buffer.valid]
             stats = {"state": self._merge(agent.state.normalizer["state"], rows)}
             agent.state = agent.state.replace(normalizer=stats)
@@ -98,32 +101,41 @@ class _Loop:
             "success_rate": float(episodes.success),
             "plain_success_rate": float(episodes.success),
             "episodes": len(finished),
-            "nan_count": 0,
+            "nan_count": self.nan_count,
             "overflow_count": 0,
             "action_std": float(jnp.exp(agent.state.params["actor_log_std"]).mean()),
         }
 
     def _collect(self) -> list[tuple[float, float, float]]:
-        """Fills the buffer; returns (return, length, success) of every episode that ended."""
+        """Fills the buffer; returns (return, length, success) of every episode that ended.
+
+        A transition whose reward or observations are not finite is counted and not learned from; what came before it
+        sees an end there.
+        """
         self.buffer.reset()
+        self.nan_count = 0
         finished = []
         for t in range(self.buffer.n_steps):
             action, log_prob, value = (np.asarray(x) for x in self._act(self.agent.state, self.obs, t))
-            step: Step = self.envs.step(action)
-            bootstrap = np.zeros(self.envs.num_envs, np.float32)
-            if (step.truncated & ~step.terminated).any():
-                final = self._state_rows(step.final_obs)
-                bootstrap = np.where(step.truncated & ~step.terminated, self._value(final, t), 0.0)
+            step: Step = self.envs.step(self.agent.action_bounds.to_env(action))
+            final, is_reached = self._seen(step.final_obs)
+            is_fine = self.is_seen & is_reached & is_usable(step.reward)
+            is_cut = step.truncated & ~step.terminated & is_fine
+            bootstrap = np.where(is_cut, self._value(final, t), 0.0) if is_cut.any() else 0.0 * value
             done = step.terminated | step.truncated
             self.buffer.add(
-                self.obs, action, step.reward, done, log_prob, value, bootstrap=bootstrap, valid=self.valid
+                self.obs, action, np.where(is_fine, step.reward, 0.0), done | ~is_fine, log_prob, value,
+                bootstrap=bootstrap, valid=self.valid & is_fine,
             )  # fmt: skip
+            self.nan_count += int((self.valid & ~is_fine).sum())
             self.totals += np.where(self.valid, step.reward, 0.0)
             self.lengths += self.valid
             for i in np.flatnonzero(done & self.valid):
-                finished.append((self.totals[i], self.lengths[i], float(step.success[i])))
+                if np.isfinite(self.totals[i]):
+                    finished.append((self.totals[i], self.lengths[i], float(step.success[i])))
                 self.totals[i] = self.lengths[i] = 0
-            self.obs, self.valid = self._state_rows(step.obs), step.next_valid
+            self.valid = step.next_valid
+            self.obs, self.is_seen = self._seen(step.obs)
         return finished
 
     def _scale_rewards(self) -> None:
@@ -141,27 +153,32 @@ class _Loop:
         buffer.rewards /= np.sqrt(float(stats.var[0]) + 1e-8)
 
     def _learn(self) -> dict[str, float]:
+        """Takes one gradient step for each minibatch of every epoch: the numbers to report."""
         config, buffer = self.agent.config, self.buffer
         valid = buffer.valid
+        if not valid.any():
+            return dict.fromkeys(METRICS, 0.0)
         spread = buffer.advantages[valid].var() / max(buffer.returns[valid].var(), 1e-8)
         if config.normalize_advantages:
             chosen = buffer.advantages[valid]
             buffer.advantages[:] = (buffer.advantages - chosen.mean()) / np.sqrt(chosen.var() + 1e-8)
-        size = config.batch_size if config.num_minibatches is None else config.n_steps // config.num_minibatches
         rows = []
         for _ in range(config.n_epochs):
-            for batch in buffer.get_batches(min(size, int(valid.sum()))):
-                if len(batch["log_probs"]) < size and rows:
-                    continue  # a remainder of another shape would compile again
+            for batch in buffer.get_minibatches(config.minibatches_per_epoch):
                 inputs = {"state": batch["obs"]}
-                names = ("actions", "log_probs", "values", "advantages", "returns")
+                names = ("actions", "log_probs", "values", "advantages", "returns", "weights")
                 self.agent.state, metrics = self._step(self.agent.state, Batch(inputs, *(batch[n] for n in names)))
                 rows.append(metrics)
-        means = {name: float(np.mean([float(row[name]) for row in rows])) for name in rows[0]}
-        return means | {"explained_variance": 1.0 - float(spread)}
+        means = mean_taken({name: np.array([float(row[name]) for row in rows]) for name in rows[0]})
+        return {name: float(mean) for name, mean in means.items()} | {"explained_variance": 1.0 - float(spread)}
 
     def _value(self, obs: np.ndarray, t: int) -> np.ndarray:
         return np.asarray(self._act(self.agent.state, obs, t)[2])
+
+    def _seen(self, obs: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(state vectors (N, S) with zeros for what is not finite, which of them (N,) needed none)."""
+        rows = self._state_rows(obs)
+        return np.where(is_usable(rows), rows, np.float32(0.0)), usable_rows(rows)
 
     def _state_rows(self, obs: Any) -> np.ndarray:
         keys = self.agent.config.actor_keys

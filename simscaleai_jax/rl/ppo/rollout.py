@@ -15,6 +15,7 @@ from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.observations import colour_keys, state_vector
 from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.rl.ppo.config import PPOConfig
+from simscaleai_jax.rl.ppo.finite import cleaned, is_usable
 from simscaleai_jax.rl.ppo.networks import Normal
 from simscaleai_jax.rl.ppo.normalize import RunningStats, normalize
 from simscaleai_jax.rl.ppo.state import Learner, PPOState
@@ -30,13 +31,13 @@ class Rollout(struct.PyTreeNode):
       action: the sampled action, not clipped.
       log_prob: its log probability.
       value: V of `inputs`.
-      reward: unscaled reward.
+      reward: unscaled reward, 0 where `nan`.
       reward_terms: name -> the weighted terms that sum to it; {} where the environment names none.
       terminated: no further reward after this step.
       truncated: cut by a time limit.
       success: the step's info["success"].
       assisted: the step's info["assisted"], where the environment eases some starts; else False.
-      nan: the step's environment was not finite.
+      nan: the step's environment, its reward or an observation before or after it was not finite.
       overflow: a full buffer may have cost the step contacts, where the environment says so; else False.
       episode_return: undiscounted return of the episode so far.
       episode_length: its length so far.
@@ -124,24 +125,26 @@ def collect(learner: Learner, state: PPOState, env: Any, num_steps: int, env_ids
     network = learner.network(state.params)
 
     def step(env_state: Any, t: Array) -> tuple[Any, Rollout]:
-        inputs = network_inputs(env_state.obs, learner.config)
+        inputs, is_seen = cleaned(network_inputs(env_state.obs, learner.config))
         distribution, value = network(normalized(inputs, state.normalizer, learner.config))
         noise = env_noise(jax.random.fold_in(key_update, t), env_ids, distribution.mean.shape[-1])
         action = distribution.mean + distribution.stddev * noise
         after = env.step(env_state, action)
+        next_inputs, is_reached = cleaned(network_inputs(after.final_obs, learner.config))
+        nan = after.info["nan"] | ~(is_seen & is_reached & is_usable(after.reward))
         return after, Rollout(
             inputs=inputs,
-            next_inputs=network_inputs(after.final_obs, learner.config),
+            next_inputs=next_inputs,
             action=action,
             log_prob=distribution.log_prob(action).sum(-1),
             value=value,
-            reward=after.reward,
-            reward_terms=reward_terms(after),
+            reward=jnp.where(nan, 0.0, after.reward),
+            reward_terms={name: jnp.where(nan, 0.0, term) for name, term in reward_terms(after).items()},
             terminated=after.terminated,
             truncated=after.truncated,
             success=after.info["success"],
             assisted=after.info.get("assisted", jnp.zeros_like(after.terminated)),
-            nan=after.info["nan"],
+            nan=nan,
             overflow=after.info.get("overflow", jnp.zeros_like(after.terminated)),
             episode_return=after.episode_return,
             episode_length=after.episode_length,

@@ -1,8 +1,10 @@
 """Everything that PPO carries from one update to the next."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 
@@ -16,12 +18,16 @@ from simscaleai_jax.rl.ppo.normalize import init_stats
 METRICS = (
     "episode_reward", "episode_length", "success_rate", "plain_success_rate", "episodes", "policy_loss", "value_loss",
     "entropy", "approx_kl", "clip_fraction", "explained_variance", "grad_norm", "learning_rate", "action_std",
-    "auxiliary_loss", "nan_count", "overflow_count",
+    "auxiliary_loss", "nan_count", "overflow_count", "skipped_steps",
 )  # fmt: skip
+
+# No number of a compiled program may be NaN where the user has JAX look for them, so what has nothing to be averaged
+# over has these values there; `reported` turns them into NaN.
+UNKNOWN_RATE, UNKNOWN_LENGTH = -1.0, 0.0
 
 
 class EpisodeStats(struct.PyTreeNode):
-    """Means over the episodes that ended in the latest update in which one ended; NaN before the first.
+    """Means over the episodes that ended in the latest update in which one ended; zeros before the first.
 
     Attributes:
       reward: [] mean undiscounted return.
@@ -104,7 +110,7 @@ def make_learner(config: PPOConfig, model_kwargs: dict[str, Any]) -> tuple[Learn
 
 def init_training_state(learner: Learner, params: Any) -> PPOState:
     """The state before the first update, without environments."""
-    unknown = jnp.full((), jnp.nan)
+    unknown = jnp.zeros(())
     return PPOState(
         params=params,
         opt_state=learner.optimizer.init(params),
@@ -117,3 +123,13 @@ def init_training_state(learner: Learner, params: Any) -> PPOState:
         discounted_return=jnp.zeros(0),
         env=(),
     )
+
+
+def reported(metrics: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Numbers of updates as they are shown, (updates,) each: NaN where there is nothing to average over yet."""
+    rows = {name: np.array(row, np.float64) for name, row in metrics.items()}
+    is_unknown = rows["episode_length"] == UNKNOWN_LENGTH
+    for name in ("episode_reward", "episode_length", "success_rate"):
+        rows[name][is_unknown] = np.nan
+    rows["plain_success_rate"][rows["plain_success_rate"] == UNKNOWN_RATE] = np.nan
+    return rows

@@ -11,6 +11,7 @@ import numpy as np
 from simscaleai_jax.core import checkpoint, flat_tree
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.config import from_dict, to_dict
+from simscaleai_jax.rl.ppo.actions import ActionBounds
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.state import PPOState
 
@@ -23,13 +24,12 @@ ENV_PREFIXES = ("env/", "discounted_return")
 
 def make_manifest(agent: "PPOAgent") -> Manifest:
     """What an agent's checkpoint says about itself."""
-    size = agent.model_kwargs["action_dim"]
     return Manifest(
         kind=KIND,
         model_name=MODEL_NAME,
         model_kwargs=agent.model_kwargs,
         observation_spec=agent.observation_spec,
-        action_spec={"shape": [size], "dtype": "float32", "low": -1.0, "high": 1.0},
+        action_spec=agent.action_bounds.record(),
         statistics={name: f"normalizer/{name}" for name in agent.state.normalizer},
         env=agent.env_record,
         step=int(agent.state.update),
@@ -56,6 +56,7 @@ def load_agent(agent: "PPOAgent", path: str | Path) -> dict[str, np.ndarray] | N
     rest = {name: array for name, array in arrays.items() if name not in environments}
     agent.state = flat_tree.restore(rest, bare, str(path)).replace(discounted_return=np.zeros(0, np.float32))
     agent.observation_spec, agent.env_record = manifest.observation_spec, manifest.env
+    agent.action_bounds = ActionBounds.from_record(manifest.action_spec, agent.model_kwargs["action_dim"])
     return environments or None
 
 

@@ -16,10 +16,18 @@ from jaxtyping import Array
 from simscaleai_jax.core import sharding
 from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.rl.ppo.config import Layout
+from simscaleai_jax.rl.ppo.finite import is_usable
 from simscaleai_jax.rl.ppo.gae import gae
 from simscaleai_jax.rl.ppo.normalize import merge
 from simscaleai_jax.rl.ppo.rollout import Rollout, collect, next_values, reward_terms
-from simscaleai_jax.rl.ppo.state import METRICS, STATE_SPECS, EpisodeStats, Learner, PPOState
+from simscaleai_jax.rl.ppo.state import (
+    METRICS,
+    STATE_SPECS,
+    UNKNOWN_RATE,
+    EpisodeStats,
+    Learner,
+    PPOState,
+)  # fmt: skip
 from simscaleai_jax.rl.ppo.update import Batch, as_units, learn, minibatch_units
 
 REWARD_TERM = "reward/"  # before the name of a reward term
@@ -67,8 +75,8 @@ def prepare(
     config = learner.config
     state, rewards = scale_rewards(learner, state, rollout, axis_name)
     advantages, returns = gae(
-        rewards, rollout.value, next_values(learner, state, rollout), rollout.terminated, rollout.truncated,
-        config.gamma, config.gae_lambda,
+        rewards, rollout.value, next_values(learner, state, rollout), rollout.terminated | rollout.nan,
+        rollout.truncated & ~rollout.nan, config.gamma, config.gae_lambda,
     )  # fmt: skip
     sums = jnp.stack([_moments(advantages), _moments(returns)])
     sums = sums if axis_name is None else jax.lax.pmean(sums, axis_name)
@@ -108,8 +116,10 @@ def record(
     """Merges this rollout into the statistics; reports its finished episodes, and its reward terms as means over all
     of its transitions, so that they sum to the mean reward of a step.
     """
-    done = (rollout.terminated | rollout.truncated).astype(jnp.float32)
-    numbers = (jnp.ones_like(done), rollout.episode_return, rollout.episode_length, rollout.success)
+    is_over = (rollout.terminated | rollout.truncated) & is_usable(rollout.episode_return)
+    done = is_over.astype(jnp.float32)
+    total = jnp.where(is_over, rollout.episode_return, 0.0)
+    numbers = (jnp.ones_like(done), total, rollout.episode_length, rollout.success)
     plain = done * ~rollout.assisted
     extra = [rollout.nan.sum(), plain.sum(), (plain * rollout.success).sum(), rollout.overflow.sum()]
     extra += [term.sum() for term in rollout.reward_terms.values()]
@@ -126,7 +136,7 @@ def record(
         "episode_reward": episodes.reward,
         "episode_length": episodes.length,
         "success_rate": episodes.success,
-        "plain_success_rate": sums[6] / sums[5],  # NaN where no episode with a plain start ended
+        "plain_success_rate": jnp.where(sums[5] > 0, sums[6] / jnp.maximum(sums[5], 1.0), UNKNOWN_RATE),
         "episodes": sums[0],
         "nan_count": sums[4],
         "overflow_count": sums[7],
@@ -158,7 +168,7 @@ def make_dispatch(learner: Learner, env: Any, layout: Layout, mesh: Mesh, max_up
 
     def dispatch(state: PPOState, count: Array) -> tuple[PPOState, dict[str, Array]]:
         names = metric_names(state)
-        history = {name: jnp.full(max_updates, jnp.nan) for name in names}
+        history = {name: jnp.zeros(max_updates) for name in names}
 
         def body(i: Array, carry: tuple) -> tuple:
             state, history = carry

@@ -1,7 +1,7 @@
 """Learning from a rollout: the clipped surrogate loss and its minibatch steps.
 
 Schulman et al. 2017, https://arxiv.org/abs/1707.06347. Each minibatch step makes exactly one all-reduce: gradients and
-the numbers to report travel in one vector.
+the numbers to report travel in one vector. A step that would not be finite is not taken (`finite`).
 """
 
 from typing import Any, cast
@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from simscaleai_jax.rl.ppo.config import Layout, PPOConfig
+from simscaleai_jax.rl.ppo.finite import is_finite, keep_if, mean_taken
 from simscaleai_jax.rl.ppo.rollout import normalized
 from simscaleai_jax.rl.ppo.state import Learner, PPOState
 
@@ -31,6 +32,7 @@ class Batch(struct.PyTreeNode):
       value: V then.
       advantage: normalised advantage.
       returns: target of the value function.
+      weight: how much it counts, None where all count alike.
     """
 
     inputs: Any
@@ -39,6 +41,7 @@ class Batch(struct.PyTreeNode):
     value: Any
     advantage: Any
     returns: Any
+    weight: Any = None
 
 
 def ppo_loss(
@@ -46,6 +49,12 @@ def ppo_loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss of PPO and the numbers to report, as means over the batch."""
     config = learner.config
+
+    def mean(values: Array) -> Array:
+        if batch.weight is None:
+            return values.mean(dtype=jnp.float32)
+        return (values * batch.weight).sum() / batch.weight.sum()
+
     inputs = normalized(batch.inputs, normalizer, config)
     network = learner.network(params)
     inputs = network.encode(inputs)
@@ -53,28 +62,29 @@ def ppo_loss(
     log_ratio = log_prob - batch.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip_epsilon, 1 + config.clip_epsilon)
-    policy_loss = -jnp.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
-    value_loss = _value_loss(config, value, batch)
+    policy_loss = -mean(jnp.minimum(ratio * batch.advantage, clipped * batch.advantage))
+    value_loss = mean(_value_errors(config, value, batch))
+    entropy = mean(entropy)
     auxiliary_loss = jnp.zeros(())
     if config.auxiliary_keys:
         auxiliary_loss = jnp.square(inputs["prediction"] - inputs["auxiliary"]).mean()
-    loss = policy_loss + config.value_loss_coef * value_loss - config.entropy_coef * entropy.mean() + auxiliary_loss
+    loss = policy_loss + config.value_loss_coef * value_loss - config.entropy_coef * entropy + auxiliary_loss
     return loss, {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
-        "entropy": entropy.mean(),
+        "entropy": entropy,
         "auxiliary_loss": auxiliary_loss,
-        "approx_kl": (ratio - 1 - log_ratio).mean(),  # http://joschu.net/blog/kl-approx.html
-        "clip_fraction": (jnp.abs(ratio - 1) > config.clip_epsilon).mean(dtype=jnp.float32),
+        "approx_kl": mean(ratio - 1 - log_ratio),  # http://joschu.net/blog/kl-approx.html
+        "clip_fraction": mean(jnp.abs(ratio - 1) > config.clip_epsilon),
     }
 
 
-def _value_loss(config: PPOConfig, value: Array, batch: Batch) -> Array:
+def _value_errors(config: PPOConfig, value: Array, batch: Batch) -> Array:
     error = jnp.square(value - batch.returns)
     if config.clip_value_loss:
         near = batch.value + jnp.clip(value - batch.value, -config.clip_epsilon, config.clip_epsilon)
         error = jnp.maximum(error, jnp.square(near - batch.returns))
-    return error.mean()
+    return error
 
 
 def minibatch_step(
@@ -93,7 +103,12 @@ def minibatch_step(
     params = cast("dict[str, Any]", optax.apply_updates(state.params, steps))
     bounds = learner.config.log_std_min, learner.config.log_std_max
     params = params | {"actor_log_std": jnp.clip(params["actor_log_std"], *bounds)}
+    losses = [metrics[name] for name in ("policy_loss", "value_loss", "auxiliary_loss")]
+    is_good = is_finite((losses, params, opt_state, learning_rate))
     metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": rate}
+    metrics |= {"skipped_steps": 1.0 - is_good.astype(jnp.float32)}
+    old = state.params, state.opt_state, state.learning_rate
+    params, opt_state, learning_rate = keep_if(is_good, (params, opt_state, learning_rate), old)
     return state.replace(params=params, opt_state=opt_state, learning_rate=learning_rate), metrics
 
 
@@ -165,11 +180,11 @@ def as_units(tree: Any, num_chunks: int) -> Any:
 def learn(
     learner: Learner, state: PPOState, units: Batch, indices: Int[Array, "N M"], axis_name: str | None = None
 ) -> tuple[PPOState, dict[str, Float[Array, ""]]]:
-    """Takes a gradient step for every row of `indices`; reports means over the steps."""
+    """Takes a gradient step for every row of `indices`; reports means over the steps that were taken."""
 
     def step(state: PPOState, chosen: Array) -> tuple[PPOState, dict[str, Array]]:
         batch = jax.tree.map(lambda leaf: leaf[chosen].reshape(-1, *leaf.shape[2:]), units)
         return minibatch_step(learner, state, batch, axis_name)
 
     state, metrics = jax.lax.scan(step, state, indices)
-    return state, jax.tree.map(jnp.mean, metrics)
+    return state, mean_taken(metrics)

@@ -17,6 +17,7 @@ from jaxtyping import PRNGKeyArray
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.intervals import wilson
+from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.rl.play import play
 from simscaleai_jax.sim.randomization import (
@@ -52,7 +53,7 @@ def sweepable(env: Any) -> tuple[str, ...]:
     """Parameters that reach the scene of a functional environment; what only cameras see needs cameras."""
     ranges: dict[str, Any] = dict.fromkeys(NOMINAL, (1.0, 1.0))
     jitters: dict[str, Any] = dict.fromkeys(JITTERS, 0.1) if env.config.cameras else {}
-    model, key = env.physics.host_model, jax.random.key(0)
+    model, key = env.physics.host_model, jax.random.key(0, impl=GENERATOR)
 
     def reaches(name: str) -> bool:
         one = ({name: ranges[name]}, {}) if name in ranges else ({}, {name: jitters[name]})

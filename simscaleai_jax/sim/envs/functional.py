@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from simscaleai_jax.core.jax_settings import GENERATOR
+from simscaleai_jax.core.precision import full_precision
 from simscaleai_jax.sim.config import SimConfig
-from simscaleai_jax.sim.physics import Kinematics, Physics, PhysicsState, full_precision
+from simscaleai_jax.sim.physics import Kinematics, Physics, PhysicsState
 from simscaleai_jax.sim.robot.feasibility import check_randomization
 from simscaleai_jax.sim.tasks.base import Task
 from simscaleai_jax.sim.tasks.snapshot import Snapshot, make_snapshot
@@ -58,7 +60,7 @@ class FunctionalEnv:
         self.max_episode_steps = config.max_episode_steps
         self._camera_fn = camera_fn
         # Shapes follow from an abstract reset: nothing is compiled or run.
-        self.observation_spec = jax.eval_shape(self.reset, jax.random.key(0)).obs
+        self.observation_spec = jax.eval_shape(self.reset, jax.random.key(0, impl=GENERATOR)).obs
 
     def reset(self, key: PRNGKeyArray, overrides: dict[str, Array] | None = None) -> EnvState:
         """Start an episode; everything random in it follows from `key`. `overrides` replace the randomized model

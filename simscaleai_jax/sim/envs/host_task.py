@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from simscaleai_jax.core import compile_cache
+from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS, Kinematics
 from simscaleai_jax.sim.registry import find_task
@@ -47,7 +48,9 @@ class HostTask:
         self.control = jax.jit(self._control, keep_unused=True)  # the task state says on which device, used or not
         self.observe_reset, self.observe_step = jax.jit(self._observe_reset), jax.jit(self._observe_step)
         size = sum(int(np.prod(shape)) for shape in self._shapes.values()) + 1 + self.task.action_size
-        self.layout, self.info_readers = unpacking(self._observed, np.zeros(size, np.float32), jax.random.key(0))
+        self.layout, self.info_readers = unpacking(
+            self._observed, np.zeros(size, np.float32), jax.random.key(0, impl=GENERATOR)
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HostTask":
         return self

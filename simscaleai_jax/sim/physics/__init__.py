@@ -12,10 +12,10 @@ import importlib.util
 import jax
 import mujoco
 
-from simscaleai_jax.sim.physics.state import Kinematics, Physics, PhysicsState, full_precision
+from simscaleai_jax.sim.physics.state import Kinematics, Physics, PhysicsState
 from simscaleai_jax.sim.robot import Robot
 
-__all__ = ["ENGINES", "Kinematics", "Physics", "PhysicsState", "choose_impl", "full_precision", "make_physics"]
+__all__ = ["ENGINES", "Kinematics", "Physics", "PhysicsState", "choose_impl", "make_physics"]
 
 ENGINES = {"c": "MuJoCo C", "jax": "MJX", "warp": "MJX warp"}  # names for people
 

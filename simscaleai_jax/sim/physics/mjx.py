@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from simscaleai_jax.core.precision import full_precision
 from simscaleai_jax.sim.physics import buffers
 from simscaleai_jax.sim.physics.state import (
     KINEMATICS_FIELDS,
@@ -20,7 +21,6 @@ from simscaleai_jax.sim.physics.state import (
     PhysicsState,
     at_rest,
     check_state,
-    full_precision,
     ramp,
 )
 from simscaleai_jax.sim.physics.support import check_supported

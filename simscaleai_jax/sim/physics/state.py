@@ -4,11 +4,8 @@ Between control steps only what MuJoCo needs to go on is kept (`PhysicsState`, a
 thousand times that, never enters a training loop's carry.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -127,14 +124,3 @@ def check_state(model: mujoco.MjModel) -> None:
 def ramp(ramp_steps: int) -> np.ndarray:
     """Shares (ramp_steps,) of the way from the old control targets to the new ones, the last of them 1."""
     return np.linspace(1.0 / ramp_steps, 1.0, ramp_steps)
-
-
-def full_precision(function: Callable) -> Callable:
-    """Decorator: matrix products in whole float32, where a GPU or TPU would take fewer bits."""
-
-    @functools.wraps(function)
-    def precise(*args: Any, **kwargs: Any) -> Any:
-        with jax.default_matmul_precision("highest"):
-            return function(*args, **kwargs)
-
-    return precise

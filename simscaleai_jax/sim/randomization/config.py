@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from simscaleai_jax.core.config import settle
+
 Range = tuple[float, float]
 
 # Ranges that leave the model as it is.
@@ -53,6 +55,7 @@ class DomainRandomizationConfig:
     camera_rotation: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in NOMINAL:
             low, high = getattr(self, name)
             if not low <= high:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from simscaleai_jax.core.config import settle
 from simscaleai_jax.sim import exact_random
 from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
 from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
@@ -41,6 +42,7 @@ class ReachConfig:
     action_penalty: float = 0.0  # per squared unit of action
 
     def __post_init__(self) -> None:
+        settle(self)
         if not all(low < high for low, high in zip(self.target_low, self.target_high, strict=True)):
             raise ValueError(f"target_low must lie below target_high, got {self.target_low} and {self.target_high}")
         for name in ("min_distance", "joint_noise", "distance_weight", "success_bonus", "action_penalty"):

@@ -8,6 +8,8 @@ between two frames.
 from dataclasses import dataclass
 from typing import Any
 
+from simscaleai_jax.core.config import settle
+
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
@@ -26,6 +28,7 @@ class ImageAugmentation:
     saturation: float = 0.2
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("shift", "brightness", "contrast", "saturation"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")

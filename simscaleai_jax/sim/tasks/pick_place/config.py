@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from simscaleai_jax.core.config import settle
 from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.robot.feasibility import REACH_TOLERANCE, check_fits_gripper
 from simscaleai_jax.sim.robot.ik import check_reachable
@@ -58,6 +59,7 @@ class PickPlaceConfig:
     relative_observations: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         for low, high in (("area_low", "area_high"), ("workspace_low", "workspace_high")):
             ranges = zip(getattr(self, low), getattr(self, high), strict=True)
             if not all(a < b for a, b in ranges):
