@@ -3,8 +3,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := outputs/reach_demo
-PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
+DEMO := outputs/demo
+PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint requirements.lock
 
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
@@ -17,16 +17,16 @@ TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/pyt
 TORCH_VENV := .venv-torch
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo test lint types unit test-slow test-opengl test-torch test-warp check-python clean
+.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-demo: $(VENV)/.runtime  ## train PPO on reach, evaluate it, write video, curve and checkpoint (a few minutes)
-	@rm -rf $(DEMO)/step_* $(DEMO)/.step_* $(DEMO)/series.json
-	@mkdir -p $(DEMO)
-	$(BIN)/simscale rl --config configs/ppo_reach.yaml --save-path $(DEMO)
-	$(BIN)/simscale eval $(DEMO) --n-episodes 100 --seed 1000 --save-videos --video-dir $(DEMO)/videos --output $(DEMO)/eval.json
+demo: $(VENV)/.runtime  ## learn pick and place from nothing, evaluate it, film it (about two minutes)
+	$(BIN)/simscale demo --output $(DEMO)
+
+demo-reach: $(VENV)/.runtime  ## the same for reach (about a minute)
+	$(BIN)/simscale demo --recipe configs/ppo_reach.yaml --output outputs/reach_demo
 
 test: lint types unit  ## lint, types and the default tests
 

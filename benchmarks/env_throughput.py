@@ -1,12 +1,14 @@
-"""Environment throughput: batched MJX and PPO against the number of environments, the host adapter against MuJoCo.
+"""Environment throughput: the physics engines and PPO against the number of environments, each engine's first call,
+the C engine against a bare loop over `mujoco.batch.Batch`, the host adapter against `mj_step`.
 
-    python benchmarks/env_throughput.py [--env-name reach] [--output benchmarks/results/env_throughput_reach.json]
+    python benchmarks/env_throughput.py --impl c jax [--env-name pick_place]
     python benchmarks/env_throughput.py --image-size 64 --num-envs 256 --output benchmarks/results/pixels_reach.json
 
 Prints a table and writes JSON stamped with the machine and the versions. Every figure is the median of several
-repeats in this one run; the adapter and the bare loop over `mj_step` alternate in short blocks, so that their ratio
-holds even where the machine's speed drifts. PPO's figure is training with everything on: environments, rollouts,
-minibatches, statistics.
+repeats in this one run; what is compared alternates in short blocks, so that ratios hold even where the machine's speed
+drifts. PPO's figure is training with everything on: environments, rollouts, minibatches, statistics. The bare loop
+makes the same physics steps from the same states to the same targets, the final pass over the positions included, and
+nothing else. First calls are without a compilation cache.
 """
 
 import dataclasses
@@ -21,11 +23,12 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
+from mujoco.batch import Batch
 from stamp import stamp
 
-from simscaleai_jax.core.compile_cache import enable
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.sim import CameraConfig, make_batched_env, make_env
+from simscaleai_jax.sim.physics.state import ramp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Options:
       repeats: timed repeats of each figure.
       ppo: measure PPO too.
       image_size: side of an image of front_cam in every observation, in pixels, which PPO encodes; 0: no image.
-      impl: "auto", "jax" or "warp".
+      impl: physics engines, the first of which is compared with the others: "auto", "c", "jax", "warp".
       output: JSON file; default benchmarks/results/env_throughput_<env_name>.json.
     """
 
@@ -49,12 +52,12 @@ class Options:
     repeats: int = 5
     ppo: bool = True
     image_size: int = 0
-    impl: str = "auto"
+    impl: tuple[str, ...] = ("auto",)
     output: str = ""
 
 
 def main(options: Options) -> None:
-    enable()
+    jax.config.update("jax_enable_compilation_cache", False)  # first calls are part of what is measured
     path = Path(options.output or f"benchmarks/results/env_throughput_{options.env_name}.json")
     result: dict[str, Any] = {"env_name": options.env_name, "dt": options.dt, "image_size": options.image_size}
     result["host"] = host = measure_host(options)
@@ -64,49 +67,141 @@ def main(options: Options) -> None:
     )
     result["batched"] = []
     for count in options.num_envs:
-        result["batched"].append(measure_batched(options, count))
-        print(
-            "{num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s  {ppo_steps_per_second:>8,.0f} in PPO  "
-            "reset overhead {reset_overhead:+.1%}  {bytes_per_env:,} bytes per env".format(**result["batched"][-1]),
-            flush=True,
-        )
+        rows = measure_batched(options, count)
+        result["batched"] += rows
+        for row in rows:
+            print(
+                "{impl:>5} {num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s ({times_slower:.1f} times the "
+                "first engine's time)  {ppo_steps_per_second:>8,.0f} in PPO  reset overhead {reset_overhead:+.1%}  "
+                "first calls {init_seconds:.1f} + {first_call_seconds:.1f} s  {bytes_per_env:,} bytes per env".format(
+                    **row
+                )
+                + ("  {share_of_bare:.0%} of a bare loop".format(**row) if "share_of_bare" in row else ""),
+                flush=True,
+            )
         path.write_text(json.dumps(stamp() | result, indent=1) + "\n")
 
 
-def measure_batched(options: Options, num_envs: int) -> dict[str, float]:
-    """Env steps per second with everything on (task, reward terms, info, auto-reset), and the cost of auto-reset."""
+@dataclasses.dataclass
+class Engine:
+    """A batched environment on one engine, and its running states."""
+
+    env: Any
+    num_envs: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        ids = jnp.arange(self.num_envs)
+        self.init_seconds, state = timed(lambda: jax.jit(self.env.init)(jax.random.key(0), ids))
+        self.bytes_per_env = sum(x.nbytes for x in jax.tree.leaves(state) if hasattr(x, "nbytes")) // self.num_envs
+        self.state, self.bare_state = jax.tree.map(jnp.copy, state), jax.tree.map(jnp.copy, state.env)
+        self._run = jax.jit(self._with_reset, donate_argnums=0)
+        self._run_bare = jax.jit(self._without_reset, donate_argnums=0)
+        self.first_call_seconds, self.state = timed(lambda: self._run(self.state, jnp.int32(0)))
+        self.bare_state = self._run_bare(self.bare_state, jnp.int32(0))
+
+    def run(self) -> float:
+        """Seconds of `num_steps` steps with everything on."""
+        seconds, self.state = timed(lambda: self._run(self.state, jnp.int32(1000)))
+        return seconds
+
+    def run_without_reset(self) -> float:
+        """Likewise without auto-reset."""
+        seconds, self.bare_state = timed(lambda: self._run_bare(self.bare_state, jnp.int32(1000)))
+        return seconds
+
+    def _actions(self, t: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(1), t)
+        return jax.random.uniform(key, (self.num_envs, self.env.action_size), minval=-1, maxval=1)
+
+    def _with_reset(self, state: Any, start: jax.Array) -> Any:
+        steps = jnp.arange(self.num_steps)
+        return jax.lax.scan(lambda s, t: (self.env.step(s, self._actions(start + t)), None), state, steps)[0]
+
+    def _without_reset(self, state: Any, start: jax.Array) -> Any:
+        step, steps = jax.vmap(self.env.functional.step), jnp.arange(self.num_steps)
+        return jax.lax.scan(lambda s, t: (step(s, self._actions(start + t)), None), state, steps)[0]
+
+    def recorded(self) -> tuple[Any, Any]:
+        """Physics before each of `num_steps` steps, and the targets that each moved to; leaves [T, B, ...]."""
+
+        def record(state: Any) -> Any:
+            def body(s: Any, t: jax.Array) -> Any:
+                env = s.env
+                control = jax.vmap(self.env.functional.task.control)
+                targets = control(env.snapshot, env.task_state, self._actions(t))
+                return self.env.step(s, self._actions(t)), (env.physics, targets)
+
+            return jax.lax.scan(body, state, jnp.arange(self.num_steps))[1]
+
+        return jax.tree.map(np.asarray, jax.jit(record)(self.state))
+
+
+class BareLoop:
+    """The physics of recorded steps alone: `mujoco.batch.Batch` on all cores."""
+
+    def __init__(self, engine: Engine) -> None:
+        env = engine.env.functional
+        before, self.targets = engine.recorded()
+        self.batch = Batch(env.physics.host_model, engine.num_envs)
+        parts = {name: self.batch.bind(name) for name in before.__dataclass_fields__}
+        self.states = []
+        for t in range(engine.num_steps):
+            for name, view in parts.items():
+                view[...] = getattr(before, name)[t]
+            self.states.append(self.batch.state.copy())
+        self.ctrl, self.before = parts["ctrl"], before.ctrl
+        self.shares = ramp(env.config.ramp_steps)
+        self.count = env.config.substeps // env.config.ramp_steps
+
+    def run(self) -> float:
+        """Seconds of all recorded steps."""
+        started = time.perf_counter()
+        for t, state in enumerate(self.states):
+            self.batch.state[...] = state
+            first, last = self.before[t], self.targets[t]
+            for share in self.shares[:-1]:
+                self.ctrl[...] = first + share * (last - first)
+                self.batch.step(nstep=self.count)
+            self.ctrl[...] = last
+            self.batch.step(nstep=self.count, stage=int(mujoco.mjtStage.mjSTAGE_POS))
+        return time.perf_counter() - started
+
+
+def measure_batched(options: Options, num_envs: int) -> list[dict[str, Any]]:
+    """A row per engine: env steps per second with everything on (task, reward terms, info, auto-reset), what auto-reset
+    costs, how long the first calls take, and for the C engine its share of a bare loop's rate.
+    """
     side = options.image_size
     cameras = [CameraConfig("front_cam", side, side, 45.0)] if side else []
-    env = make_batched_env(options.env_name, dt=options.dt, cameras=cameras, impl=options.impl)
-    num_steps = max(10, 16384 // num_envs)
-    state = jax.jit(env.init)(jax.random.key(0), jnp.arange(num_envs))
+    engines = {}
+    for impl in options.impl:
+        env = make_batched_env(options.env_name, dt=options.dt, cameras=cameras, impl=impl)
+        engines[env.functional.config.impl] = Engine(env, num_envs, max(10, 16384 // num_envs))
+    runs: dict[str, Any] = {impl: engine.run for impl, engine in engines.items()}
+    runs |= {f"{impl} without reset": engine.run_without_reset for impl, engine in engines.items()}
+    if "c" in engines:
+        runs["bare"] = BareLoop(engines["c"]).run
+    seconds = alternate(runs, options.repeats)
+    return [_row(options, impl, engine, seconds) for impl, engine in engines.items()]
 
-    def actions(t):
-        return jax.random.uniform(
-            jax.random.fold_in(jax.random.key(1), t), (num_envs, env.action_size), minval=-1, maxval=1
-        )
 
-    def with_reset(state, start):
-        return jax.lax.scan(lambda s, t: (env.step(s, actions(start + t)), None), state, jnp.arange(num_steps))[0]
-
-    step = jax.vmap(env.functional.step)
-
-    def without_reset(state, start):
-        return jax.lax.scan(lambda s, t: (step(s, actions(start + t)), None), state, jnp.arange(num_steps))[0]
-
-    seconds = alternate(
-        [jax.jit(with_reset, donate_argnums=0), jax.jit(without_reset, donate_argnums=0)],
-        [jax.tree.map(jnp.copy, state), jax.tree.map(jnp.copy, state.env)],
-        options.repeats,
-    )
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes")) // num_envs
-    return {
-        "num_envs": num_envs,
-        "steps_per_second": num_envs * num_steps / seconds[0],
-        "reset_overhead": seconds[0] / seconds[1] - 1.0,
-        "bytes_per_env": size,
-        "ppo_steps_per_second": measure_ppo(options, env, num_envs) if options.ppo else float("nan"),
+def _row(options: Options, impl: str, engine: Engine, seconds: dict[str, float]) -> dict[str, Any]:
+    row = {
+        "impl": impl,
+        "num_envs": engine.num_envs,
+        "steps_per_second": engine.num_envs * engine.num_steps / seconds[impl],
+        "times_slower": seconds[impl] / next(iter(seconds.values())),
+        "reset_overhead": seconds[impl] / seconds[f"{impl} without reset"] - 1.0,
+        "init_seconds": engine.init_seconds,
+        "first_call_seconds": engine.first_call_seconds,
+        "bytes_per_env": engine.bytes_per_env,
+        "ppo_steps_per_second": measure_ppo(options, engine.env, engine.num_envs) if options.ppo else float("nan"),
     }
+    if impl == "c":
+        row["bare_steps_per_second"] = engine.num_envs * engine.num_steps / seconds["bare"]
+        row["share_of_bare"] = seconds["bare"] / seconds[impl]
+    return row
 
 
 def measure_ppo(options: Options, env: Any, num_envs: int) -> float:
@@ -121,16 +216,22 @@ def measure_ppo(options: Options, env: Any, num_envs: int) -> float:
     return statistics.median(history["steps_per_second"][1:])
 
 
-def alternate(functions, states, repeats):
-    """Median seconds of each function, called in turn on its own running state."""
-    times = [[] for _ in functions]
-    for repeat in range(repeats + 1):
-        for i, function in enumerate(functions):
-            start = time.perf_counter()
-            states[i] = jax.block_until_ready(function(states[i], jnp.int32(repeat * 1000)))
-            if repeat:
-                times[i].append(time.perf_counter() - start)
-    return [statistics.median(times_of) for times_of in times]
+def alternate(runs: dict[str, Any], repeats: int) -> dict[str, float]:
+    """Median seconds by name, of functions that are called in turn and say how long they took; the first turn is left
+    out.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            times[name].append(run())
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def timed(function: Any) -> tuple[float, Any]:
+    """Seconds until a result is there, and the result."""
+    started = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return time.perf_counter() - started, result
 
 
 def measure_host(options: Options, block: int = 40) -> dict[str, float]:

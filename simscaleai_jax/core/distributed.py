@@ -14,6 +14,7 @@ from typing import Any
 from simscaleai_jax.core.abort_notice import AbortNotice
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "SIMSCALE_COORDINATOR", "SIMSCALE_NUM_PROCESSES", "SIMSCALE_PROCESS_ID"
+NUM_THREADS = "SIMSCALE_NUM_THREADS"  # that simulations of one process may use
 CPU_COLLECTIVES = ("gloo", "mpi")
 START_SECONDS = 120
 LOST_PEER_SECONDS = 60

@@ -12,6 +12,11 @@ from simscaleai_jax.core.errors import ExpectedError, unknown_name
 
 # name -> (module, what it does, an example)
 COMMANDS = {
+    "demo": (
+        "simscaleai_jax.tools.commands.demo",
+        "Learn pick and place from nothing, evaluate, and film it",
+        "simscale demo",
+    ),
     "rl": (
         "simscaleai_jax.tools.commands.rl",
         "Train a policy with PPO",
@@ -29,7 +34,7 @@ COMMANDS = {
     ),
     "eval": (
         "simscaleai_jax.tools.commands.eval",
-        "Play fresh episodes with a checkpoint, on MJX and on host physics",
+        "Play fresh episodes with a checkpoint, all at once and behind the gymnasium API",
         "simscale eval checkpoints/ppo_reach --n-episodes 100",
     ),
     "transfer": (

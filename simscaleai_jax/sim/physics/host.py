@@ -5,7 +5,7 @@ import os
 import jax
 import mujoco
 
-THREADS = "SIMSCALE_NUM_THREADS"
+from simscaleai_jax.core.distributed import NUM_THREADS
 
 
 def num_threads() -> int:
@@ -16,10 +16,10 @@ def num_threads() -> int:
       ValueError: the variable is not a positive integer.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get(THREADS, "")
+    wanted = os.environ.get(NUM_THREADS, "")
     if wanted:
         if not wanted.isdecimal() or int(wanted) < 1:
-            raise ValueError(f"{THREADS} must be a positive integer, got {wanted!r}")
+            raise ValueError(f"{NUM_THREADS} must be a positive integer, got {wanted!r}")
         cores = int(wanted)
     return max(1, cores // _cpu_devices())
 

@@ -85,8 +85,15 @@ def _start(options: LaunchOptions, command: list[str], index: int, port: int) ->
         distributed.NUM_PROCESSES: str(options.num_processes),
         distributed.PROCESS_ID: str(index),
         "XLA_FLAGS": flags.strip(),
+        distributed.NUM_THREADS: _threads(options.num_processes),
     }
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _threads(num_processes: int) -> str:
+    """What each process may use of the cores for simulations."""
+    given = os.environ.get(distributed.NUM_THREADS)
+    return given or str(max(1, (os.cpu_count() or 1) // num_processes))
 
 
 def _print_lines(index: int, process: subprocess.Popen) -> threading.Thread:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,8 +117,13 @@ def main(argv: list[str]) -> None:
         distributed.leave_broken_run(error)
 
 
-def train(options: RLOptions) -> dict[str, list[float]]:
-    """Trains and writes the run's folder; returns the history of this call."""
+def ppo_config(options: RLOptions) -> PPOConfig:
+    """The settings of PPO among the options."""
+    return PPOConfig(**{field.name: getattr(options.ppo, field.name) for field in dataclasses.fields(PPOConfig)})
+
+
+def train(options: RLOptions, callbacks: Sequence[Callable] = ()) -> dict[str, list[float]]:
+    """Trains and writes the run's folder; returns the history of this call. `callbacks` as in `PPOAgent.train`."""
     from simscaleai_jax.core import distributed, preemption
     from simscaleai_jax.core.checkpoint_series import CheckpointSeries
     from simscaleai_jax.rl.agents.ppo import PPOAgent
@@ -126,7 +131,7 @@ def train(options: RLOptions) -> dict[str, list[float]]:
     from simscaleai_jax.rl.progress import MetricsFile, read_metrics
 
     env = make_training_env(options)
-    config = PPOConfig(**{field.name: getattr(options.ppo, field.name) for field in dataclasses.fields(PPOConfig)})
+    config = ppo_config(options)
     agent = PPOAgent.for_env(env, config, options.device)
     agent.layout()  # sizes that do not divide are refused before the folder is touched
     agent.env_record = {"name": options.env_name}
@@ -136,8 +141,8 @@ def train(options: RLOptions) -> dict[str, list[float]]:
     with CheckpointSeries(folder) as series, preemption.PreemptionWatch() as watch:
         saver = _saver(series, config, options.num_checkpoints, watch)
         metrics = MetricsFile(folder / "metrics.jsonl", agent.total_steps) if is_main else None
-        callbacks = [metrics, _warner(), saver] if metrics else [saver]
-        history = agent.train(env, callbacks=callbacks, progress=is_main)
+        own = [metrics, _warner(), saver] if metrics else [saver]
+        history = agent.train(env, callbacks=[*own, *callbacks], progress=is_main)
     distributed.barrier("finish", PEER_SECONDS)
     if agent.total_steps < config.num_updates * config.n_steps:
         raise preemption.stop(f"{agent.total_steps:,} steps in {folder}", "with --resume ")
