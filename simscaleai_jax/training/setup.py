@@ -71,10 +71,10 @@ def dataset_statistics(dataset: Any) -> Statistics | None:
     """Mean and deviation of a data set's state vector; None where it has no states or knows no statistics."""
     if not hasattr(dataset, "stats"):
         return None
-    stats = dataset.stats()
-    names = state_keys(stats["observations"])
+    names = state_keys(dataset.obs_keys)
     if not names:
         return None
+    stats = dataset.stats(names)
     joined = {
         part: np.concatenate([np.asarray(stats["observations"][name][part], np.float64).ravel() for name in names])
         for part in ("mean", "std")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.core.demonstrations.index import beside
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.datagen.files.background import BackgroundWriter
 from simscaleai_jax.datagen.files.merge import merge_files
@@ -116,7 +117,7 @@ class TestResume:
         for number in (3, 2):
             again.add(number, demo_files.make_episode(number))
         assert again.finish() == path
-        assert sorted(tmp_path.iterdir()) == [path]
+        assert sorted(tmp_path.iterdir()) == [path, beside(path)]
         demo_files.write_file(tmp_path / "whole.h5", (5, 5, 5, 5, 5))
         assert content(path) == content(tmp_path / "whole.h5")
 
@@ -170,7 +171,7 @@ class TestResume:
             for number in (0, 1):
                 again.add(number, demo_files.make_episode(number))
             again.finish()
-        assert list(tmp_path.iterdir()) == [path]
+        assert sorted(tmp_path.iterdir()) == [path, beside(path)]
 
     def test_a_refused_run_lets_go(self, tmp_path):
         demo_files.make_writer(tmp_path / "d.h5", 5).close()
