@@ -55,7 +55,7 @@ def write_demos(path: Path, episodes: int, cameras: tuple[str, ...] = (), image_
 
 
 def make_episode(rng: np.random.Generator, length: int, cameras: tuple[str, ...], image_size: int) -> Episode:
-    """Random walks, and pictures of a few shapes with a little noise: they compress like rendered ones, to a quarter."""
+    """Random walks, and pictures of shapes with a little noise: they compress like rendered ones, to a quarter."""
     obs = {
         key: np.cumsum(rng.normal(size=(length, size)), axis=0).astype(np.float32) for key, size in STATE_SIZES.items()
     }

@@ -269,17 +269,18 @@ def claimed(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     Yields:
       (its path, the file, unbuffered); rename or unlink it inside.
     """
+    own = path.with_name(f"{path.name}.{os.getpid()}")
     while True:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE), "r+b", buffering=0)  # noqa: SIM115
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
-                own = path.with_name(f"{path.name}.{os.getpid()}")
-                path, is_ours = own, path == own
-            else:
-                is_ours = _is_same(file, path)  # else its holder has renamed it meanwhile
-            if not is_ours:
+                if path != own:
+                    path.unlink(missing_ok=True)
+                    path = own
+                    continue
+            if not _is_same(file, path):  # its holder has renamed it meanwhile
                 continue
             file.truncate(0)
             try:

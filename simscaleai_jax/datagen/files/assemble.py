@@ -1,4 +1,4 @@
-"""Builds a complete file and its index from groups that lie in other files: a shard from parts, a data set from shards."""
+"""Builds a file and its index from groups that lie in other files: a shard from parts, a data set from shards."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
