@@ -1,13 +1,17 @@
 """Demonstration files of made-up episodes with the shapes of pick and place, written fast: for measuring loaders.
 
-The HDF5 is what `simscale datagen` writes (contiguous states, one gzip-1 chunk per frame), through the same functions.
+File and index are what `simscale datagen` writes (contiguous states, one gzip-1 chunk per frame), by the same functions.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.core.demonstrations.index import beside
+from simscaleai_jax.core.demonstrations.indexing import IndexBuilder, Piece
 from simscaleai_jax.core.demonstrations.layout import (
     FORMAT_VERSION,
     Episode,
@@ -31,12 +35,15 @@ ACTIONS = 4
 DIFFERENT = 64  # episodes; they are repeated under other numbers
 
 
-def write_demos(path: Path, episodes: int, cameras: tuple[str, ...] = (), image_size: int = 64) -> None:
-    """Writes a complete file without an index; lengths vary between STEPS / 2 and 3 / 2 STEPS."""
+def make_episodes(cameras: tuple[str, ...] = (), image_size: int = 64) -> list[Episode]:
+    """The different episodes; lengths vary between STEPS / 2 and 3 / 2 STEPS."""
     rng = np.random.default_rng(0)
-    made = [
-        make_episode(rng, int(rng.integers(STEPS // 2, STEPS * 3 // 2)), cameras, image_size) for _ in range(DIFFERENT)
-    ]
+    lengths = rng.integers(STEPS // 2, STEPS * 3 // 2, DIFFERENT).tolist()
+    return [make_episode(rng, length, cameras, image_size) for length in lengths]
+
+
+def write_demos(path: Path, made: list[Episode], episodes: int) -> None:
+    """Writes a complete file without an index, from `make_episodes`."""
     with h5py.File(path, "w", libver="latest") as file:
         data = file.create_group("data", track_order=True)
         first: list[str] = []
@@ -52,6 +59,25 @@ def write_demos(path: Path, episodes: int, cameras: tuple[str, ...] = (), image_
         data.attrs["num_episodes"], data.attrs["format_version"] = episodes, FORMAT_VERSION
         data.attrs["total"] = sum(len(made[number % DIFFERENT].actions) for number in range(episodes))
         data.attrs["complete"] = True
+
+
+def write_index(path: Path, made: list[Episode], episodes: int) -> None:
+    """Writes its index from joined columns, as data generation does."""
+    with open(beside(path), "wb+", buffering=0) as raw:
+        demos = DemonstrationFile(path)
+        builder = IndexBuilder(demos, beside(path), raw)
+        builder.fill(_pieces(made, episodes))
+        builder.finish(demos.sources)
+
+
+def _pieces(made: list[Episode], episodes: int) -> Iterator[Piece]:
+    for first in range(0, episodes, len(made)):
+        part = made[: episodes - first]
+        columns = {f"obs/{key}": np.concatenate([episode.obs[key] for episode in part]) for key in STATE_SIZES}
+        columns["actions"] = np.concatenate([episode.actions for episode in part])
+        success = np.array([episode.success for episode in part])
+        returns = np.array([episode.rewards.sum(dtype=np.float64) for episode in part])
+        yield Piece(columns, success, np.ones(len(part)), returns, [episode.language for episode in part])
 
 
 def make_episode(rng: np.random.Generator, length: int, cameras: tuple[str, ...], image_size: int) -> Episode:

@@ -144,6 +144,7 @@ def test_frames_are_read_however_they_are_stored(tmp_path, storage):
 
 class TestStale:
     def test_a_changed_file_is_indexed_anew(self, demos, tmp_path):
+        """C26."""
         path = copy_without_index(demos[0], tmp_path / "a.h5")
         before = TrajectoryDataset(path)[0]["actions"]
         with h5py.File(path, "a") as file:
@@ -235,7 +236,7 @@ def many(tmp_path_factory):
 
 
 def test_killed_while_indexing(many, tmp_path):
-    """The index is whole or absent, at any moment, and the next one to ask has it."""
+    """C26: the index is whole or absent, at any moment, and the next one to ask has it."""
     path = copy_without_index(many, tmp_path / "a.h5")
     wanted = Index(ensure_index(DemonstrationFile(copy_without_index(many, tmp_path / "b.h5"))).path)
     seen = set()
