@@ -1,6 +1,6 @@
 """Demonstration files of made-up episodes with the shapes of pick and place, written fast: for measuring loaders.
 
-File and index are what `simscale datagen` writes (contiguous states, one gzip-1 chunk per frame), by the same functions.
+File and index are what `simscale datagen` writes (contiguous states, a gzip-1 chunk per frame), by the same functions.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.demonstrations.index import beside
-from simscaleai_jax.core.demonstrations.indexing import IndexBuilder, Piece
+from simscaleai_jax.core.demonstrations.index_builder import IndexBuilder, Piece
 from simscaleai_jax.core.demonstrations.layout import (
     FORMAT_VERSION,
     Episode,
@@ -38,8 +38,8 @@ DIFFERENT = 64  # episodes; they are repeated under other numbers
 def make_episodes(cameras: tuple[str, ...] = (), image_size: int = 64) -> list[Episode]:
     """The different episodes; lengths vary between STEPS / 2 and 3 / 2 STEPS."""
     rng = np.random.default_rng(0)
-    lengths = rng.integers(STEPS // 2, STEPS * 3 // 2, DIFFERENT).tolist()
-    return [make_episode(rng, length, cameras, image_size) for length in lengths]
+    shortest, longest = STEPS // 2, STEPS * 3 // 2
+    return [make_episode(rng, int(rng.integers(shortest, longest)), cameras, image_size) for _ in range(DIFFERENT)]
 
 
 def write_demos(path: Path, made: list[Episode], episodes: int) -> None:

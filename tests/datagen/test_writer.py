@@ -208,7 +208,7 @@ class TestMerge:
         merge_files(shards, tmp_path / "sub" / "link.h5", link=True)
         assert content(tmp_path / "one.h5") == content(tmp_path / "copy.h5") == content(tmp_path / "sub" / "link.h5")
         linked = DemonstrationFile(tmp_path / "sub" / "link.h5")
-        np.testing.assert_array_equal(linked.array(4, "actions"), episodes[4].actions)
+        np.testing.assert_array_equal(linked.read(4, "actions"), episodes[4].actions)
         self.check_refusals(shards, tmp_path)
         shards[1].rename(tmp_path / "moved.h5")
         for read in (lambda: linked.read(1, "actions"), lambda: DemonstrationFile(tmp_path / "sub" / "link.h5")):

@@ -45,7 +45,6 @@ class DemonstrationFile:
         self.path = Path(path)
         self._file: H5 = None
         self._links: OrderedDict[str, H5] = OrderedDict()
-        self._maps: dict[str, np.ndarray] = {}
         self._pid = -1
         file = self.file
         self.sources: list[Source] = [stamp(self.path)]
@@ -71,13 +70,13 @@ class DemonstrationFile:
         if self._pid == os.getpid():
             for file in (*self._links.values(), self._file):
                 file.close()
-        self._file, self._links, self._maps = None, OrderedDict(), {}
+        self._file, self._links = None, OrderedDict()
 
     @property
     def file(self) -> H5:
         """The open handle of this process."""
         if self._file is None or self._pid != os.getpid():
-            self._file, self._links, self._maps, self._pid = _open(self.path), OrderedDict(), {}, os.getpid()
+            self._file, self._links, self._pid = _open(self.path), OrderedDict(), os.getpid()
         return self._file
 
     @property
@@ -124,17 +123,6 @@ class DemonstrationFile:
                 f"wanted {(int(self.lengths[index]), *shape)} as in {self.names[0]}."
             )
         return dataset
-
-    def array(self, index: int, key: str) -> np.ndarray | None:
-        """A read-only view of a contiguous data set on the mapped file, or None where it is chunked or compressed."""
-        dataset = self.dataset(index, key)
-        offset = dataset.id.get_offset()
-        if offset is None or not dataset.dtype.isnative:
-            return None
-        holder = dataset.file.filename  # another file where the episode is a link
-        if holder not in self._maps:
-            self._maps[holder] = np.memmap(holder, np.uint8, mode="r")
-        return np.ndarray(dataset.shape, dataset.dtype, buffer=self._maps[holder], offset=offset)
 
     def read(self, index: int, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start, stop) of one episode's data set, copied."""
@@ -216,7 +204,7 @@ class DemonstrationFile:
         return masks
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_links": OrderedDict(), "_maps": {}, "_pid": -1}
+        return self.__dict__ | {"_file": None, "_links": OrderedDict(), "_pid": -1}
 
 
 def attribute(group: H5, name: bytes) -> Any:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from simscaleai_jax.core.demonstrations.index import beside, stamp
-from simscaleai_jax.core.demonstrations.indexing import IndexBuilder
+from simscaleai_jax.core.demonstrations.index_builder import IndexBuilder
 from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, H5, demo_name, write_masks, write_statistics
 from simscaleai_jax.core.demonstrations.reader import DemonstrationFile
 from simscaleai_jax.core.demonstrations.statistics import compute_statistics

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from simscaleai_jax.core.demonstrations.index import Index, open_index
-from simscaleai_jax.core.demonstrations.indexing import Piece
+from simscaleai_jax.core.demonstrations.index_builder import Piece
 from simscaleai_jax.core.demonstrations.layout import H5, Episode
 from simscaleai_jax.core.observations import is_image_key
 

@@ -125,7 +125,8 @@ class StreamLoader:
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         language = batch.pop("language", None)
-        arrays = self._prepare(jax.tree.map(self._place, batch), np.int32(self.step))
+        step = None if self.augmentation is None else np.int32(self.step)  # even a number costs its way to a device
+        arrays = self._prepare(jax.tree.map(self._place, batch), step)
         return arrays if language is None else arrays | {"language": [str(text) for text in language]}
 
     def _place(self, leaf: np.ndarray) -> jax.Array:
