@@ -51,8 +51,11 @@ def main() -> None:
         return
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.make:
-        made = {name: make(options.folder, name) for name in FILES}
-        (options.folder / "made.json").write_text(json.dumps(made))
+        record = options.folder / "made.json"
+        for name in FILES:
+            made = json.loads(record.read_text()) if record.exists() else {}
+            if name not in made:
+                record.write_text(json.dumps(made | {name: make(options.folder, name)}))
         return
     report: dict[str, Any] = {"benchmark": "data_loading", **stamp(), "batch": BATCH, "load_before": os.getloadavg()[0]}
     report["making"] = json.loads((options.folder / "made.json").read_text())
