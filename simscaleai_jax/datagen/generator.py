@@ -11,7 +11,7 @@ from simscaleai_jax.core.demonstrations import DemonstrationFile, split_masks
 from simscaleai_jax.core.streams import check_seed
 from simscaleai_jax.datagen.files.shards import Shard, check_same_settings, plan_shards
 from simscaleai_jax.datagen.files.writer import remove_parts
-from simscaleai_jax.datagen.identity import physics_settings
+from simscaleai_jax.datagen.identity import check_env_name, physics_settings
 from simscaleai_jax.datagen.language import draw_instruction
 from simscaleai_jax.datagen.noise import NoiseConfig
 from simscaleai_jax.datagen.policies import POLICY_TYPES
@@ -55,7 +55,8 @@ def generate_dataset(
     continued by the same call; a finished one is left as it is and its statistics are returned again.
 
     Args:
-      policy_type: "random", "scripted", or "policy" with `policy(obs, key) -> action` and a `policy_name` to record.
+      policy_type: "random", "scripted", or "policy" with `policy(obs, key) -> action` and a `policy_name` to record, by
+        which a rerun tells its files from another policy's.
       policy_digest: tells policies of one name apart: `identity.checkpoint_digest(path)` notices further training.
       num_envs: episodes played at a time, rounded up to a multiple of 16.
       dt: physics step in seconds, the environment's own by default.
@@ -64,7 +65,8 @@ def generate_dataset(
       shards: files to split the run into, one per process or more (default: one). Merge them with `merge_files`.
       noise: disturbs what is executed; the labels stay clean. with_next_obs: also store what followed each action.
       valid_fraction: share of the episodes in mask "valid"; the others are in mask "train".
-      env: a functional environment to use instead of building `env_name` (the options above then come from it).
+      env: a functional environment to use instead of building `env_name` (the options above then come from it); one
+        that is none of the registered tasks needs a name of its own.
       env_options: further options of `make_functional_env`.
       progress_fn: called with (episodes done, episodes wanted).
 
@@ -78,9 +80,13 @@ def generate_dataset(
     """
     check_options(n_episodes, policy_type, max_steps, num_envs, valid_fraction)
     seed = check_seed(seed)
+    if policy is not None and not (policy_name or policy_digest):
+        raise ValueError("policy= needs a policy_name or policy_digest: a rerun tells files apart by them.")
     own = _own_shards(output_path, n_episodes, shards)
     if env is None:
         env = _build_env(env_name, domain_randomization, max_steps, dt, cameras, env_options or {})
+    else:
+        check_env_name(env, env_name)
     acting = {"policy_type": policy_type, "policy_name": policy_name, "policy_digest": policy_digest}
     settings = _settings(env, env_name, n_episodes, acting, seed, only_success, noise, with_next_obs, valid_fraction)
     _make_missing(own, settings, env, policy, noise, num_envs, progress_fn)

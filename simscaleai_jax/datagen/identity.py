@@ -21,6 +21,24 @@ def physics_settings(env: Any) -> dict[str, str]:
     return {"impl": getattr(physics, "impl", ""), "scene_digest": "" if model is None else model_digest(model)}
 
 
+def check_env_name(env: Any, env_name: str) -> None:
+    """Raises a ValueError where `env` is somebody's own environment under the name of a task that it does not play.
+
+    Its files would say that they come from that task, and be evaluated, and merged, as such.
+    """
+    from simscaleai_jax.sim.registry import tasks
+
+    entry = tasks().get(env_name)
+    if entry is None or (isinstance(entry.make_task, type) and isinstance(getattr(env, "task", None), entry.make_task)):
+        return
+    if not isinstance(entry.make_task, type) and hasattr(env, "task"):
+        return  # a function makes the task, and does not say of which type
+    raise ValueError(
+        f"env is a {type(env).__name__} that does not play the task {env_name!r}, which the files would name as their "
+        "environment; give its own name as env_name."
+    )
+
+
 def model_digest(model: Any) -> str:
     """Digest of an MjModel; the same wherever the same scene is compiled by the same MuJoCo."""
     import mujoco

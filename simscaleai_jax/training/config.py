@@ -20,7 +20,7 @@ VARIATIONS = {  # field -> what `ImageAugmentation` calls it
     "random_contrast": "contrast",
     "random_saturation": "saturation",
 }
-NOT_NEGATIVE = ("num_workers", "weight_decay", "warmup_steps", "grad_clip", *VARIATIONS)
+NOT_NEGATIVE = ("num_workers", "device_mb", "weight_decay", "warmup_steps", "grad_clip", *VARIATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class TrainConfig:
       model_kwargs: its constructor arguments.
       dataset_path: demonstrations; "" for random dummy data.
       batch_size: samples per update over all devices and processes; used where a loader is built from the config.
-      num_workers: processes that read image data sets (0: a thread).
+      num_workers: threads that decode images, at most one per core.
+      device_mb: data sets of states up to this size live on the device; larger ones are streamed.
       lr: peak learning rate: linear warm-up over `warmup_steps`, then a half cosine that ends at `max_steps`.
       weight_decay: decoupled, of kernels alone: no bias, norm or embedding (AdamW, https://arxiv.org/abs/1711.05101).
       warmup_steps: 0 to `max_steps`.
@@ -110,6 +111,7 @@ class TrainConfig:
     random_brightness: float = 0.0
     random_contrast: float = 0.0
     random_saturation: float = 0.0
+    device_mb: float = 1024.0
 
     def __post_init__(self) -> None:
         settle(self)

@@ -71,11 +71,10 @@ def dataset_statistics(dataset: Any) -> Statistics | None:
     """Mean and deviation of a data set's state vector; None where it has no states or knows no statistics."""
     if not hasattr(dataset, "stats"):
         return None
-    stats = dataset.stats()
-    pictures = dataset.image_keys  # statistics are one number per channel or component, which tells nothing
-    names = state_keys(name for name in stats["observations"] if name not in pictures)
+    names = state_keys(key for key in dataset.obs_keys if key not in dataset.image_keys)
     if not names:
         return None
+    stats = dataset.stats(names)
     joined = {
         part: np.concatenate([np.asarray(stats["observations"][name][part], np.float64).ravel() for name in names])
         for part in ("mean", "std")

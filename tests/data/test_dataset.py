@@ -92,13 +92,12 @@ def test_language_transform_keys_and_split(demos):
 
 
 @pytest.mark.parametrize("write", [demo_files.write_robomimic, demo_files.write_older])
-@pytest.mark.parametrize("cache_mb", [256.0, 0.0002])  # 200 bytes: nothing but the current array stays
-def test_other_layouts_give_the_same_items(demos, tmp_path, write, cache_mb):
+def test_other_layouts_give_the_same_items(demos, tmp_path, write):
     path, episodes = demos
     write(tmp_path / "other.h5", episodes)
     ours, other = (
         TrajectoryDataset(path, seq_len=3),
-        TrajectoryDataset(tmp_path / "other.h5", seq_len=3, cache_mb=cache_mb),
+        TrajectoryDataset(tmp_path / "other.h5", seq_len=3),
     )
     assert len(ours) == len(other)
     for index in range(len(ours)):

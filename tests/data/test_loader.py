@@ -10,7 +10,7 @@ from simscaleai_jax.core.sharding import make_mesh
 from simscaleai_jax.training.data import DummyTrajectoryDataset, TrajectoryDataset, make_loader
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images
 from simscaleai_jax.training.data.device import DeviceLoader
-from simscaleai_jax.training.data.sampling import batch_indices, shuffled_index
+from simscaleai_jax.training.data.sampling import BatchIndices, batch_indices, shuffled_index
 from simscaleai_jax.training.data.stream import StreamLoader
 
 
@@ -59,6 +59,36 @@ def test_device_batches_equal_the_items(demos, seq_len, obs_horizon):
         check_batch(next(loader), rows_of(dataset, loader, step))
 
 
+@pytest.mark.parametrize(("seq_len", "obs_horizon"), [(1, None), (4, None), (4, 1), (4, 2)])
+@pytest.mark.parametrize("split", [None, "success"])
+def test_past_device_mb_the_same_batches_are_streamed(demos, seq_len, obs_horizon, split):
+    dataset = TrajectoryDataset(demos[0], seq_len=seq_len, obs_horizon=obs_horizon, split=split)
+    resident, streamed = make_loader(dataset, 4, seed=3), make_loader(dataset, 4, seed=3, device_mb=0)
+    assert (type(resident), type(streamed)) == (DeviceLoader, StreamLoader)
+    for _ in range(7):
+        one, two = next(resident), next(streamed)
+        assert jax.tree.structure(one) == jax.tree.structure(two)
+        jax.tree.map(np.testing.assert_array_equal, one, two)
+        assert jax.tree.map(lambda leaf: leaf.dtype, one) == jax.tree.map(lambda leaf: leaf.dtype, two)
+
+
+def test_indices_of_many_batches_at_a_time_are_those_of_each():
+    for shuffle in (True, False):
+        indices = BatchIndices(16, 333, 5, shuffle)
+        for step in (0, 63, 64, 19, 10**6, 2**33):
+            np.testing.assert_array_equal(indices(step), batch_indices(step, 16, 333, 5, shuffle))
+
+
+def test_a_transform_is_applied_item_by_item(demos):
+    def doubled(item):
+        return item | {"actions": 2 * item["actions"]}
+
+    plain, changed = (TrajectoryDataset(demos[0], transform=t) for t in (None, doubled))
+    one, two = (next(make_loader(data, 4, seed=3, device_resident=False)) for data in (plain, changed))
+    np.testing.assert_array_equal(2 * one["actions"], two["actions"])
+    jax.tree.map(np.testing.assert_array_equal, one["observations"], two["observations"])
+
+
 def test_stream_batches_equal_the_items(image_demos):
     dataset = TrajectoryDataset(image_demos[0], seq_len=2, include_language=True)
     loader = make_loader(dataset, 4, seed=3)
@@ -70,16 +100,18 @@ def test_stream_batches_equal_the_items(image_demos):
         assert batch["observations"]["image"].shape == (4, 2, 3, 12, 12)
 
 
-@pytest.mark.parametrize("kind", ["device", "stream"])
-def test_resume_is_exact_and_checked(demos, image_demos, kind):
-    dataset = TrajectoryDataset(demos[0] if kind == "device" else image_demos[0])
-    augmentation = ImageAugmentation(2) if kind == "stream" else None
-    first, second = (make_loader(dataset, 4, seed=1, augmentation=augmentation) for _ in range(2))
+@pytest.mark.parametrize("kind", ["device", "stream", "states"])
+@pytest.mark.parametrize("workers", [0, 3])
+def test_resume_is_exact_and_checked(demos, image_demos, kind, workers):
+    dataset = TrajectoryDataset(image_demos[0] if kind == "stream" else demos[0])
+    options = {"augmentation": ImageAugmentation(2) if kind == "stream" else None, "num_workers": workers}
+    options |= {"device_mb": 0} if kind == "states" else {}
+    first, second = (make_loader(dataset, 4, seed=1, **options) for _ in range(2))
     for _ in range(3):
         next(first)
+    next(second)  # it has read ahead by then
     state = first.get_state()
     wanted = [next(first) for _ in range(4)]
-    next(second)
     second.set_state(state)
     for batch in wanted:
         jax.tree.map(np.testing.assert_array_equal, next(second), batch)

@@ -28,7 +28,7 @@ except MemoryError:
     pass
 else:
     sys.exit("the limit does not bind")
-dataset = TrajectoryDataset(path, cache_mb=16)
+dataset = TrajectoryDataset(path)
 assert dataset.nbytes > 2 * limit
 total = 0.0
 for index in np.random.default_rng(0).integers(0, len(dataset), 150):

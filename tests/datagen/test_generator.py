@@ -16,9 +16,10 @@ from simscaleai_jax.core.receding_horizon import Policy
 from simscaleai_jax.datagen import draw_instruction, generate_dataset, instructions, merge_files, register_instructions
 from simscaleai_jax.datagen import language as language_module
 from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
-from simscaleai_jax.datagen.identity import checkpoint_digest
+from simscaleai_jax.datagen.identity import check_env_name, checkpoint_digest
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 from simscaleai_jax.datagen.rollout import empty_slots, make_chunk_fn
+from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.training.data import TrajectoryDataset
 
@@ -163,7 +164,26 @@ def test_parts_that_a_killed_run_left_beside_its_finished_file_go(tmp_path, monk
     assert (tmp_path / "a.h5.parts").exists()
     monkeypatch.undo()
     assert generate(tmp_path / "a.h5", n_episodes=3) == first
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.h5"]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a.h5", tmp_path / "a.h5.index"]
+
+
+def test_a_policy_without_a_name_is_refused(tmp_path):
+    """A rerun would take another policy's file for its own."""
+    generate(tmp_path / "a.h5", n_episodes=3)
+    with pytest.raises(ValueError, match=r"policy= needs a policy_name"):
+        generate(tmp_path / "a.h5", n_episodes=3, policy=lambda obs, key: jnp.zeros(4), policy_name="")
+    with pytest.raises(ValueError, match=r"policy_name 'toy' \(now 'idle'\)"):
+        generate(tmp_path / "a.h5", n_episodes=3, policy=lambda obs, key: jnp.zeros(4), policy_name="idle")
+
+
+def test_a_foreign_environment_needs_a_name_of_its_own(tmp_path):
+    with pytest.raises(ValueError, match=r"ToyEnv that does not play the task 'reach'.*as env_name"):
+        generate_dataset(output_path=str(tmp_path / "a.h5"), env=ToyEnv())
+    reach = make_functional_env("reach", max_episode_steps=5)
+    check_env_name(reach, "reach")
+    with pytest.raises(ValueError, match="does not play the task 'pick_place'"):
+        check_env_name(reach, "pick_place")
+    check_env_name(ToyEnv(), "toy")
 
 
 def test_noise_disturbs_what_is_executed_and_not_the_label(tmp_path):

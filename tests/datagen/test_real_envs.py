@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.core.demonstrations.index import beside
 from simscaleai_jax.datagen import generate_dataset, merge_files
 from simscaleai_jax.training.data import TrajectoryDataset
 
@@ -90,7 +91,7 @@ def test_two_processes_write_a_shard_each(tmp_path):
     output = run.communicate()[0]
     assert run.returncode == 0, output
     paths = [tmp_path / f"a-{index:05d}-of-00002.h5" for index in range(2)]
-    assert sorted(tmp_path.iterdir()) == paths
+    assert sorted(tmp_path.iterdir()) == sorted([*paths, *(beside(path) for path in paths)])
     for index, path in enumerate(paths):
         names = DemonstrationFile(path).names
         assert names == [["demo_0", "demo_1"], ["demo_2", "demo_3", "demo_4"]][index]

@@ -107,6 +107,7 @@ def test_images_are_varied_in_training_and_not_in_evaluation(tmp_path, monkeypat
 
     def fake(dataset, batch_size, *, augmentation=None, **settings):
         asked.append(augmentation)
+        assert settings["device_mb"] == 12.5
         if len(asked) == 2:
             raise ValueError("enough was seen")
 
@@ -114,6 +115,7 @@ def test_images_are_varied_in_training_and_not_in_evaluation(tmp_path, monkeypat
     dataset = DummyTrajectoryDataset(16, include_image=True)
     monkeypatch.setattr("simscaleai_jax.tools.commands.train.open_dataset", lambda options, split: dataset)
     options = ["--random-shift", "2", "--random-saturation", "0.5", "--eval-split", "valid", "--no-normalize"]
+    options += ["--device-mb", "12.5"]
     assert train(tmp_path, *options) == 1
     assert "enough was seen" in capsys.readouterr().err
     assert asked == [ImageAugmentation(2, 0.0, 0.0, 0.5), None]

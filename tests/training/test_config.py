@@ -50,6 +50,7 @@ def test_documented_defaults():
         ({"amp_dtype": "float16"}, "loss scaling"),
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
         ({"random_shift": -1}, "random_shift must not be negative; got -1"),
+        ({"device_mb": -1}, "device_mb must not be negative; got -1"),
         ({"min_lr_ratio": 2.0}, "min_lr_ratio must lie"),
     ],
 )

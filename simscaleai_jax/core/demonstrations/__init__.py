@@ -4,6 +4,9 @@ Both sides stand on this package, so neither has to import the other. It needs N
 torch users and data-loader workers start quickly.
 """
 
+from simscaleai_jax.core.demonstrations.frames import FrameReader
+from simscaleai_jax.core.demonstrations.index import Index
+from simscaleai_jax.core.demonstrations.indexing import ensure_index
 from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, Episode, demo_name, split_masks
 from simscaleai_jax.core.demonstrations.reader import DemonstrationFile
 from simscaleai_jax.core.demonstrations.statistics import QUANTILES, compute_statistics
@@ -13,7 +16,10 @@ __all__ = [
     "QUANTILES",
     "DemonstrationFile",
     "Episode",
+    "FrameReader",
+    "Index",
     "compute_statistics",
     "demo_name",
+    "ensure_index",
     "split_masks",
 ]

@@ -11,10 +11,13 @@
     mask/{train,valid,success}   byte strings, names of demos
     stats/{obs/<key>,actions}    mean, std, min, max, q01, q10, q50, q90, q99, count
 
+Beside the file lies its index (see `index`), which training reads; this file stands alone without it.
+
 Chosen by benchmarks/hdf5_layout.py (pick_place episodes of 42 steps, 64x64 images, results/hdf5_layout.json): state
-arrays are contiguous, which writes in less than half the time of any compressor, costs 10 to 17 percent more space, and
-lets readers map them into memory. Images are stored one frame per chunk under gzip 1: a quarter of the raw size, and a
-random frame costs one chunk (0.1 ms; chunks of 8 frames halve the size again and take four times as long).
+arrays are contiguous, which writes in less than half the time of any compressor and costs 10 to 17 percent more space.
+Images are stored one frame per chunk under gzip 1: a quarter of the raw size, and a random frame costs one chunk, which
+the index finds without HDF5 (benchmarks/data_loading.py compares that with other ways to store frames; chunks of 8
+frames halve the size again and take four times as long).
 """
 
 from dataclasses import dataclass

@@ -1,24 +1,27 @@
 """Reads demonstration files: ours, robomimic's and the older one-group-per-episode layout, behind one interface.
 
-Contiguous arrays are mapped into memory, so random access costs no HDF5 call and no memory of this process; chunked or
-compressed ones are read through h5py. Nothing stays open across a fork or a pickle: each process opens for itself.
+A file that has its index beside it opens without a look at its episodes. Nothing stays open across a fork or a pickle:
+each process opens for itself. Of the files that a merged one links to, a few are open at a time.
 """
 
 import json
 import os
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
+from simscaleai_jax.core.demonstrations.index import Index, Source, linked_path, open_index, stamp
 from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, H5
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.observations import image_keys
 
 OLD_EPISODE = re.compile(r"episode_\d+$")
 DEMO = re.compile(r"demo_\d+$")
+MAX_OPEN = 16  # linked files
 
 
 class _Row(NamedTuple):
@@ -37,6 +40,8 @@ class DemonstrationFile:
       specs: path in an episode ("actions", "obs/ee_pos") -> (row shape, dtype).
       attributes: file-level attributes (env name, seed, ...).
       masks: name -> sorted episode indices (int64).
+      index: the file's index where one lies beside it and belongs to it, else None (`indexing.ensure_index` makes it).
+      sources: the file and those that it links to, as far as they were opened, as they were when they were.
 
     Raises:
       FileNotFoundError: no such file.
@@ -46,28 +51,40 @@ class DemonstrationFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file: H5 = None
-        self._maps: dict[str, np.ndarray] = {}
+        self._links: OrderedDict[str, H5] = OrderedDict()
         self._pid = -1
         file = self.file
-        self.layout, self.names = _find_episodes(file, self.path)
-        self._root = "" if self.layout == "episodes" else "data/"
+        self.sources: list[Source] = [stamp(self.path)]
+        self.index: Index | None = open_index(self.path)
+        if self.index is not None:
+            self.layout, self.names, self.lengths = self.index.layout, self.index.names, self.index.lengths
+            self.specs, self.masks = self.index.specs, self.index.masks
+        else:
+            self.layout, self.names = _find_episodes(file, self.path)
+            self.lengths = np.array([self._length(name) for name in self.names], np.int64)
+            self.specs = self._specs(self.names[0])
+            self.masks = self._masks()
         self.attributes = _attributes(self.holder)
-        self.lengths = np.array([self._length(name) for name in self.names], np.int64)
-        self.specs = self._specs(self.names[0])
         self.obs_keys = sorted(key[4:] for key in self.specs if key.startswith("obs/"))
         self.image_keys = image_keys({key: _Row(*self.specs[f"obs/{key}"]) for key in self.obs_keys})
         if not self.obs_keys:
-            raise ValueError(f"{self.path}: {self.names[0]} has no observations (group {self._stored('obs/')!r}).")
-        if self.layout != "simscaleai":  # our own writer has checked this before it called a file complete
+            raise ValueError(f"{self.path}: {self.names[0]} has no observations (group {self.stored_name('obs/')!r}).")
+        if self.layout != "simscaleai" and self.index is None:  # our own writer has checked this before
             for index in range(1, len(self.names)):
                 self._check_specs(index)
-        self.masks = self._masks()
+
+    def close(self) -> None:
+        """Closes what is open; the next access opens it again."""
+        if self._pid == os.getpid():
+            for file in (*self._links.values(), self._file):
+                file.close()
+        self._file, self._links = None, OrderedDict()
 
     @property
     def file(self) -> H5:
         """The open handle of this process."""
         if self._file is None or self._pid != os.getpid():
-            self._file, self._maps, self._pid = _open(self.path), {}, os.getpid()
+            self._file, self._links, self._pid = _open(self.path), OrderedDict(), os.getpid()
         return self._file
 
     @property
@@ -80,12 +97,20 @@ class DemonstrationFile:
         """Group of the file-level attributes."""
         return self.file["/" + self._root]
 
+    @property
+    def _root(self) -> str:
+        return "" if self.layout == "episodes" else "data/"
+
     def group(self, index: int) -> H5:
-        """Group of one episode.
+        """Group of one episode; that of a linked one is valid until MAX_OPEN other linked files were opened.
 
         Raises:
           ValueError: it is a link to a file that is not there any more.
         """
+        return self._group(self.names[index])[0]
+
+    def located_group(self, index: int) -> tuple[H5, str]:
+        """Group of one episode, and the name of the file that holds it as in `sources`; errors as `group`."""
         return self._group(self.names[index])
 
     def dataset(self, index: int, key: str) -> H5:
@@ -94,7 +119,7 @@ class DemonstrationFile:
         Raises:
           ValueError: it is missing or has another shape or length.
         """
-        group, stored = self.group(index), self._stored(key)
+        group, stored = self.group(index), self.stored_name(key)
         if stored not in group:
             present = sorted(self._specs(self.names[index]))
             raise ValueError(f"{self.path}: {self.names[index]} has no {key!r}.{suggest(key, present)}")
@@ -106,17 +131,6 @@ class DemonstrationFile:
                 f"wanted {(int(self.lengths[index]), *shape)} as in {self.names[0]}."
             )
         return dataset
-
-    def array(self, index: int, key: str) -> np.ndarray | None:
-        """A read-only view of a contiguous data set on the mapped file, or None where it is chunked or compressed."""
-        dataset = self.dataset(index, key)
-        offset = dataset.id.get_offset()
-        if offset is None or not dataset.dtype.isnative:
-            return None
-        holder = dataset.file.filename  # another file where the episode is a link
-        if holder not in self._maps:
-            self._maps[holder] = np.memmap(holder, np.uint8, mode="r")
-        return np.ndarray(dataset.shape, dataset.dtype, buffer=self._maps[holder], offset=offset)
 
     def read(self, index: int, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start, stop) of one episode's data set, copied."""
@@ -132,26 +146,42 @@ class DemonstrationFile:
         value = self.group(index).attrs.get("success")
         return None if value is None else bool(value)
 
-    def _stored(self, key: str) -> str:
+    def stored_name(self, key: str) -> str:
         """Path of a key in this layout."""
         return key.replace("obs/", "observations/", 1) if self.layout == "episodes" and key.startswith("obs/") else key
 
-    def _group(self, name: str) -> H5:
+    def _group(self, name: str) -> tuple[H5, str]:
+        """(group, file that holds it, "" for this one); links are followed here, so that few files are open at once."""
+        place = (self._root + name).encode()
+        holder = h5py.h5g.open(self.file.id, b"/")
+        if holder.links.get_info(place).type != h5py.h5l.TYPE_EXTERNAL:  # h5py's own layer costs several times as much
+            return h5py.Group(h5py.h5g.open(holder, place)), ""
+        link: Any = self.file.get(self._root + name, getlink=True)
         try:
-            return self.file[self._root + name]
-        except KeyError as error:
-            link = self.file.get(self._root + name, getlink=True)
-            if not isinstance(link, h5py.ExternalLink):
-                raise
+            return self._linked(link.filename)[link.path], link.filename
+        except (OSError, KeyError) as error:
             raise ValueError(
-                f"{self.path}: {name} is a link to {self.path.parent / link.filename}, which cannot be opened; "
+                f"{self.path}: {name} is a link to {linked_path(self.path, link.filename)}, which cannot be opened; "
                 "shards stay in their place relative to a file that was merged with links."
             ) from error
 
+    def _linked(self, name: str) -> H5:
+        """The open file that links call `name`."""
+        if name in self._links:
+            self._links.move_to_end(name)
+            return self._links[name]
+        source = stamp(self.path, name)
+        if source[0] not in [known for known, _, _ in self.sources]:
+            self.sources.append(source)
+        self._links[name] = h5py.File(linked_path(self.path, name), "r")
+        if len(self._links) > MAX_OPEN:
+            self._links.popitem(last=False)[1].close()
+        return self._links[name]
+
     def _length(self, name: str) -> int:
-        group = self._group(name)
-        if "num_samples" in group.attrs:
-            return int(group.attrs["num_samples"])
+        group = self._group(name)[0]
+        if (length := attribute(group, b"num_samples")) is not None:
+            return int(length)
         if "actions" not in group:
             raise ValueError(f"{self.path}: {name} has no 'actions'.")
         return len(group["actions"])
@@ -164,7 +194,7 @@ class DemonstrationFile:
                 key = path.replace("observations/", "obs/", 1) if path.startswith("observations/") else path
                 specs[key] = (item.shape[1:], item.dtype)
 
-        self._group(name).visititems(visit)
+        self._group(name)[0].visititems(visit)
         if "actions" not in specs:
             raise ValueError(f"{self.path}: {name} has no 'actions'.")
         return specs
@@ -182,7 +212,17 @@ class DemonstrationFile:
         return masks
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_maps": {}, "_pid": -1}
+        return self.__dict__ | {"_file": None, "_links": OrderedDict(), "_pid": -1}
+
+
+def attribute(group: H5, name: bytes) -> Any:
+    """`group.attrs.get(name)` of a number or a string, low-level: it is asked for in every episode."""
+    if not h5py.h5a.exists(group.id, name):
+        return None
+    stored = h5py.h5a.open(group.id, name)
+    value = np.empty(stored.shape, stored.dtype)
+    stored.read(value)
+    return value.item() if value.size == 1 else None
 
 
 def _open(path: Path) -> H5:

@@ -1,6 +1,5 @@
-"""Builds a complete file from groups that lie in other files: a shard from its parts, a data set from its shards."""
+"""Builds a file and its index from groups that lie in other files: a shard from parts, a data set from shards."""
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,15 @@ from typing import Any
 import h5py
 import numpy as np
 
+from simscaleai_jax.core.demonstrations.index import beside, stamp
+from simscaleai_jax.core.demonstrations.index_builder import IndexBuilder
 from simscaleai_jax.core.demonstrations.layout import FORMAT_VERSION, H5, demo_name, write_masks, write_statistics
+from simscaleai_jax.core.demonstrations.reader import DemonstrationFile
 from simscaleai_jax.core.demonstrations.statistics import compute_statistics
-from simscaleai_jax.datagen.files.columns import COLUMNS, Columns
-from simscaleai_jax.datagen.files.disk import new_hdf5
+from simscaleai_jax.datagen.files.columns import COLUMNS, read_pieces
+from simscaleai_jax.datagen.files.disk import changed_hdf5, new_hdf5
+
+IMAGE_ROWS = 64
 
 
 def assemble(
@@ -23,82 +27,115 @@ def assemble(
     masks: Mapping[str, np.ndarray],
     link: bool = False,
 ) -> None:
-    """Writes a whole file at `path` and syncs it to the disk; the caller renames it.
+    """Writes a whole file at `path` and its index beside it, synced to the disk; `publish` gives them their names.
+
+    One source is open at a time.
 
     Args:
-      sources: files that hold `demo_{i}` groups, at their root (parts) or under `data` (shards).
+      sources: files that hold `demo_{i}` groups, at their root (parts) or under `data` (shards), in order.
       numbers: episodes that must be there, in order.
       attributes: of group `data`.
       masks: name -> episode numbers, cut to `numbers`; "success" is added.
       link: store links to the sources instead of copies; they must stay where they are, relative to `path`.
 
     Raises:
-      ValueError: an episode is missing.
+      ValueError: an episode is missing, or values are not finite.
       OSError: the disk is full or the file cannot be written; nothing is left at `path`.
     """
-    with new_hdf5(path, libver="latest") as (file, check), contextlib.ExitStack() as stack:
-        data = file.create_group("data", track_order=True)
-        found: dict[int, H5] = {}
-        for source in sources:
-            if link:
-                found |= _link_demos(source, data, path.parent, set(numbers), stack)
-            else:
-                found |= _copy_demos(source, data, set(numbers), check)
-        missing = [number for number in numbers if number not in found]
-        if missing:
-            raise ValueError(f"{demo_name(missing[0])} is missing ({len(missing)} of {len(numbers)}).")
-        demos = [found[number] for number in numbers]
-        _write_rest(file, demos, Columns(sources, demos, stack), numbers, attributes, masks)
+    try:
+        _write_episodes(path, sources, numbers, attributes, masks, link)
+        _write_index(path, sources)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        beside(path).unlink(missing_ok=True)
+        raise
 
 
-def _write_rest(
-    file: H5,
-    demos: Sequence[H5],
-    columns: Columns,
+def publish(path: Path, final: Path) -> None:
+    """Gives an assembled file, then its index, their final names; killed in between, the next reader makes the index.
+
+    Raises:
+      OSError: as the system says.
+    """
+    os.replace(path, final)
+    os.replace(beside(path), beside(final))
+
+
+def _write_episodes(
+    path: Path,
+    sources: Sequence[Path],
     numbers: Sequence[int],
     attributes: Mapping[str, Any],
     masks: Mapping[str, np.ndarray],
+    link: bool,
 ) -> None:
-    """Masks, statistics and attributes, from the episodes."""
-    data = file["data"]
-    successes = [number for number, success in zip(numbers, columns.summary("success"), strict=True) if success]
-    wanted = set(numbers)
-    cut = {name: [demo_name(n) for n in sorted(wanted.intersection(chosen.tolist()))] for name, chosen in masks.items()}
-    write_masks(file, cut | {"success": [demo_name(n) for n in successes]})
-    write_statistics(file, compute_statistics(columns, ["actions", *(f"obs/{key}" for key in demos[0]["obs"])]))
-    data.attrs.update(attributes)
-    data.attrs["total"] = int(columns.summary("num_samples").sum())
-    data.attrs["format_version"] = FORMAT_VERSION
-    data.attrs["mean_return"] = float(columns.summary("return").mean())
-    data.attrs["successes"] = len(successes)
-    data.attrs["attempts"] = int(columns.summary("attempts").sum())
-    data.attrs["first_episode"] = numbers[0]
-    data.attrs["num_episodes"] = len(numbers)
-    data.attrs["complete"] = True
+    """The file but for its statistics and its summary."""
+    wanted, succeeded = set(numbers), {}
+    with new_hdf5(path, libver="latest") as (file, check):
+        data = file.create_group("data", track_order=True)
+        for source in sources:
+            succeeded |= _add_demos(source, data, os.path.realpath(path.parent) if link else None, wanted, check)
+        missing = [number for number in numbers if number not in succeeded]
+        if missing:
+            raise ValueError(f"{demo_name(missing[0])} is missing ({len(missing)} of {len(numbers)}).")
+        cut = {name: sorted(wanted.intersection(chosen.tolist())) for name, chosen in masks.items()}
+        cut["success"] = [number for number in numbers if succeeded[number]]
+        write_masks(file, {name: [demo_name(number) for number in chosen] for name, chosen in cut.items()})
+        data.attrs.update(attributes)
+        data.attrs["format_version"] = FORMAT_VERSION
+        data.attrs["successes"] = len(cut["success"])
+        data.attrs["first_episode"] = numbers[0]
+        data.attrs["num_episodes"] = len(numbers)
+        data.attrs["complete"] = True
 
 
-def _copy_demos(source: Path, data: H5, wanted: set[int], check: Callable[[], None]) -> dict[int, H5]:
-    """Copies demos as they are stored; returns the copies."""
-    copies = {}
+def _write_index(path: Path, sources: Sequence[Path]) -> None:
+    """The index, and into the file what only a look at all episodes tells."""
+    with open(beside(path), "wb+", buffering=0) as raw:
+        demos = DemonstrationFile(path)
+        builder = IndexBuilder(demos, beside(path), raw)
+        builder.fill(read_pieces(sources))
+        statistics = dict(builder.statistics[""])
+        wrong = [key for key, value in statistics.items() if value is None]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} holds values that are not finite; statistics of it mean nothing.")
+        statistics |= compute_statistics(lambda key: _image_rows(demos, key), builder.pictures)
+        demos.close()
+        with changed_hdf5(path, libver="latest") as file:
+            write_statistics(file, statistics)
+            attributes = file["data"].attrs
+            attributes["total"] = int(demos.lengths.sum())
+            attributes["mean_return"] = float(builder.returns.mean())
+            attributes["attempts"] = int(builder.attempts.sum())
+        builder.finish([stamp(path), *demos.sources[1:]])
+        os.fsync(raw.fileno())
+
+
+def _add_demos(
+    source: Path, data: H5, link_folder: str | None, wanted: set[int], check: Callable[[], None]
+) -> dict[int, bool]:
+    """Copies demos as they are stored, or links to them from `link_folder`; returns their numbers and successes.
+
+    A link's path is from where the folder really lies: there HDF5 begins, however the folder is called.
+    """
+    succeeded = {}
     with h5py.File(source, "r") as file:
         for number, demo in _demos(file, wanted):
-            data.file.copy(demo, data, demo_name(number))
-            copies[number] = data[demo_name(number)]
-            check()
-    return copies
+            if link_folder is None:
+                data.file.copy(demo, data, demo_name(number))
+                check()
+            else:
+                target = os.path.relpath(os.path.realpath(source), link_folder)
+                data[demo_name(number)] = h5py.ExternalLink(target, demo.name)
+            succeeded[number] = bool(demo.attrs["success"])
+    return succeeded
 
 
-def _link_demos(source: Path, data: H5, folder: Path, wanted: set[int], stack: contextlib.ExitStack) -> dict[int, H5]:
-    """Links demos by a path relative to the new file's folder; returns the originals.
-
-    HDF5 would open a link for writing here, because its own file is being written.
-    """
-    file = stack.enter_context(h5py.File(source, "r"))
-    target = os.path.relpath(source, folder)
-    originals = dict(_demos(file, wanted))
-    for number, demo in originals.items():
-        data[demo_name(number)] = h5py.ExternalLink(target, demo.name)
-    return originals
+def _image_rows(demos: DemonstrationFile, key: str) -> Iterator[np.ndarray]:
+    for episode, length in enumerate(demos.lengths.tolist()):
+        dataset = demos.dataset(episode, key)
+        for start in range(0, length, IMAGE_ROWS):
+            yield dataset[start : start + IMAGE_ROWS]
 
 
 def _demos(file: H5, wanted: set[int]) -> Iterator[tuple[int, H5]]:

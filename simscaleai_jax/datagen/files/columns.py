@@ -1,24 +1,20 @@
-"""Whole columns of the episodes that a file is assembled from, for its statistics and its summary.
+"""What a part or a shard knows about all of its episodes at once, so that assembling need not open thousands of arrays.
 
-Opening thousands of short arrays is what assembling would spend its time on, so a part carries its columns joined as
-well, and is read once per key. Images are never joined, and shards carry no columns: those are read one by one.
+A part carries its columns joined, next to its episodes; a finished shard has its index. Images are in neither.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from simscaleai_jax.core.demonstrations.index import Index, open_index
+from simscaleai_jax.core.demonstrations.index_builder import Piece
 from simscaleai_jax.core.demonstrations.layout import H5, Episode
 from simscaleai_jax.core.observations import is_image_key
 
 COLUMNS = "columns"  # group of a part
-SUMMARY = ("num_samples", "success", "attempts", "return")
-CACHED_BYTES = 64 * 2**20  # a column up to this size is read once and kept for the second pass of its statistics
-IMAGE_ROWS = 64
-MAX_OPEN = 128  # parts kept open: opening and closing one for every key costs more than reading it
 
 
 def write_columns(file: H5, episodes: Sequence[Episode]) -> None:
@@ -28,82 +24,44 @@ def write_columns(file: H5, episodes: Sequence[Episode]) -> None:
     for key in episodes[0].obs:
         if not is_image_key(key):
             columns[f"obs/{key}"] = np.concatenate([episode.obs[key] for episode in episodes])
-    columns["summary/num_samples"] = np.array([len(episode.actions) for episode in episodes], np.int64)
     columns["summary/success"] = np.array([episode.success for episode in episodes])
-    columns["summary/attempts"] = np.array([episode.attempts for episode in episodes], np.int64)
-    columns["summary/return"] = np.array([_return(episode.rewards) for episode in episodes])
+    columns["summary/attempts"] = np.array([episode.attempts for episode in episodes], np.int32)
+    rewards = [episode.rewards.astype(np.float32) for episode in episodes]
+    columns["summary/returns"] = np.array([values.sum(dtype=np.float64) for values in rewards])
+    columns.create_dataset(
+        "summary/languages", data=[episode.language for episode in episodes], dtype=h5py.string_dtype()
+    )
 
 
-class Columns:
-    """Chunks of a key over all episodes, in their order; a small column is kept, because statistics ask for it twice.
-
-    Args:
-      sources: files in the order of the episodes. demos: group of every episode. stack: closes what this opens.
-    """
-
-    def __init__(self, sources: Sequence[Path], demos: Sequence[H5], stack: ExitStack) -> None:
-        self.sources = sources
-        kept = sources if len(sources) <= MAX_OPEN else ()
-        self.open_files = {source: stack.enter_context(h5py.File(source, "r")) for source in kept}
-        self.demos = demos
-        with h5py.File(sources[0], "r") as first:
-            self.is_joined = COLUMNS in first
-        self.key = ""
-        self.kept: list[np.ndarray] = []
-
-    def __call__(self, key: str) -> Iterator[np.ndarray]:
-        if key == self.key:
-            yield from self.kept
-            return
-        self.key, self.kept = "", []
-        size = 0
-        for rows in self._read(key):
-            size += rows.nbytes
-            if size <= CACHED_BYTES:
-                self.kept.append(rows)
-            yield rows
-        if size <= CACHED_BYTES:
-            self.key = key
-
-    def summary(self, name: str) -> np.ndarray:
-        """One number per episode: num_samples, success, attempts or return."""
-        if self.is_joined:
-            return np.concatenate(list(self._joined(f"summary/{name}")))
-        if name == "return":
-            return np.array([_return(_whole(demo, "rewards")) for demo in self.demos])
-        return np.array([demo.attrs[name] for demo in self.demos])
-
-    def _read(self, key: str) -> Iterator[np.ndarray]:
-        if is_image_key(key.removeprefix("obs/")):
-            for demo in self.demos:
-                yield from _image_rows(demo[key])
-        elif self.is_joined:
-            yield from self._joined(key)
-        else:
-            yield from (_whole(demo, key) for demo in self.demos)
-
-    def _joined(self, key: str) -> Iterator[np.ndarray]:
-        for source in self.sources:
-            path = f"{COLUMNS}/{key}"
-            if source in self.open_files:
-                yield _whole(self.open_files[source], path)
-                continue
-            with h5py.File(source, "r") as file:
-                yield _whole(file, path)
+def read_pieces(sources: Sequence[Path]) -> Iterator[Piece] | None:
+    """The episodes of parts or shards, joined, one source at a time; None where a source knows nothing of itself."""
+    with h5py.File(sources[0], "r") as first:
+        if COLUMNS in first:
+            return map(_part_piece, sources)
+    if all(open_index(source) is not None for source in sources):
+        return map(_shard_piece, sources)
+    return None
 
 
-def _return(rewards: np.ndarray) -> float:
-    return float(rewards.astype(np.float32).sum(dtype=np.float64))
+def _part_piece(source: Path) -> Piece:
+    with h5py.File(source, "r") as file:
+        group: H5 = file[COLUMNS]
+        summary = {name: values[()] for name, values in group["summary"].items()}
+        columns = {"actions": group["actions"][()]}
+        columns |= {f"obs/{key}": values[()] for key, values in group.get("obs", {}).items()}
+    languages = [text.decode() for text in summary.pop("languages").tolist()]
+    return Piece(columns, languages=languages, **summary)
 
 
-def _whole(demo: H5, key: str) -> np.ndarray:
-    """`demo[key][()]` without h5py's Python layer."""
-    dataset = h5py.h5d.open(demo.id, key.encode())
-    rows = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, rows)
-    return rows
+def _shard_piece(source: Path) -> Piece:
+    index = open_index(source)
+    if index is None:
+        raise ValueError(f"{source} was changed while it was merged.")
+    return index_piece(index)
 
 
-def _image_rows(dataset: H5) -> Iterator[np.ndarray]:
-    for start in range(0, len(dataset), IMAGE_ROWS):
-        yield dataset[start : start + IMAGE_ROWS]
+def index_piece(index: Index) -> Piece:
+    """A file's episodes from its index: views."""
+    columns = {key: index.rows(key, 0, len(index.table)) for key in index.columns}
+    languages = index.instructions[index.languages].tolist()
+    return Piece(columns, index.success, index.attempts, index.returns, languages)

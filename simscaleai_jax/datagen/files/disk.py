@@ -35,10 +35,25 @@ def new_hdf5(path: Path, **options: Any) -> Iterator[tuple[H5, Callable[[], None
       OSError: the disk is full or the file cannot be written.
     """
     path.unlink(missing_ok=True)
+    with _patient_hdf5(path, "wb+", "w", options) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def changed_hdf5(path: Path, **options: Any) -> Iterator[H5]:
+    """Opens an existing file to add to it, likewise; after an error nothing is left at `path`."""
+    with _patient_hdf5(path, "rb+", "r+", options) as (file, _):
+        yield file
+
+
+@contextlib.contextmanager
+def _patient_hdf5(
+    path: Path, raw_mode: str, mode: str, options: dict[str, Any]
+) -> Iterator[tuple[H5, Callable[[], None]]]:
     try:
-        with open(path, "wb+", buffering=0) as raw:
+        with open(path, raw_mode, buffering=0) as raw:
             disk = PatientFile(raw)
-            with h5py.File(disk, "w", **options) as file:
+            with h5py.File(disk, mode, **options) as file:
                 yield file, disk.check
             disk.check()
             os.fsync(raw.fileno())
@@ -58,7 +73,7 @@ class PatientFile:
         self.error: OSError | None = None
         self.kept: list[tuple[int, bytes]] = []  # (offset, content) that the disk did not take, oldest first
         self.position = 0
-        self.size = 0
+        self.size = os.fstat(raw.fileno()).st_size
 
     def check(self) -> None:
         """Raises the first error."""

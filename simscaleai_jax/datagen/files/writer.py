@@ -7,7 +7,6 @@ its final name last. A rerun with the same settings finds the parts and makes on
 holds the folder of the parts, by a lock that ends with its process.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -21,15 +20,14 @@ import h5py
 import numpy as np
 
 from simscaleai_jax.core.demonstrations.layout import Episode, demo_name, write_episode
-from simscaleai_jax.core.errors import ExpectedError
-from simscaleai_jax.datagen.files.assemble import assemble
+from simscaleai_jax.datagen.files.assemble import assemble, publish
 from simscaleai_jax.datagen.files.columns import write_columns
 from simscaleai_jax.datagen.files.disk import check_room, explain
+from simscaleai_jax.datagen.files.locks import lock_folder
 from simscaleai_jax.datagen.files.shards import Shard, check_same_settings, write_atomically
 
 PART_EPISODES = 64
 SETTINGS_FILE = "settings.json"
-LOCK_FILE = "lock"
 KEPT = ": finished parts are kept"
 
 
@@ -65,8 +63,7 @@ class ShardWriter:
         self.waiting: dict[int, Episode] = {}
         self.folder = shard.parts_folder
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.close = weakref.finalize(self, os.close, _lock(self.folder / LOCK_FILE, shard.path))
+            self.close = weakref.finalize(self, os.close, lock_folder(self.folder, shard.path))
         except OSError as error:
             raise explain(error, self.shard.path, KEPT) from error
         try:
@@ -134,7 +131,7 @@ class ShardWriter:
             assembled = self.folder / "assembled.h5"
             numbers = range(self.shard.first, self.shard.first + self.shard.count)
             assemble(assembled, sources, list(numbers), self._file_attributes(), self.masks)
-            os.replace(assembled, self.shard.path)
+            publish(assembled, self.shard.path)
         except OSError as error:
             raise explain(error, self.shard.path, KEPT) from error
         remove_parts(self.shard)
@@ -177,26 +174,6 @@ class ShardWriter:
 def remove_parts(shard: Shard) -> None:
     """Removes the parts of a shard that is finished; those of a run that was killed just then are still there."""
     shutil.rmtree(shard.parts_folder, ignore_errors=True)
-
-
-def _lock(lock: Path, path: Path) -> int:
-    """Takes the lock and returns its file descriptor, which is to be closed.
-
-    Raises:
-      ExpectedError: another process has it.
-    """
-    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = os.fstat(held).st_nlink > 0  # else its holder has just finished and removed the folder
-    except BlockingIOError:
-        is_ours = False
-    except OSError:
-        is_ours = True  # a file system without locks
-    if not is_ours:
-        os.close(held)
-        raise ExpectedError(f"{path} is being written by another process. Wait for it, or choose another output path.")
-    return held
 
 
 def _can_open(part: Path) -> bool:

@@ -50,7 +50,8 @@ class TrainOptions:
       auto_resume: continue the run that is found in checkpoint_dir; --no-auto-resume starts over.
       best_metric: number that decides which checkpoint is best; default: success_rate, else eval_loss.
       save_every, log_every, eval_every, keep_checkpoints: updates between them; checkpoints to keep.
-      num_workers: processes that read images.
+      num_workers: threads that decode images, at most one per core.
+      device_mb: keep data sets of states up to this size on the device; larger ones are streamed.
       random_shift: shift images by up to so many pixels along each axis; see ImageAugmentation for this and the next.
       random_brightness, random_contrast, random_saturation: vary images by factors from [1 - x, 1 + x].
       use_amp: compute in amp_dtype on accelerators.
@@ -99,6 +100,7 @@ class TrainOptions:
     eval_every: int = 1000
     keep_checkpoints: int = 3
     num_workers: int = 4
+    device_mb: float = 1024.0
     random_shift: int = 0
     random_brightness: float = 0.0
     random_contrast: float = 0.0
@@ -163,6 +165,7 @@ def train(options: TrainOptions) -> dict[str, float]:
     model = create_model(config.model_name, **kwargs, **_seeded(options.seed))
     statistics = dataset_statistics(dataset) if options.normalize else None
     settings: dict[str, Any] = {"mesh": mesh, "seed": options.seed, "num_workers": config.num_workers}
+    settings |= {"device_mb": config.device_mb}
     loader = make_loader(dataset, config.batch_size, augmentation=config.augmentation, **settings)
     eval_loader = None
     if options.eval_split:

@@ -1,32 +1,26 @@
-"""Windows over demonstrations as a random-access data set of NumPy items.
+"""Windows over demonstrations as a random-access data set of NumPy items, one by one or in batches.
 
 `len` and `[]` are all that torch's DataLoader and Grain ask for, so one class serves both. Items are NumPy because
 torch's default collate cannot batch JAX arrays. No JAX and no jaxtyping here: workers import this module.
+
+States come out of the index's table, one read for all of a step's numbers; frames are read where they lie.
 """
 
-from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from simscaleai_jax.core.demonstrations import DemonstrationFile, compute_statistics
+from simscaleai_jax.core.demonstrations import DemonstrationFile, FrameReader, compute_statistics, ensure_index
 from simscaleai_jax.core.errors import suggest
-from simscaleai_jax.core.observations import is_image_key
-from simscaleai_jax.core.streams import Stream, host_random
+from simscaleai_jax.training.data.dummy import DummyTrajectoryDataset
 
-MAX_CHUNK_ROWS = 64  # image frames read at once when statistics stream
-MAX_VIEWS = 100_000  # remembered places of mapped arrays, some 20 MB of Python objects
+__all__ = ["DummyTrajectoryDataset", "TrajectoryDataset"]
 
-DUMMY_INSTRUCTIONS = (
-    "reach the red target",
-    "pick up the cube",
-    "place the cube on the target",
-    "move the gripper to the left",
-    "lift the object",
-)
+MAX_CHUNK_FRAMES = 64  # frames read at once when statistics stream
+MAX_CHUNK_ROWS = 65_536
 
 
 class TrajectoryDataset:
@@ -49,7 +43,8 @@ class TrajectoryDataset:
       obs_horizon: observation steps per window, `seq_len` by default; 1 gives the first observation without time axis,
         which is what a policy that predicts chunks of actions trains on.
       raw_images: leaves images as stored, uint8 (..., H, W, C), for loaders that convert them on the device.
-      cache_mb: memory for arrays that cannot be mapped (compressed ones), per process.
+
+    The first use of a file without an index makes one (`core.demonstrations.indexing`), which reads the whole file.
 
     Raises:
       FileNotFoundError, ValueError: see `DemonstrationFile`; also unknown obs_keys or split, and windows longer than
@@ -67,7 +62,6 @@ class TrajectoryDataset:
         split: str | None = None,
         obs_horizon: int | None = None,
         raw_images: bool = False,
-        cache_mb: float = 256.0,
     ) -> None:
         self.demos = DemonstrationFile(data_path)
         self.seq_len = seq_len
@@ -76,14 +70,16 @@ class TrajectoryDataset:
         self.include_language = include_language
         self.transform = transform
         self.raw_images = raw_images
+        self.split = split
         self.episodes = _select_episodes(self.demos, split)
-        lengths = self.demos.lengths[self.episodes]
-        _check_windows(seq_len, self.obs_horizon, lengths, self.demos.path)
-        self.ends: list[int] = np.cumsum(lengths).tolist()
-        self._cache = _EpisodeCache(self.demos, int(cache_mb * 2**20))
+        _check_windows(seq_len, self.obs_horizon, self.demos.lengths[self.episodes], self.demos.path)
+        self.index = ensure_index(self.demos)
+        self.frames = FrameReader(self.demos.path, self.index)
+        self.ends = np.cumsum(self.index.lengths[self.episodes])
+        self._shifts = self.index.starts[self.episodes] + self.index.lengths[self.episodes] - self.ends
 
     def __len__(self) -> int:
-        return self.ends[-1]
+        return int(self.ends[-1])
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         idx = int(idx)
@@ -91,19 +87,63 @@ class TrajectoryDataset:
             idx += len(self)
         if not 0 <= idx < len(self):
             raise IndexError(f"Index {idx} is out of range for a data set of {len(self)} windows.")
-        position = bisect_right(self.ends, idx)
-        start = idx - (self.ends[position - 1] if position else 0)
-        episode = int(self.episodes[position])
-        observations = {key: self._window(episode, f"obs/{key}", start, self.obs_horizon) for key in self.obs_keys}
-        item: dict[str, Any] = {
-            "observations": observations,
-            "actions": self._window(episode, "actions", start, self.seq_len),
-        }
-        if self.seq_len > 1:
-            item["is_pad"] = np.arange(start, start + self.seq_len) >= self.demos.lengths[episode]
-        if self.include_language:
-            item["language"] = self.demos.language(episode)
+        batch = self.batch(np.array([idx]))
+        item = {name: value[0] for name, value in batch.items() if name != "observations"}
+        item = {"observations": {key: value[0] for key, value in batch["observations"].items()}} | item
         return item if self.transform is None else self.transform(item)
+
+    def batch(self, windows: np.ndarray) -> dict[str, Any]:
+        """The items of `windows` (B,), stacked, and language as a list; `transform` is not applied."""
+        gathered = self.gather(windows)
+        pictures = gathered["frames"]
+        if not self.raw_images:
+            gathered["frames"] = {key: _unit_images(value) for key, value in pictures.items()}
+        return self.unpack(gathered)
+
+    def gather(self, windows: np.ndarray) -> dict[str, Any]:
+        """What `unpack` needs for a batch of windows (B,), in as few arrays as can be: each costs its way to a device.
+
+        Returns:
+          rows: (B, obs_horizon, W) of the index's table. actions: (B, seq_len, A), where that is longer. frames:
+          {key: (B, obs_horizon, ...)} as stored. is_pad: (B, seq_len). language: list of strings. Time axes of one step
+          are left out; with seq_len 1 there is no is_pad.
+        """
+        positions = np.searchsorted(self.ends, windows, side="right")
+        first = windows.astype(np.int64) + self._shifts[positions]
+        episodes = self.episodes[positions]
+        steps, last = first, self.index.starts[episodes] + self.index.lengths[episodes] - 1
+        table, gathered = self.index.table, {}
+        if self.seq_len > 1:
+            wanted = first[:, None] + np.arange(self.seq_len)
+            steps = np.minimum(wanted, last[:, None])
+            gathered["is_pad"] = wanted > last[:, None]
+        seen = steps
+        if self.obs_horizon < self.seq_len:
+            gathered["actions"] = table[steps, self.index.columns["actions"][0]]
+            seen = first if self.obs_horizon == 1 else steps[:, : self.obs_horizon]
+        gathered["rows"] = table.take(seen, axis=0)
+        gathered["frames"] = {key: self._frames(f"obs/{key}", seen, episodes) for key in self._keys_of(pictures=True)}
+        if self.include_language:
+            gathered["language"] = self.index.instructions[self.index.languages[episodes]].tolist()
+        return gathered
+
+    def unpack(self, gathered: dict[str, Any], xp: ModuleType = np) -> dict[str, Any]:
+        """A batch {"observations", "actions", "is_pad"?, "language"?} from what `gather` returned; also inside jit.
+
+        Args:
+          xp: numpy or jax.numpy.
+        """
+        rows = gathered["rows"]
+
+        def part(key: str) -> Any:
+            columns, shape = self.index.columns[key]
+            return xp.copy(rows[..., columns].reshape(*rows.shape[:-1], *shape))
+
+        states = {key: part(f"obs/{key}") for key in self._keys_of(pictures=False)}
+        unordered = states | gathered["frames"]
+        actions = gathered["actions"] if "actions" in gathered else part("actions")
+        batch = {"observations": {key: unordered[key] for key in self.obs_keys}, "actions": actions}
+        return batch | {name: gathered[name] for name in ("is_pad", "language") if name in gathered}
 
     @property
     def image_keys(self) -> list[str]:
@@ -122,169 +162,83 @@ class TrajectoryDataset:
         sizes = [np.prod(shape, dtype=int) * (1 if len(shape) == 3 else 4) for shape in shapes]
         return int(sum(sizes)) * len(self)
 
-    def stats(self) -> dict[str, Any]:
-        """Statistics of every observation and of the actions, exact, streamed in bounded memory.
+    @property
+    def has_unlocated_frames(self) -> bool:
+        """Whether some pictures are stored in a way that only HDF5 can read, one at a time."""
+        return any(f"obs/{key}" in self.index.unlocated for key in self.obs_keys)
+
+    def stats(self, obs_keys: list[str] | None = None) -> dict[str, Any]:
+        """Statistics of observations (all of the data set's, or `obs_keys`) and of the actions, exact.
+
+        Those of states are stored with the index, for the file and for each of its masks, and those of pictures in
+        files of ours, for the whole file; what is not stored is computed, in bounded memory.
 
         Returns:
           {"observations": {key: s}, "actions": s}, each s with mean, std, min, max, q01, q10, q50, q90, q99 (float64,
-          the shape of one step; images: one number per channel, in [0, 1]) and count. Taken from the file where it
-          stores them for the same episodes.
+          the shape of one step; images: one number per channel, in [0, 1]) and count.
         """
-        stored = self.demos.stored_statistics
-        whole_file = len(self.episodes) == len(self.demos.names)
-        if stored and whole_file and "actions" in stored and set(self.obs_keys) <= set(stored.get("obs", {})):
-            return {"observations": {key: stored["obs"][key] for key in self.obs_keys}, "actions": stored["actions"]}
-        computed = compute_statistics(self._chunks, self._keys())
-        return {
-            "observations": {key: computed[f"obs/{key}"] for key in self.obs_keys},
-            "actions": computed["actions"],
-        }
+        keys = self.obs_keys if obs_keys is None else obs_keys
+        is_whole = len(self.episodes) == len(self.demos.names)
+        stored = self.index.statistics["" if is_whole else self.split or ""]
+        found = {key: stored.get(key) for key in ("actions", *(f"obs/{key}" for key in keys))}
+        if is_whole and any(value is None for value in found.values()):
+            in_file = (self.demos.stored_statistics or {}).get("obs", {})
+            found |= {key: in_file[key[4:]] for key, value in found.items() if value is None and key[4:] in in_file}
+        found |= compute_statistics(self._chunks, [key for key, value in found.items() if value is None])
+        return {"observations": {key: found[f"obs/{key}"] for key in keys}, "actions": found["actions"]}
 
     def window_ends(self) -> np.ndarray:
         """(len(self),) int32: for each step, the position of its episode's last step."""
-        return np.repeat(np.array(self.ends, np.int32) - 1, self.demos.lengths[self.episodes])
+        return np.repeat(self.ends.astype(np.int32) - 1, self.index.lengths[self.episodes])
 
     def column(self, key: str) -> np.ndarray:
         """A whole column ("actions" or "obs/<key>") over all episodes: (len(self), ...), float32 or uint8 images."""
-        return np.concatenate(
-            [_as_item(self._cache.rows(int(e), key, 0, int(self.demos.lengths[e]))) for e in self.episodes]
-        )
+        return np.concatenate([_as_item(chunk) for chunk in self._chunks(key)])
+
+    def _keys_of(self, pictures: bool) -> list[str]:
+        """Observations that are, or are not, in the table."""
+        return [key for key in self.obs_keys if (f"obs/{key}" not in self.index.columns) == pictures]
 
     def _keys(self) -> list[str]:
         return ["actions", *(f"obs/{key}" for key in self.obs_keys)]
 
     def _chunks(self, key: str) -> Iterator[np.ndarray]:
-        rows = MAX_CHUNK_ROWS if is_image_key(key.removeprefix("obs/")) else None
+        """A key over all episodes in pieces (rows, ...)."""
+        if key in self.index.columns:
+            for first, last in self.index.row_runs(self.episodes):
+                for row in range(first, last, MAX_CHUNK_ROWS):
+                    yield self.index.rows(key, row, min(row + MAX_CHUNK_ROWS, last))
+            return
         for episode in self.episodes:
-            length = int(self.demos.lengths[episode])
-            for start in range(0, length, rows or length):
-                yield self._cache.rows(int(episode), key, start, min(start + (rows or length), length))
+            start, length = int(self.index.starts[episode]), int(self.index.lengths[episode])
+            for step in range(0, length, MAX_CHUNK_FRAMES):
+                rows = np.arange(start + step, start + min(step + MAX_CHUNK_FRAMES, length))
+                yield self._read_frames(key, rows, np.full(len(rows), episode))
 
-    def _window(self, episode: int, key: str, start: int, steps: int) -> np.ndarray:
-        """(steps, ...) rows from `start`, the last one repeated past the episode's end; no time axis for one step."""
-        stop = min(start + steps, int(self.demos.lengths[episode]))
-        rows = _as_item(self._cache.rows(episode, key, start, stop))
-        if rows.dtype == np.uint8 and rows.ndim == 4 and not self.raw_images:
-            rows = np.ascontiguousarray(rows.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
-        if steps == 1:
-            return rows[0]
-        if stop - start < steps:
-            rows = np.concatenate([rows, np.repeat(rows[-1:], steps - (stop - start), axis=0)])
-        return rows
+    def _frames(self, key: str, rows: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        """Frames of rows (B,) or (B, T) of the episodes (B,), as items have them: uint8, else float32."""
+        steps = rows.shape[1] if rows.ndim > 1 else 1
+        frames = _as_item(self._read_frames(key, rows.ravel(), np.repeat(episodes, steps)))
+        return frames.reshape(*rows.shape, *frames.shape[1:])
 
-
-class DummyTrajectoryDataset:
-    """Random samples of the documented shapes, for tests and throughput measurements without a file.
-
-    An item is {"observations": {"state": (obs_dim,) float32, "image"?: (3, H, W) float32 in [0, 1]},
-    "actions": (action_dim,) float32 in [-1, 1], "language"?: str}. The same seed gives the same data set.
-    """
-
-    def __init__(
-        self,
-        num_samples: int = 1000,
-        obs_dim: int = 20,
-        action_dim: int = 4,
-        image_size: tuple[int, int] = (128, 128),
-        include_image: bool = False,
-        include_language: bool = False,
-        seed: int = 42,
-    ) -> None:
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
-        rng = host_random(seed, Stream.DUMMY_DATA)
-        self.states = rng.standard_normal((num_samples, obs_dim), dtype=np.float32)
-        self.actions = rng.uniform(-1.0, 1.0, (num_samples, action_dim)).astype(np.float32)
-        self.image_size = image_size
-        self.include_image = include_image
-        self.include_language = include_language
-        self.seed = seed
-
-    seq_len = obs_horizon = 1
-    transform = None
-
-    @property
-    def obs_keys(self) -> list[str]:
-        """Observations of an item."""
-        return ["image", "state"] if self.include_image else ["state"]
-
-    @property
-    def image_keys(self) -> list[str]:
-        """Observations that are pictures."""
-        return ["image"] if self.include_image else []
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the states and actions."""
-        return self.states.nbytes + self.actions.nbytes
-
-    def window_ends(self) -> np.ndarray:
-        """(len(self),) int32: every sample is an episode of one step."""
-        return np.arange(len(self), dtype=np.int32)
-
-    def column(self, key: str) -> np.ndarray:
-        """The states ("obs/state") or "actions" of all samples."""
-        return {"actions": self.actions, "obs/state": self.states}[key]
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-    def __getitem__(self, idx: int) -> dict[str, Any]:
-        idx = range(len(self))[int(idx)]
-        observations = {"state": self.states[idx].copy()}
-        if self.include_image:  # drawn when asked for: a thousand of them would take 200 MB
-            rng = host_random(self.seed, Stream.DUMMY_IMAGES, idx)
-            observations["image"] = rng.random((3, *self.image_size), dtype=np.float32)
-        item: dict[str, Any] = {"observations": observations, "actions": self.actions[idx].copy()}
-        if self.include_language:
-            item["language"] = DUMMY_INSTRUCTIONS[idx % len(DUMMY_INSTRUCTIONS)]
-        return item
-
-
-class _EpisodeCache:
-    """Arrays of recently used episodes: views on the mapped file, and loaded copies up to `limit` bytes."""
-
-    def __init__(self, demos: DemonstrationFile, limit: int) -> None:
-        self.demos = demos
-        self.limit = limit
-        self.views: dict[tuple[int, str], np.ndarray] = {}
-        self.loaded: OrderedDict[tuple[int, str], np.ndarray] = OrderedDict()
-        self.size = 0
-
-    def rows(self, episode: int, key: str, start: int, stop: int) -> np.ndarray:
-        """Rows of one array; never more than `limit` bytes stay in memory."""
-        name = (episode, key)
-        if name in self.views:
-            return self.views[name][start:stop]
-        if name in self.loaded:
-            self.loaded.move_to_end(name)
-            return self.loaded[name][start:stop]
-        if is_image_key(key.removeprefix("obs/")):
-            return self.demos.read(episode, key, start, stop)
-        view = self.demos.array(episode, key)
-        if view is not None:
-            if len(self.views) >= MAX_VIEWS:
-                self.views.clear()
-            self.views[name] = view
-            return view[start:stop]
-        return self._load(name)[start:stop]
-
-    def _load(self, name: tuple[int, str]) -> np.ndarray:
-        array = self.demos.read(*name).astype(np.float32)
-        if array.nbytes <= self.limit:
-            self.loaded[name] = array
-            self.size += array.nbytes
-        while self.size > self.limit:
-            self.size -= self.loaded.popitem(last=False)[1].nbytes
-        return array
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"views": {}, "loaded": OrderedDict(), "size": 0}
+    def _read_frames(self, key: str, rows: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        """(M, ...) as stored."""
+        if key in self.index.frames:
+            return self.frames.read(key, rows, episodes)
+        steps = rows - self.index.starts[episodes]
+        return np.stack([self.demos.dataset(int(e), key)[int(s)] for e, s in zip(episodes, steps, strict=True)])
 
 
 def _as_item(rows: np.ndarray) -> np.ndarray:
-    """A writable copy: float32, or uint8 for images."""
-    return np.array(rows, dtype=np.uint8 if rows.dtype == np.uint8 and rows.ndim == 4 else np.float32)
+    """float32, or uint8 for images."""
+    return rows if rows.dtype == np.uint8 and rows.ndim == 4 else np.asarray(rows, np.float32)
+
+
+def _unit_images(frames: np.ndarray) -> np.ndarray:
+    """uint8 (..., H, W, C) to float32 (..., C, H, W) in [0, 1]; anything else as it is."""
+    if frames.dtype != np.uint8:
+        return frames
+    return np.ascontiguousarray(np.moveaxis(frames, -1, -3)).astype(np.float32) / np.float32(255)
 
 
 def _check_obs_keys(demos: DemonstrationFile, obs_keys: list[str] | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Picks the loader that suits a data set: device-resident for states, Grain for images and for anything else.
+"""Picks the loader that suits a data set: device-resident for states that fit there, streaming for everything else.
 
 Both loaders iterate over dicts of arrays sharded over the mesh's data axis, draw the same samples for the same seed,
 and have `get_state()` / `set_state()` whose value is a small dict of integers.
@@ -47,7 +47,8 @@ def make_loader(
       mesh: as made by `core.sharding.make_mesh`; one device by default.
       seed: of the order and of the augmentation. shuffle: draw each epoch in a new order.
       num_epochs: stop after so many; None never stops.
-      num_workers: Grain worker processes (0: a thread of this process).
+      num_workers: threads that decode images, at most one per core; for data sets that are asked item by item Grain
+        worker processes (0: a thread of this process).
       device_resident: keep the data on the device and sample inside jit; by default whenever it is states only, without
         language or transform, and fits into `device_mb`.
       augmentation: applied to colour images on the device.

@@ -1,10 +1,17 @@
-"""Streams items through Grain: worker processes read, batches are made there, the device gets uint8 images.
+"""Streams batches from the disk to the mesh: states as one array, frames as uint8, both taken apart on the device.
 
-The order is arithmetic (see `sampling`), so the iterator's state is the number of batches handed out: prefetching and
-worker processes cannot make it inexact. Each process of a multi-host run reads its own part of every batch.
+The order is arithmetic (see `sampling`), so the iterator's state is the number of batches handed out: reading ahead
+cannot make it inexact. Each process of a multi-host run reads its own part of every batch.
+
+Batches of our own data sets are gathered here: states at once, which is faster than any hand-over, frames ahead, in
+threads, which decode them side by side. What has to be asked for item by item (a transform, a data set of somebody
+else's, pictures that only HDF5 can read) comes through Grain and its worker processes.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,13 +24,16 @@ from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images, to_unit_images
 from simscaleai_jax.training.data.dataset import TrajectoryDataset
 from simscaleai_jax.training.data.device import checked_step
-from simscaleai_jax.training.data.sampling import batch_indices
+from simscaleai_jax.training.data.sampling import BatchIndices
 
 PREFETCH_BATCHES = 4
 
 
 class StreamLoader:
-    """Batches read by Grain, ahead of the training step, and sharded over the mesh."""
+    """Batches read ahead of the training step, and sharded over the mesh.
+
+    Arguments as `loader.make_loader`.
+    """
 
     def __init__(
         self,
@@ -44,12 +54,15 @@ class StreamLoader:
         self.steps_per_epoch = self.num_samples // batch_size
         self.num_steps = None if num_epochs is None else num_epochs * self.steps_per_epoch
         self.step = 0
-        self._source = BatchSource(
-            _with_raw_images(dataset), batch_size, seed, shuffle, *_own_part(batch_size, self.mesh)
-        )
+        self.dataset = _with_raw_images(dataset)
+        self.is_gathered = isinstance(dataset, TrajectoryDataset) and dataset.transform is None
+        indices = BatchIndices(batch_size, self.num_samples, seed, shuffle)
+        self._source = BatchSource(self.dataset, indices, *_own_part(batch_size, self.mesh), self.is_gathered)
         self._ahead: Iterator[dict[str, Any]] | None = None
-        self._prepare = jax.jit(self._prepare_images, static_argnums=2)
         self.augmentation = augmentation
+        self._sharding = batch_sharding(self.mesh)
+        self._has_local_mesh = all(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
+        self._prepare = jax.jit(self._prepare_batch, out_shardings=self._sharding)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
@@ -76,10 +89,30 @@ class StreamLoader:
         self.step = checked_step(state, self.get_state())
         self._ahead = None
 
-    def _pipeline(self, first_step: int) -> Any:
+    def _pipeline(self, first_step: int) -> Iterator[dict[str, Any]]:
+        """Host batches from `first_step` on."""
+        last = 2**62 if self.num_steps is None else self.num_steps
+        if not self.is_gathered or self.dataset.has_unlocated_frames:
+            return iter(self._grain_pipeline(first_step, last))
+        if self.dataset.image_keys:
+            return self._threaded_pipeline(first_step, last)
+        return map(self._source, range(first_step, last))
+
+    def _threaded_pipeline(self, first_step: int, last: int) -> Iterator[dict[str, Any]]:
+        threads = min(max(self.num_workers, 1), os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads, "frames") as pool:
+            ahead = deque(pool.submit(self._source, s) for s in range(first_step, min(first_step + threads + 1, last)))
+            step = first_step + len(ahead)
+            while ahead:
+                batch = ahead.popleft().result()
+                if step < last:
+                    ahead.append(pool.submit(self._source, step))
+                    step += 1
+                yield batch
+
+    def _grain_pipeline(self, first_step: int, last: int) -> Any:
         import grain
 
-        last = 2**62 if self.num_steps is None else self.num_steps
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH_BATCHES)
         batches = grain.MapDataset.range(first_step, last).map(self._source).to_iter_dataset(options)
         if not self.num_workers:
@@ -93,40 +126,43 @@ class StreamLoader:
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         language = batch.pop("language", None)
-        sharding = batch_sharding(self.mesh)
-        arrays = jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
-        images = {key: arrays["observations"][key] for key in image_keys(arrays["observations"])}
-        if images:
-            arrays["observations"] |= self._prepare(images, self.step, self.augmentation)
+        step = None if self.augmentation is None else np.int32(self.step)  # even a number costs its way to a device
+        arrays = self._prepare(jax.tree.map(self._place, batch), step)
         return arrays if language is None else arrays | {"language": [str(text) for text in language]}
 
-    def _prepare_images(
-        self, images: dict[str, Any], step: Any, augmentation: ImageAugmentation | None
-    ) -> dict[str, Any]:
-        """uint8 (B, ..., H, W, C), or images that are finished, to float32 (B, ..., C, H, W).
+    def _place(self, leaf: np.ndarray) -> jax.Array:
+        if self._has_local_mesh:  # make_array_from_process_local_data does the same, with more ceremony
+            return jax.device_put(leaf, self._sharding)
+        return jax.make_array_from_process_local_data(self._sharding, leaf)
+
+    def _prepare_batch(self, batch: dict[str, Any], step: Any) -> dict[str, Any]:
+        """Takes a batch apart, and makes float32 (B, ..., C, H, W) of uint8 (B, ..., H, W, C) images.
 
         Augmentation varies all cameras of a sample alike, and leaves depth and segmentation as they are.
         """
-        key = jax.random.fold_in(seed_key(self.seed, Stream.AUGMENTATION), step)
+        batch = self.dataset.unpack(batch, jnp) if self.is_gathered else batch
+        images = {key: batch["observations"][key] for key in image_keys(batch["observations"])}
         floats = {name: to_unit_images(x) if x.dtype == jnp.uint8 else x for name, x in images.items()}
-        if augmentation is None:
-            return floats
-        return {
-            name: augment_images(key, image, augmentation) if is_colour_key(name) else image
-            for name, image in floats.items()
-        }
+        if self.augmentation is not None:
+            key = jax.random.fold_in(seed_key(self.seed, Stream.AUGMENTATION), step)
+            floats |= {
+                name: augment_images(key, image, self.augmentation)
+                for name, image in floats.items()
+                if is_colour_key(name)
+            }
+        return batch | {"observations": batch["observations"] | floats}
 
 
 class BatchSource:
-    """Reads batch number `step` (this process's part of it); picklable, runs in Grain's workers."""
+    """Reads batch number `step` (this process's part of it); picklable, runs in threads and in Grain's workers."""
 
-    def __init__(self, dataset: Any, batch_size: int, seed: int, shuffle: bool, start: int, stop: int) -> None:
-        self.dataset, self.batch_size, self.seed, self.shuffle = dataset, batch_size, seed, shuffle
+    def __init__(self, dataset: Any, indices: BatchIndices, start: int, stop: int, is_gathered: bool) -> None:
+        self.dataset, self.indices, self.is_gathered = dataset, indices, is_gathered
         self.part = slice(start, stop)
 
     def __call__(self, step: int) -> dict[str, Any]:
-        rows = batch_indices(int(step), self.batch_size, len(self.dataset), self.seed, self.shuffle)[self.part]
-        return _stack([self.dataset[int(row)] for row in rows])
+        rows = self.indices(int(step))[self.part]
+        return self.dataset.gather(rows) if self.is_gathered else _stack([self.dataset[int(row)] for row in rows])
 
 
 def _stack(items: list[Any]) -> Any:
