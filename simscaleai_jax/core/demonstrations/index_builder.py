@@ -222,5 +222,5 @@ class IndexBuilder:
 def _stays_in_place(key: str, shape: tuple[int, ...], dtype: np.dtype) -> bool:
     """Whether an observation is no part of the table: pictures, whatever is as large, and what is no number."""
     is_large = int(np.prod(shape, dtype=int)) > MAX_ROW
-    is_picture = is_image_key(key.removeprefix("obs/")) or len(shape) == 3
+    is_picture = len(shape) == 3 or (len(shape) == 2 and is_image_key(key.removeprefix("obs/")))
     return key != "actions" and (is_picture or is_large or dtype.kind not in "biuf")
