@@ -1,0 +1,55 @@
+"""The film of a run: a grid of episodes under a caption, act after act."""
+
+import imageio.v3 as imageio
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simscaleai_jax.rl import film
+from simscaleai_jax.sim import make_batched_env
+from simscaleai_jax.tools.commands.demo import HalfwayPolicy
+
+
+def still(obs, key):
+    return jnp.zeros(4)
+
+
+def up(obs, key):
+    return jnp.array([0.0, 0.0, 1.0, 0.0])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    env = make_batched_env("reach", dt=0.01, cameras=[])
+    acts = [film.Act("Before", still, 3), film.Act("After", up, 5)]
+    return film.write_film(env, acts, tmp_path_factory.mktemp("film") / "film.mp4", rows=2, side=48)
+
+
+def test_a_film_shows_every_step_of_every_act(files):
+    video, gif = files
+    frames = imageio.imread(video)
+    assert frames.shape == (8, film.CAPTION_HEIGHT + 2 * 48, 2 * 48, 3)
+    assert np.abs(frames[0].astype(int) - frames[-1]).max() > 60, "captions and arms differ"
+    assert gif.suffix == ".gif"
+    small = imageio.imread(gif)
+    assert small.shape[2] == 2 * film.GIF_SIDE
+    assert 0 < len(small) < len(frames)
+
+
+def test_tiles_stand_in_rows():
+    pictures = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((4, 2, 3, 3), np.uint8)
+    grid = film.tile(pictures, 2)
+    assert grid.shape == (4, 6, 3)
+    assert grid[::2, ::3, 0].tolist() == [[0, 1], [2, 3]]
+
+
+def test_the_halfway_policy_is_the_first_that_succeeds_half_of_the_time():
+    class Agent:
+        def policy(self):
+            return object()
+
+    halfway = HalfwayPolicy()
+    for steps, success in ((100, 0.2), (200, float("nan")), (300, 0.6), (400, 0.9)):
+        halfway(Agent(), {"plain_success_rate": success, "total_steps": float(steps)})
+    assert halfway.steps == 300
+    assert halfway.policy is not None
