@@ -25,7 +25,7 @@ class WaitingState:
 
 
 class WaitingBatch:
-    """Environments side by side; the n-th episode of one starts from `episode_key(key, env_id, n)`, as in BatchedEnv."""
+    """Environments side by side, whose n-th episode starts from `episode_key(key, env_id, n)` as in BatchedEnv."""
 
     def __init__(self, env: FunctionalEnv) -> None:
         self.functional = env
