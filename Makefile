@@ -41,7 +41,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients"
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl

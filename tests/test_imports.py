@@ -15,7 +15,7 @@ ALLOWED = {
     "training": {"core", "models"},
     "rl": {"core", "sim", "models"},
     "datagen": {"core", "sim"},
-    "interop": {"core", "models", "rl"},
+    "interop": {"core", "models", "rl", "policy"},
     "policy": {"core", "models", "rl"},
     "tools": {"core", "sim", "models", "training", "rl", "datagen", "interop", "policy"},
 }
