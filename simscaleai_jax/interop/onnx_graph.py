@@ -43,7 +43,7 @@ class Graph:
         """A constant array."""
         self._count += 1
         name = f"constant_{self._count}"
-        self._constants[name] = np.ascontiguousarray(np.asarray(value, dtype))
+        self._constants[name] = np.array(value, dtype, order="C")  # ascontiguousarray would make a scalar a vector
         return name
 
     def weight(self, name: str) -> str:
