@@ -1,4 +1,4 @@
-"""Other libraries drive our environments through the adapters; each test needs its library, and make test-clients has it."""
+"""Other libraries drive our environments through the adapters; make test-clients brings the libraries."""
 
 import numpy as np
 import pytest
