@@ -22,6 +22,7 @@ from simscaleai_jax.core.observations import colour_keys, image_keys, state_keys
 from simscaleai_jax.models.language import tokenize
 from simscaleai_jax.models.record import all_kwargs
 from simscaleai_jax.models.registry import BUILT_IN
+from simscaleai_jax.rl.ppo.actions import ActionBounds
 from simscaleai_jax.rl.ppo.normalize import CLIP, EPSILON
 
 FORMAT_VERSION = 1
@@ -91,8 +92,10 @@ def _action(manifest: Manifest, kwargs: Mapping[str, Any], statistics: Mapping[s
     mean, scale = statistics.get("action_mean"), statistics.get("action_std")
     if mean is not None and not np.any(mean) and np.all(np.asarray(scale) == 1.0):
         mean = scale = None
-    bounds = {} if manifest.kind == "ppo" else manifest.action_spec  # PPO's mean is left to the environment to clip
-    numbers = {"mean": mean, "scale": scale, "low": bounds.get("low"), "high": bounds.get("high")}
+    low, high = manifest.action_spec.get("low"), manifest.action_spec.get("high")
+    if manifest.kind == "ppo":
+        scale, mean, low, high = ActionBounds.from_record(manifest.action_spec, kwargs["action_dim"]).rows()
+    numbers = {"mean": mean, "scale": scale, "low": low, "high": high}
     listed = {name: None if value is None else np.asarray(value).tolist() for name, value in numbers.items()}
     dim = kwargs["action_dim"] if "action_dim" in kwargs else manifest.action_spec["shape"][-1]
     return {"dim": int(dim), **listed}

@@ -1,12 +1,12 @@
 """A card beside an export: what it is, how it was trained, how well it does, how it is loaded. Markdown."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from simscaleai_jax.core.checkpoint import Manifest
+from simscaleai_jax.core.intervals import wilson
 from simscaleai_jax.interop.files import write_whole
 
 TRAINING = ("lr", "batch_size", "max_steps", "total_timesteps", "num_envs", "seed", "dataset_path", "weight_decay")
@@ -95,10 +95,3 @@ def success(results: Mapping[str, Any] | None) -> str:
         f"{100 * results['success_rate']:.1f}% of {results['n_episodes']} episodes of {results['env']} on host physics "
         f"(95% interval {100 * low:.1f}% to {100 * high:.1f}%)."
     )
-
-
-def wilson(rate: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """95% score interval of a share of `count` (Wilson 1927)."""
-    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)

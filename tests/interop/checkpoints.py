@@ -9,6 +9,7 @@ from simscaleai_jax.core import checkpoint, flat_tree
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.models.record import flat_parameters
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
+from simscaleai_jax.rl.ppo.actions import ActionBounds
 
 from . import cases
 
@@ -85,5 +86,6 @@ def _ppo(path: Path) -> Path:
     agent.state = agent.state.replace(params=params, normalizer=normalizer)
     agent.observation_spec = {key: {"shape": [size], "dtype": "float32"} for key, size in KEYS.items()}
     agent.env_record = ENV
+    agent.action_bounds = ActionBounds((-2.0, -1.0, 0.0, None), (2.0, 3.0, 0.5, None))
     agent.save(str(path))
     return path

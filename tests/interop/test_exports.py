@@ -10,7 +10,6 @@ import pytest
 
 from simscaleai_jax.core import checkpoint
 from simscaleai_jax.interop import export_policy, files, import_torch
-from simscaleai_jax.interop.card import wilson
 from simscaleai_jax.policy import load_policy
 from simscaleai_jax.tools.cli import main as simscale
 
@@ -90,8 +89,3 @@ def test_the_command_line_plays_what_it_imported(tmp_path: Path, capsys: pytest.
     assert json.loads(Path(results).read_text())["host"]["mean_length"] == 9
     assert simscale(["export", str(tmp_path / "bc"), "--output", str(tmp_path / "policy.onx")]) == 1
     assert "Did you mean 'onnx'" in capsys.readouterr().err
-
-
-def test_the_interval_is_wilsons() -> None:
-    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert wilson(1.0, 100) == pytest.approx((0.9630, 1.0), abs=1e-4)
