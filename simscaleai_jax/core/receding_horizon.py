@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-PlanFn = Callable[[Any, Mapping[str, Any], Array], Array]
+PlanFn = Callable[[Any, Mapping[str, Any], Any], Array]
 
 
 @struct.dataclass

@@ -151,7 +151,8 @@ def _sample(graph: Graph, features: str, policy: Mapping[str, Any], kwargs: Mapp
     alpha_bar = graph.weights["action_head.alphas_cumprod"].astype(np.float64)
     visited = sampling_steps(len(alpha_bar), count)
     for i, step in enumerate(visited):
-        here, there = alpha_bar[step], alpha_bar[visited[i + 1]] if i + 1 < count else 1.0
+        here = float(alpha_bar[step])
+        there = float(alpha_bar[visited[i + 1]]) if i + 1 < count else 1.0
         actions = _denoise(graph, _direction(graph, condition, actions, float(step), kwargs), actions, here, there)
     return graph.clip(actions, -1.0, 1.0)
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.export
 import jax.numpy as jnp
-import numpy as np
 
 from simscaleai_jax.interop.files import write_whole
 from simscaleai_jax.policy import load_plan
@@ -48,7 +47,7 @@ def write_stablehlo(
 def export_plan(checkpoint_path: str | Path, record: dict[str, Any], *, use_ema: bool = True) -> jax.export.Exported:
     """The plan of a checkpoint's policy, (obs) or (obs, noise) -> (B, h, A), for a batch of any size."""
     plan = load_plan(checkpoint_path, use_ema=use_ema)
-    params = jax.tree.map(np.asarray, plan.params)
+    params = jax.tree.map(jnp.asarray, plan.params)
     (batch,) = jax.export.symbolic_shape("batch")
     obs = {
         name: jax.ShapeDtypeStruct((batch, *spec["shape"]), jnp.dtype(spec["dtype"]))

@@ -273,6 +273,7 @@ def _write_ppo(path: str | Path, model: Any, record: TorchRecord, statistics: di
     from flax import nnx
 
     from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
+    from simscaleai_jax.rl.ppo.actions import ActionBounds
     from simscaleai_jax.rl.ppo.normalize import RunningStats
     from simscaleai_jax.rl.ppo.storage import agent_from_manifest
 
@@ -280,6 +281,7 @@ def _write_ppo(path: str | Path, model: Any, record: TorchRecord, statistics: di
     if record.manifest:
         agent = agent_from_manifest(from_dict(Manifest, record.manifest), PPOAgent)
         agent.observation_spec, agent.env_record = record.manifest["observation_spec"], record.manifest["env"]
+        agent.action_bounds = ActionBounds.from_record(record.manifest["action_spec"], kwargs["action_dim"])
     else:
         sizes = {name: kwargs[name] for name in ("hidden_dim", "n_layers")}
         config = PPOConfig(**sizes, normalize_observations=bool(statistics))

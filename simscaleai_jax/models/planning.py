@@ -77,7 +77,7 @@ def draws_actions(model: Any) -> bool:
 
 def sample_from_noise(model: Any, batch: dict[str, Any], noise: Array) -> Array:
     """Actions (B, A) or (B, h, A) that such a model's head makes of standard normal `noise` (B, h, A)."""
-    features = model.features(model.prepare_batch(batch))
+    features = model.features(batch)
     shape = chunk_shape(features.shape[0], model.action_horizon, model.action_dim)
     return model.action_head.sample(features, noise=jnp.reshape(noise, shape))
 

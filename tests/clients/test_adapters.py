@@ -59,7 +59,7 @@ def test_braxs_own_wrappers_step_it():
     env = adapters.to_brax(sim.make_functional_env("reach", impl="jax", **FAST))
     assert (env.observation_size, env.action_size) == (20, 4)
     wrapped = wrap(env, episode_length=env.max_episode_steps)
-    state, step = wrapped.reset(jax.random.split(jax.random.key(0), 3)), jax.jit(wrapped.step)
+    state, step = wrapped.reset(jax.random.split(jax.random.PRNGKey(0), 3)), jax.jit(wrapped.step)
     dones = []
     for _ in range(env.max_episode_steps):
         state = step(state, np.zeros((3, 4), np.float32))

@@ -66,7 +66,7 @@ def evaluate(source: Path, options: ExportOptions) -> dict[str, Any]:
 
     name, settings = recorded_env(checkpoint.read_manifest(source).env, None)
     check_scene_file(settings, source)
-    env = make_env(name, **{"cameras": []} | settings | {"impl": "c"})
+    env = make_env(name, None, **{"cameras": []} | settings | {"impl": "c"})
     try:
         steps = env.unwrapped.config.max_episode_steps
         config = EvalConfig(options.eval_episodes, steps, seed=options.seed, on_host=True)
