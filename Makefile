@@ -15,9 +15,11 @@ OPTIMIZED := --xla_backend_optimization_level=3 --xla_llvm_disable_expensive_pas
 TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/python3.11 $(PYTHON); do \
 	$$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 TORCH_VENV := .venv-torch
+# The libraries that people bring; torch comes with CUDA here, several gigabytes.
+CLIENTS_VENV := .venv-clients
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp check-python clean
+.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -41,7 +43,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients"
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl
@@ -51,6 +53,9 @@ test-torch: $(VENV)/.dev $(TORCH_VENV)/.done  ## JAX models against their torch 
 
 test-warp: $(VENV)/.warp  ## the warp backend, on CPU where there is no GPU
 	$(BIN)/python -m pytest -m warp
+
+test-clients: $(CLIENTS_VENV)/.done  ## exports and adapters in torch, onnxruntime, Stable-Baselines3, rsl_rl and brax
+	$(CLIENTS_VENV)/bin/python -m pytest -m clients
 
 check-python:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.12 found; set PYTHON=/path/to/python3.12"; exit 1; }
@@ -76,5 +81,11 @@ $(TORCH_VENV)/.done:
 	$(TORCH_VENV)/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH_VERSION) numpy safetensors h5py
 	@touch $@
 
+$(CLIENTS_VENV)/.done: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,lerobot,onnx,torch]' \
+		onnxruntime stable-baselines3 rsl-rl-lib brax
+	@touch $@
+
 clean:  ## remove the environments and what the demo wrote
-	rm -rf $(VENV) $(TORCH_VENV) outputs
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) outputs

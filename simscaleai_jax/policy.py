@@ -4,6 +4,7 @@ policy = load_policy("checkpoints/vla")
 action = policy(obs, key)      # see `simscaleai_jax.core.receding_horizon` for batches and for chunks of actions
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,37 @@ from flax import nnx
 from jaxtyping import Array
 
 from simscaleai_jax.core import checkpoint
-from simscaleai_jax.core.receding_horizon import Policy, PolicyCarry
+from simscaleai_jax.core.receding_horizon import PlanFn, Policy, PolicyCarry
 
-__all__ = ["Policy", "PolicyCarry", "load_policy"]
+__all__ = ["Plan", "Policy", "PolicyCarry", "load_plan", "load_policy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a policy computes, with its randomness as an input.
+
+    Attributes:
+      plan_fn: (params, obs, noise) -> actions (*B, h, A); noise (B, h, A) is standard normal, None where none is read.
+      params: pytree of arrays.
+      action_dim: A.
+      horizon: h.
+      reads_noise: whether actions are drawn by a diffusion or flow head.
+    """
+
+    plan_fn: PlanFn
+    params: Any
+    action_dim: int
+    horizon: int
+    reads_noise: bool
+
+
+def load_plan(path: str | Path, *, language: str | None = None, use_ema: bool = True) -> Plan:
+    """What `load_policy(path)` computes (PPO: its mean action), for programs that are exported; raises like it."""
+    if checkpoint.read_manifest(path).kind == "ppo":
+        policy = load_policy(path)
+        key = jax.random.key(0)
+        return Plan(lambda params, obs, _: policy.plan_fn(params, obs, key), policy.params, policy.action_dim, 1, False)
+    return _model_plan(path, language, use_ema, from_noise=True)
 
 
 def load_policy(
@@ -71,8 +100,13 @@ def _ppo_policy(path: str | Path, deterministic: bool, options: dict[str, Any]) 
 
 
 def _model_policy(path: str | Path, language: str | None, use_ema: bool, options: dict[str, Any]) -> Policy:
+    plan = _model_plan(path, language, use_ema, from_noise=False)
+    return Policy(plan.plan_fn, plan.params, plan.action_dim, plan.horizon, **options)
+
+
+def _model_plan(path: str | Path, language: str | None, use_ema: bool, *, from_noise: bool) -> Plan:
     from simscaleai_jax.models.normalization import Statistics
-    from simscaleai_jax.models.planning import instruction_tokens, make_plan_fn
+    from simscaleai_jax.models.planning import draws_actions, instruction_tokens, make_plan_fn, sample_from_noise
     from simscaleai_jax.models.record import rebuild_model
 
     tree, manifest = checkpoint.load(path)
@@ -83,9 +117,13 @@ def _model_policy(path: str | Path, language: str | None, use_ema: bool, options
     text = manifest.extra.get("language") if language is None else language
     graphdef, params = nnx.split(model)
     horizon = int(getattr(model, "action_horizon", 1))
+    reads_noise = draws_actions(model)
 
-    def forward(params: Any, batch: dict[str, Any], key: Array) -> Array:
-        return nnx.merge(graphdef, params).forward(batch, key=key)["predicted_actions"]
+    def forward(params: Any, batch: dict[str, Any], draw: Any) -> Array:
+        here = nnx.merge(graphdef, params)
+        if not from_noise:
+            return here.forward(batch, key=draw)["predicted_actions"]
+        return sample_from_noise(here, batch, draw) if reads_noise else here.forward(batch)["predicted_actions"]
 
     plan = make_plan_fn(
         forward,
@@ -95,7 +133,7 @@ def _model_policy(path: str | Path, language: str | None, use_ema: bool, options
         observation_spec=manifest.observation_spec,
         limits=manifest.action_spec,
     )
-    return Policy(plan, params, model.action_dim, horizon, **options)
+    return Plan(plan, params, model.action_dim, horizon, reads_noise)
 
 
 def _check_language(path: str | Path, language: str | None, reads_language: bool) -> None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-PlanFn = Callable[[Any, Mapping[str, Any], Array], Array]
+PlanFn = Callable[[Any, Mapping[str, Any], Any], Array]
 
 
 @struct.dataclass
@@ -43,6 +43,7 @@ class Policy:
 
     Attributes:
       params: pytree of arrays that the policy reads.
+      plan_fn: (params, obs, key) -> (*B, h, A).
       action_dim: A.
       action_horizon: h, actions per plan.
       execute_steps: actions executed per plan, 1 to h; not together with `ensemble`.
@@ -69,6 +70,7 @@ class Policy:
         self.action_horizon = action_horizon
         self.execute_steps = steps
         self.ensemble = ensemble
+        self.plan_fn = plan_fn
         self._plan = jax.jit(plan_fn)
         self._refresh = _refresh_where_due(plan_fn)
         self._act = jax.jit(lambda params, obs, key: plan_fn(params, obs, key)[..., 0, :])

@@ -1,8 +1,9 @@
 """The two file formats of torch weights. torch itself is needed for .pt only.
 
-`.safetensors`: float32 tensors, string metadata model_name, model_kwargs (JSON), step, format_version, statistics.
-`.pt`: a plain dict {"model_state_dict", "model_name", "model_kwargs", "step"}, loadable with weights_only=True; with
-"statistics" where the model has normalisation statistics.
+`.safetensors`: float32 tensors, string metadata model_name, model_kwargs (JSON), step, format_version, and of a policy
+statistics, policy (what acting needs, see `acting`) and manifest (the checkpoint's), all JSON.
+`.pt`: a plain dict {"model_state_dict", "model_name", "model_kwargs", "step"}, loadable with weights_only=True, and the
+same further entries.
 """
 
 import dataclasses
@@ -10,12 +11,14 @@ import json
 import os
 import pickle
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 FORMAT_VERSION = 1
+EXTRAS = ("statistics", "policy", "manifest")
 SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt"}
 
 
@@ -29,6 +32,8 @@ class TorchRecord:
       model_kwargs: constructor arguments.
       step: training steps done.
       statistics: name -> list of numbers, {} without any.
+      policy: acting record (`acting`), {} for a bare module.
+      manifest: fields of the checkpoint's manifest, {} for a bare module.
     """
 
     state_dict: dict[str, np.ndarray]
@@ -36,6 +41,12 @@ class TorchRecord:
     model_kwargs: dict[str, Any]
     step: int = 0
     statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    policy: dict[str, Any] = dataclasses.field(default_factory=dict)
+    manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def extras(self) -> dict[str, Any]:
+        """The entries beyond the documented ones that this record has."""
+        return {name: value for name in EXTRAS if (value := getattr(self, name))}
 
 
 def file_format(path: str | Path, given: str | None = None) -> str:
@@ -48,12 +59,17 @@ def file_format(path: str | Path, given: str | None = None) -> str:
 
 def write(path: str | Path, record: TorchRecord, format: str | None = None) -> Path:
     """Writes a record and returns the path, under which there is a whole file or what was there before."""
-    path = Path(path)
     write_fn = _write_safetensors if file_format(path, format) == "safetensors" else _write_pt
+    return write_whole(path, lambda temporary: write_fn(temporary, record))
+
+
+def write_whole(path: str | Path, write_fn: Callable[[Path], Any]) -> Path:
+    """`write_fn` writes under a temporary name; under `path` there is a whole file or what was there before."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
-        write_fn(temporary, record)
+        write_fn(temporary)
         os.replace(temporary, path)
     return path
 
@@ -96,7 +112,7 @@ def _write_pt(path: Path, record: TorchRecord) -> None:
         "model_kwargs": record.model_kwargs,
         "step": record.step,
     }
-    torch.save(content | ({"statistics": record.statistics} if record.statistics else {}), path)
+    torch.save(content | record.extras(), path)
 
 
 def _metadata(record: TorchRecord) -> dict[str, str]:
@@ -107,7 +123,7 @@ def _metadata(record: TorchRecord) -> dict[str, str]:
         "model_kwargs": json.dumps(record.model_kwargs),
         "step": str(record.step),
     }
-    return metadata | ({"statistics": json.dumps(record.statistics)} if record.statistics else {})
+    return metadata | {name: json.dumps(value) for name, value in record.extras().items()}
 
 
 def _read_safetensors(path: Path) -> TorchRecord:
@@ -128,7 +144,7 @@ def _read_safetensors(path: Path) -> TorchRecord:
         model_name=metadata.get("model_name", ""),
         model_kwargs=json.loads(metadata.get("model_kwargs", "{}")),
         step=int(metadata.get("step", 0)),
-        statistics=json.loads(metadata.get("statistics", "{}")),
+        **{name: json.loads(metadata.get(name, "{}")) for name in EXTRAS},
     )
 
 
@@ -149,5 +165,5 @@ def _read_pt(path: Path) -> TorchRecord:
         model_name=content.get("model_name", "") if state_dict is not content else "",
         model_kwargs=dict(content.get("model_kwargs", {})) if state_dict is not content else {},
         step=int(content.get("step", 0)) if state_dict is not content else 0,
-        statistics=dict(content.get("statistics", {})) if state_dict is not content else {},
+        **{name: dict(content.get(name, {})) if state_dict is not content else {} for name in EXTRAS},
     )

@@ -1,8 +1,9 @@
 """Torch twins of the models, for people who deploy or fine-tune with torch; needs torch and NumPy, no JAX.
 
-    from simscaleai_jax.interop.torch_mirror import load
-    model = load("policy.safetensors")          # strict, in eval mode
-    action = model.predict({"state": state})
+    from simscaleai_jax.interop.torch_mirror import load, load_model
+    policy = load("policy.safetensors")         # raw observations in, actions out: see TorchPolicy
+    action = policy({"joint_pos": joint_pos, ...})
+    model = load_model("policy.safetensors")    # the bare network, loaded strictly, in eval mode
 
 Class names, constructors and state_dict names are the documented ones. Inputs follow the same contract as the JAX
 models: images uint8 (B, H, W, C) or float (B, C, H, W) in [0, 1]; the state is obs["state"] or the other keys in sorted
@@ -27,6 +28,7 @@ from simscaleai_jax.interop.torch_mirror_heads import (
     ResidualBlock,
     SinusoidalPosEmbed,
 )
+from simscaleai_jax.interop.torch_mirror_policy import TorchCarry, TorchPolicy
 from simscaleai_jax.interop.torch_mirror_vla import (
     PatchEmbedding,
     SimpleLanguageEncoder,
@@ -47,12 +49,16 @@ __all__ = [
     "ResidualBlock",
     "SimpleLanguageEncoder",
     "SinusoidalPosEmbed",
+    "TorchCarry",
+    "TorchPolicy",
     "VisionEncoder",
     "VisionLanguageAction",
     "load",
+    "load_model",
     "read",
 ]
 
+JSON_ENTRIES = ("model_kwargs", "step", "statistics", "policy", "manifest")
 LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 
 
@@ -152,7 +158,9 @@ MODELS = {
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Reads an export: {"model_state_dict", "model_name", "model_kwargs", "step"} and, if it has them, "statistics"."""
+    """Reads an export: {"model_state_dict", "model_name", "model_kwargs", "step"} and, of a policy, "statistics",
+    "policy" (see `interop.acting`) and "manifest".
+    """
     path = Path(path)
     if path.suffix != ".safetensors":
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -162,16 +170,33 @@ def read(path: str | Path) -> dict[str, Any]:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     record: dict[str, Any] = {"model_state_dict": tensors, "model_name": metadata["model_name"]}
-    record |= {name: json.loads(metadata[name]) for name in ("model_kwargs", "step", "statistics") if name in metadata}
+    record |= {name: json.loads(metadata[name]) for name in JSON_ENTRIES if name in metadata}
     return record
 
 
-def load(path: str | Path) -> nn.Module:
-    """Builds the twin that an export describes and loads its weights strictly; in eval mode.
+def load(path: str | Path, *, execute_steps: int | None = None) -> TorchPolicy:
+    """The policy of an exported checkpoint, which acts as `simscaleai_jax.policy.load_policy` does.
 
-    Observation statistics, where the export has them, are `read(path)["statistics"]`: the twin takes normalised inputs.
+    Args:
+      path: .safetensors or .pt file.
+      execute_steps: actions executed per plan; None: the whole plan.
+    Raises:
+      ValueError: a file of a bare module, which says nothing about acting; or `execute_steps` out of range.
     """
     record = read(path)
+    if "policy" not in record:
+        raise ValueError(
+            f"{path} holds a bare {record['model_name']!r} and no policy; load_model({str(path)!r}) reads it."
+        )
+    return TorchPolicy(_build(record), record["policy"], execute_steps)
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The bare network of an export, its weights loaded strictly; in eval mode. It takes normalised inputs."""
+    return _build(read(path))
+
+
+def _build(record: dict[str, Any]) -> nn.Module:
     model = MODELS[record["model_name"]](**record["model_kwargs"])
     model.load_state_dict(record["model_state_dict"], strict=True)
     return model.eval()

@@ -9,8 +9,11 @@ import numpy as np
 
 from simscaleai_jax.core import checkpoint, flat_tree
 from simscaleai_jax.core.checkpoint import Manifest
+from simscaleai_jax.core.config import from_dict
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.interop import files, mapping
+from simscaleai_jax.interop.acting import acting_record
+from simscaleai_jax.interop.card import write_card
 from simscaleai_jax.interop.files import TorchRecord
 from simscaleai_jax.models import (
     BehaviorCloning,
@@ -21,7 +24,7 @@ from simscaleai_jax.models import (
 )
 from simscaleai_jax.models.policy_heads.schedule import betas
 from simscaleai_jax.models.record import all_kwargs, changed_kwargs, flat_parameters, set_parameters
-from simscaleai_jax.models.registry import check_arguments
+from simscaleai_jax.models.registry import check_arguments, model_class
 from simscaleai_jax.rl.agents.ppo import ActorCritic
 
 CLASSES: dict[str, type] = {
@@ -32,6 +35,7 @@ CLASSES: dict[str, type] = {
     "flow_head": FlowActionHead,
     "actor_critic": ActorCritic,
 }
+FORMATS = {**files.SUFFIXES, ".onnx": "onnx", ".stablehlo": "stablehlo"}
 # Arguments that torch modules do not have: how a model computes, not what.
 OURS_ONLY = frozenset(
     {"dtype", "scan_layers", "remat", "attention", "log_std_init", "log_std_min", "log_std_max"}
@@ -57,6 +61,54 @@ def export_torch(
     if isinstance(source, str | Path):
         return files.write(path, _record_of_checkpoint(source, use_ema), format)
     return files.write(path, torch_record(*_describe(source), flat_parameters(source), step=step), format)
+
+
+def export_policy(
+    source: str | Path,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    use_ema: bool = True,
+    results: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a checkpoint's policy in a form that stands alone, with a card (NAME.md) beside it; returns the path.
+
+    Args:
+      source: checkpoint directory.
+      path: file to write.
+      format: "safetensors", "pt", "onnx" or "stablehlo"; None: by the suffix.
+      use_ema: the averaged weights where the checkpoint has them.
+      results: {"success_rate", "n_episodes", "env"} for the card.
+    Raises:
+      ValueError: no such layout for this model, or an unknown format.
+    """
+    chosen = export_format(path, format)
+    tree, manifest = checkpoint.load(source)
+    if chosen == "stablehlo":
+        from simscaleai_jax.interop.stablehlo import write_stablehlo
+
+        cls = CLASSES.get(manifest.model_name) or model_class(manifest.model_name)
+        policy = acting_record(manifest, statistics_of(tree, manifest), cls)
+        written = write_stablehlo(path, source, policy, use_ema=use_ema)
+    else:
+        record = _record_of_checkpoint(source, use_ema)
+        policy = record.policy
+        if chosen == "onnx":
+            from simscaleai_jax.interop.onnx_export import write_onnx
+
+            written = write_onnx(path, record, all_kwargs(CLASSES[manifest.model_name], manifest.model_kwargs))
+        else:
+            written = files.write(path, record, chosen)
+    write_card(written, chosen, manifest, policy, results)
+    return written
+
+
+def export_format(path: str | Path, given: str | None = None) -> str:
+    """The format as given ("torch" is "pt") or by the suffix; a ValueError names the choices."""
+    chosen = {"torch": "pt"}.get(given or "", given) or FORMATS.get(Path(path).suffix, "")
+    if chosen not in FORMATS.values():
+        raise unknown_name(f"format of {path}:", given or Path(path).suffix, {*FORMATS.values()})
+    return chosen
 
 
 def import_torch(
@@ -173,14 +225,21 @@ def _record_of_checkpoint(path: str | Path, use_ema: bool) -> TorchRecord:
     if manifest.model_name not in CLASSES:
         raise unknown_name("model for torch", manifest.model_name, CLASSES)
     weights = tree["ema_params"] if use_ema and "ema_params" in tree else tree["params"]
+    numbers = statistics_of(tree, manifest)
+    params = flat_tree.host_arrays(weights)
+    record = torch_record(manifest.model_name, manifest.model_kwargs, params, step=manifest.step, statistics=numbers)
+    policy = acting_record(manifest, numbers, CLASSES[manifest.model_name])
+    return dataclasses.replace(record, policy=policy, manifest=checkpoint.manifest_record(manifest))
+
+
+def statistics_of(tree: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """The normalisation statistics of a checkpoint as lists of numbers, {} where it uses none."""
     if manifest.kind == "ppo":
         is_normalized = manifest.config.get("normalize_observations", True)
         statistics = tree.get("normalizer", {}).get("state") if is_normalized else None
     else:
         statistics = tree.get("statistics")
-    numbers = {name: np.asarray(value).tolist() for name, value in (statistics or {}).items()}
-    params = flat_tree.host_arrays(weights)
-    return torch_record(manifest.model_name, manifest.model_kwargs, params, step=manifest.step, statistics=numbers)
+    return {name: np.asarray(value).tolist() for name, value in (statistics or {}).items()}
 
 
 def _write_checkpoint(path: str | Path, model: Any, record: TorchRecord) -> None:
@@ -192,6 +251,10 @@ def _write_checkpoint(path: str | Path, model: Any, record: TorchRecord) -> None
         raise ValueError(f"A {record.model_name!r} alone is no policy; import it without a checkpoint path.")
     tree: dict[str, Any] = {"params": flat_tree.nest(flat_parameters(model))}
     tree |= {"statistics": statistics} if statistics else {}
+    if record.manifest:
+        fields = record.manifest | {"model_kwargs": record.model_kwargs}
+        checkpoint.save(path, tree, from_dict(Manifest, fields))
+        return
     spec = {"shape": [model.action_dim], "dtype": "float32", "low": -1.0, "high": 1.0}
     manifest = Manifest(
         kind="model",
@@ -210,12 +273,19 @@ def _write_ppo(path: str | Path, model: Any, record: TorchRecord, statistics: di
     from flax import nnx
 
     from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
+    from simscaleai_jax.rl.ppo.actions import ActionBounds
     from simscaleai_jax.rl.ppo.normalize import RunningStats
+    from simscaleai_jax.rl.ppo.storage import agent_from_manifest
 
     kwargs = _actor_critic_kwargs(model)
-    sizes = {name: kwargs[name] for name in ("hidden_dim", "n_layers")}
-    config = PPOConfig(**sizes, normalize_observations=bool(statistics))
-    agent = PPOAgent(kwargs["obs_dim"], kwargs["action_dim"], config)
+    if record.manifest:
+        agent = agent_from_manifest(from_dict(Manifest, record.manifest), PPOAgent)
+        agent.observation_spec, agent.env_record = record.manifest["observation_spec"], record.manifest["env"]
+        agent.action_bounds = ActionBounds.from_record(record.manifest["action_spec"], kwargs["action_dim"])
+    else:
+        sizes = {name: kwargs[name] for name in ("hidden_dim", "n_layers")}
+        config = PPOConfig(**sizes, normalize_observations=bool(statistics))
+        agent = PPOAgent(kwargs["obs_dim"], kwargs["action_dim"], config)
     params = flat_tree.restore(flat_parameters(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)), str(path))
     agent.state = agent.state.replace(params=params, update=jnp.int32(record.step))
     if statistics:

@@ -161,11 +161,11 @@ class ImageEncoder(nnx.Module):
 
 def adaptive_average_pool(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B P P C"]:
     """Averages over `size` x `size` windows that cover the image, of floor(i n / size) to ceil((i + 1) n / size)."""
-    rows, columns = (jnp.asarray(_pool_matrix(n, size), x.dtype) for n in x.shape[1:3])
+    rows, columns = (jnp.asarray(pool_matrix(n, size), x.dtype) for n in x.shape[1:3])
     return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns)
 
 
-def _pool_matrix(length: int, size: int) -> np.ndarray:
+def pool_matrix(length: int, size: int) -> np.ndarray:
     weights = np.zeros((size, length), np.float32)
     for i in range(size):
         start, stop = i * length // size, -(-(i + 1) * length // size)

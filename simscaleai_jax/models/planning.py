@@ -11,11 +11,12 @@ from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.observations import state_keys
 from simscaleai_jax.core.receding_horizon import PlanFn
 from simscaleai_jax.models.normalization import Statistics
+from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 
 IMAGE_RANK = 3
 
-# (params, batch, key) -> predicted actions (B, A) or (B, h, A)
-ForwardFn = Callable[[Any, dict[str, Any], Array], Array]
+# (params, batch, key or noise) -> predicted actions (B, A) or (B, h, A)
+ForwardFn = Callable[[Any, dict[str, Any], Any], Array]
 
 
 def make_plan_fn(
@@ -39,7 +40,7 @@ def make_plan_fn(
     """
     spec, bounds = observation_spec or {}, limits or {}
 
-    def plan(params: Any, obs: Mapping[str, Any], key: Array) -> Array:
+    def plan(params: Any, obs: Mapping[str, Any], key: Any) -> Array:
         observations = _select(obs, spec)
         shape = _batch_shape(observations)
         given = obs.get("language", tokens)
@@ -67,6 +68,20 @@ def instruction_tokens(model: Any, text: str | None) -> Any:
     return jnp.asarray(model.language_encoder.tokenize([text]))
 
 
+def draws_actions(model: Any) -> bool:
+    """Whether a diffusion or flow head turns noise into the model's actions."""
+    from simscaleai_jax.models.policy_heads.generative import GenerativeHead
+
+    return isinstance(getattr(model, "action_head", None), GenerativeHead)
+
+
+def sample_from_noise(model: Any, batch: dict[str, Any], noise: Array) -> Array:
+    """Actions (B, A) or (B, h, A) that such a model's head makes of standard normal `noise` (B, h, A)."""
+    features = model.features(batch)
+    shape = chunk_shape(features.shape[0], model.action_horizon, model.action_dim)
+    return model.action_head.sample(features, noise=jnp.reshape(noise, shape))
+
+
 def _select(obs: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Array]:
     """The observations that the checkpoint names, all but "language" where it names none."""
     names = list(spec) or [name for name in obs if name != "language"]
@@ -76,7 +91,8 @@ def _select(obs: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Array]
     return {name: jnp.asarray(obs[name]) for name in names}
 
 
-def _batch_shape(observations: Mapping[str, Array]) -> tuple[int, ...]:
+def _batch_shape(observations: Mapping[str, Array]) -> tuple[Any, ...]:
+    """Leading axes; a size is a symbol where a program for every batch is traced."""
     names = state_keys(observations)
     name, rank = (names[0], 1) if names else (next(iter(observations)), IMAGE_RANK)
     return observations[name].shape[: observations[name].ndim - rank]

@@ -69,6 +69,11 @@ def describe_models() -> dict[str, str]:
     return {name: ((_lookup(name).__doc__ or "").strip().splitlines() or [""])[0] for name in list_models()}
 
 
+def model_class(name: str) -> type:
+    """The class registered as `name`; a ValueError where there is none."""
+    return _lookup(name)
+
+
 def registered_name(cls: type) -> str:
     """The name under which `cls` is registered; a ValueError when it is not."""
     for name in list_models():

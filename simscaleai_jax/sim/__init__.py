@@ -1,6 +1,5 @@
 """Simulation: tasks as pure functions, batched on MJX, or one at a time on MuJoCo behind the gymnasium API."""
 
-from simscaleai_jax.registration import register as _register
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
 from simscaleai_jax.sim.factory import (
     list_envs,
@@ -24,5 +23,3 @@ __all__ = [
     "register_env",
     "register_task",
 ]
-
-_register()  # gymnasium has no plugin mechanism: an environment is known once its package is imported

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -18,6 +18,9 @@ from simscaleai_jax.sim.robot import check_cameras, load_model
 __all__ = ["BaseRobotEnv", "CameraConfig", "SimConfig"]
 
 
+METADATA = {"render_modes": ["human", "rgb_array"], "render_fps": 20}
+
+
 class BaseRobotEnv(gymnasium.Env, abc.ABC):
     """One robot on host physics.
 
@@ -26,7 +29,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
     `_apply_action`, `config.substeps` physics steps, `_get_obs`, `_get_reward`, `_is_terminated`, `_get_info`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = METADATA
     ramp_control = False  # whether control targets move to their new values in equal steps instead of jumping
 
     def __init__(self, config: SimConfig, render_mode: str | None = None) -> None:
@@ -39,6 +42,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'human' or 'rgb_array', got {render_mode!r}")
         self.config = config.copy()
+        self.metadata = {**self.metadata, "render_fps": self.config.render_fps}
         self.render_mode = render_mode
         silence_log()
         self.model = load_model(self._xml_path(), self.config.dt)

@@ -84,6 +84,11 @@ class SimConfig:
         return round(self.control_dt / self.dt)
 
     @property
+    def render_fps(self) -> int:
+        """Control steps per second, to the nearest whole frame."""
+        return max(1, round(1.0 / self.control_dt))
+
+    @property
     def ramp_steps(self) -> int:
         """Equal steps in which control targets move to their new values: the fewest that divide the substeps, but at
         least MIN_RAMP_STEPS where there are that many substeps.

@@ -5,6 +5,7 @@ from typing import Any
 
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.errors import check_names, unknown_name
+from simscaleai_jax.registration import spec_of
 from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.envs.batched import BatchedEnv
 from simscaleai_jax.sim.envs.functional import FunctionalEnv
@@ -46,6 +47,7 @@ def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> An
     from simscaleai_jax.sim.base_env import BaseRobotEnv
     from simscaleai_jax.sim.envs.task_env import task_env_class
 
+    options = kwargs | ({} if render_mode is None else {"render_mode": render_mode})
     config = kwargs.pop("config", None)
     if env_name in USER_ENVS:
         cls = USER_ENVS[env_name]
@@ -55,7 +57,9 @@ def make_env(env_name: str, render_mode: str | None = None, **kwargs: Any) -> An
     if env_name not in tasks():
         raise unknown_name("env", env_name, list_envs())
     settings = build_config(config, find_task(env_name).config_cls, kwargs)
-    return task_env_class(env_name)(config=settings, render_mode=render_mode)
+    env = task_env_class(env_name)(config=settings, render_mode=render_mode)
+    env.spec = spec_of(env_name, options)
+    return env
 
 
 def make_functional_env(env_name: str, config: SimConfig | None = None, **kwargs: Any) -> FunctionalEnv:
@@ -91,17 +95,20 @@ def make_batched_env(env_name: str, config: SimConfig | None = None, **kwargs: A
     return BatchedEnv(make_functional_env(env_name, config, **kwargs))
 
 
-def make_vec_env(env_name: str, num_envs: int, config: SimConfig | None = None, **kwargs: Any) -> Any:
+def make_vec_env(
+    env_name: str, num_envs: int, config: SimConfig | None = None, *, autoreset_mode: Any = "SameStep", **kwargs: Any
+) -> Any:
     """Build a `gymnasium.vector.VectorEnv` of `num_envs` copies stepping together in one jitted call.
 
-    Without `cameras` the observations hold no images (one picture per environment and step is asked for explicitly).
+    `autoreset_mode` is a `gymnasium.vector.AutoresetMode` or its value, see `BatchedVectorEnv`. Without `cameras` the
+    observations hold no images (one picture per environment and step is asked for explicitly).
     """
     from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
 
     check_names("env", [env_name], tasks())
     if config is None:
         kwargs.setdefault("cameras", [])
-    return BatchedVectorEnv(make_batched_env(env_name, config, **kwargs), num_envs)
+    return BatchedVectorEnv(make_batched_env(env_name, config, **kwargs), num_envs, autoreset_mode)
 
 
 def load_scene(entry: TaskEntry, config: SimConfig) -> tuple[Any, Robot]:

@@ -40,13 +40,14 @@ class SuccessBonus(RewardFunction):
 
 
 class ActionPenalty(RewardFunction):
-    """-scale * |action|^2."""
+    """-scale * |action|, the Euclidean norm; -scale * |action|^2 where `squared`."""
 
-    def __init__(self, scale: float = 0.01) -> None:
-        self.scale = scale
+    def __init__(self, scale: float = 0.01, *, squared: bool = False) -> None:
+        self.scale, self.squared = scale, squared
 
     def compute(self, obs: dict[str, Any], action: Any, info: dict[str, Any]) -> Any:
-        return _scalar(-self.scale * (action * action).sum(-1))
+        effort = (action * action).sum(-1)
+        return _scalar(-self.scale * (effort if self.squared else effort**0.5))
 
 
 class CompositeReward(RewardFunction):

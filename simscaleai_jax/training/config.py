@@ -36,7 +36,7 @@ class TrainConfig:
       device_mb: data sets of states up to this size live on the device; larger ones are streamed.
       lr: peak learning rate: linear warm-up over `warmup_steps`, then a half cosine that ends at `max_steps`.
       weight_decay: decoupled, of kernels alone: no bias, norm or embedding (AdamW, https://arxiv.org/abs/1711.05101).
-      warmup_steps: 0 to `max_steps`.
+      warmup_steps: at least 0. A run that is shorter ends while the rate still rises, and says so.
       max_steps: updates in all.
       grad_clip: largest global norm of the gradient; 0 for no clipping.
       use_amp: compute in `amp_dtype` on accelerators; parameters, optimizer and losses stay float32. A CPU computes in
@@ -62,7 +62,8 @@ class TrainConfig:
       fsdp: also split large parameters and their optimizer state over the devices (rules in core/sharding.py).
       keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
       auto_resume: continue the unfinished run found in `checkpoint_dir`; False starts over.
-      best_metric: number that decides which checkpoint is best; default: success_rate of `eval_fn`, else eval_loss.
+      best_metric: number that decides which checkpoint is best; default: eval/success_rate of `eval_fn`, else
+        eval/loss.
       use_tensorboard: write TensorBoard files, too (needs the extra "tensorboard").
       max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
       lost_peer_seconds: how long to wait for another process before it counts as lost.
@@ -122,12 +123,6 @@ class TrainConfig:
         for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"TrainConfig.{name} must not be negative; got {getattr(self, name)}.")
-        if self.warmup_steps > self.max_steps:
-            raise ValueError(
-                f"TrainConfig.max_steps={self.max_steps} is less than warmup_steps={self.warmup_steps}: the learning "
-                f"rate would never reach lr. Use at least {self.warmup_steps} steps, or warmup_steps of at most "
-                f"{self.max_steps}."
-            )
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"TrainConfig.ema_decay must lie in [0, 1), or be None; got {self.ema_decay}.")
         if not 0.0 <= self.min_lr_ratio <= 1.0:

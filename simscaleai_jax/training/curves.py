@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PANELS = (
-    ("loss", "loss", ("loss", "eval_loss")),
-    ("success rate", "success rate", ("success_rate",)),
+    ("loss", "loss", ("loss", "eval/loss")),
+    ("success rate", "success rate", ("eval/success_rate",)),
     ("learning rate", "learning rate", ("learning_rate",)),
     ("gradient norm", "gradient norm before clipping", ("grad_norm",)),
     ("speed", "updates per second", ("steps_per_second",)),

@@ -66,7 +66,7 @@ class RunLog:
         self._show(step, row)
 
     def _show(self, step: int, row: Row) -> None:
-        names = ("loss", "eval_loss", "success_rate")
+        names = ("loss", "eval/loss", "eval/success_rate")
         text = "  ".join(f"{name} {row[name]:.5g}" for name in names if name in row)
         if not text:
             text = "  ".join(f"{name} {value:.5g}" for name, value in row.items() if name != "step")

@@ -123,10 +123,10 @@ def find_resume(config: TrainConfig, series: CheckpointSeries) -> Path | None:
 
 
 def best_metric_name(config: TrainConfig, has_eval_fn: bool, has_eval_loader: bool) -> str | None:
-    """The number that decides which checkpoint is best: as configured, else success_rate, else eval_loss."""
+    """The number that decides which checkpoint is best: as configured, else eval/success_rate, else eval/loss."""
     if config.best_metric is not None or not (has_eval_fn or has_eval_loader):
         return config.best_metric
-    return "success_rate" if has_eval_fn else "eval_loss"
+    return "eval/success_rate" if has_eval_fn else "eval/loss"
 
 
 def is_better(name: str, new: float, old: float | None) -> bool:

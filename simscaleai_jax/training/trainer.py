@@ -110,6 +110,7 @@ class Trainer:
         compile_cache.enable()
         with distributed.peer_errors(), RunLog(self.config, distributed.is_main(), self._progress) as log:
             self.open_series()
+            self._warn_of_short_run(log)
             self._resume(log)
             log.start(self.step)
             with preemption.PreemptionWatch() as watch:
@@ -118,7 +119,7 @@ class Trainer:
         return numbers
 
     def evaluate(self) -> dict[str, float]:
-        """Means over one epoch of `eval_loader` ("eval_" + name) and what `eval_fn` returns; {} without either."""
+        """Means over one epoch of `eval_loader` and what `eval_fn` returns, as "eval/" + name; {} without either."""
         results: dict[str, float] = {}
         if self.eval_loader is not None:
             results |= self._evaluate_batches()
@@ -126,7 +127,7 @@ class Trainer:
             self._refresh_policy()
             answer = self.eval_fn(self.policy)
             results |= dict(answer) if isinstance(answer, dict) else {"success_rate": answer}
-        return {name: float(value) for name, value in results.items()}
+        return {f"eval/{name}": float(value) for name, value in results.items()}
 
     def save_checkpoint(self, step: int, is_final: bool = False, *, metric: float | None = None) -> Path:
         """Saves the state under the name of `step` in the background; a final one is complete on return.
@@ -196,6 +197,14 @@ class Trainer:
             return None
         return np.asarray(self.model.language_encoder.tokenize([self.language]))
 
+    def _warn_of_short_run(self, log: RunLog) -> None:
+        warmup, total = self.config.warmup_steps, self.config.max_steps
+        if warmup > total:
+            log.say(
+                f"warmup_steps={warmup:,} is more than max_steps={total:,}: the learning rate ends at "
+                f"{100 * total / warmup:.2g}% of lr={self.config.lr:g}."
+            )
+
     def _resume(self, log: RunLog) -> None:
         if self.step:
             return  # loaded, or trained, by hand
@@ -235,7 +244,7 @@ class Trainer:
             count += size
         if not count:
             raise ValueError("eval_loader gave no batch.")
-        return {f"eval_{name}": value / count for name, value in sums.items()}
+        return {name: value / count for name, value in sums.items()}
 
     def _finish(self, log: RunLog) -> None:
         self._refresh_policy()

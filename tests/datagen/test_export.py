@@ -35,7 +35,7 @@ def frames(folder) -> pa.Table:
 
 
 def state_of(episode) -> np.ndarray:
-    return np.concatenate([episode.obs[key] for key in ("ee_pos", "joint_pos", "target_pos")], axis=1)
+    return np.concatenate([episode.obs[key] for key in ("ee_pos", "joint_pos")], axis=1)
 
 
 class TestLeRobot:
@@ -43,9 +43,11 @@ class TestLeRobot:
         folder, _, _ = exported
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         assert files == [
+            "README.md",
             "data/chunk-000/file-000.parquet",
             "meta/episodes/chunk-000/file-000.parquet",
             "meta/info.json",
+            "meta/simscaleai.json",
             "meta/stats.json",
             "meta/tasks.parquet",
         ]
@@ -64,13 +66,17 @@ class TestLeRobot:
             "splits": {"train": "0:4"},
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": None,
-            "simscaleai": {
-                "env_name": "toy",
-                "env_kwargs": {"control_dt": 0.05, "domain_randomization": False},
-            },
         }
+        assert json.loads((folder / "meta/simscaleai.json").read_text()) == {
+            "env_name": "toy",
+            "env_kwargs": {"control_dt": 0.05, "domain_randomization": False},
+        }
+        card = (folder / "README.md").read_text()
+        assert card.startswith("---\ntags: [LeRobot]")
+        assert "4 episodes, 20 frames at 20 per second" in card
         assert {name: (feature["dtype"], feature["shape"]) for name, feature in features.items()} == {
-            "observation.state": ("float32", [13]),
+            "observation.state": ("float32", [10]),
+            "observation.environment_state": ("float32", [3]),
             "observation.images.image": ("image", [6, 6, 3]),
             "action": ("float32", [4]),
             "next.reward": ("float32", [1]),
@@ -83,12 +89,15 @@ class TestLeRobot:
             "task_index": ("int64", [1]),
         }
         assert features["observation.state"]["names"][:4] == ["ee_pos.0", "ee_pos.1", "ee_pos.2", "joint_pos.0"]
+        assert features["observation.environment_state"]["names"] == [f"target_pos.{i}" for i in range(3)]
+        assert features["action"]["names"] == ["delta_x", "delta_y", "delta_z", "gripper"]
 
     def test_schema_and_one_row_group_per_episode(self, exported):
         file = pq.ParquetFile(exported[0] / "data/chunk-000/file-000.parquet")
         types = {field.name: str(field.type) for field in file.schema_arrow}
         assert types == {
-            "observation.state": "fixed_size_list<element: float>[13]",
+            "observation.state": "fixed_size_list<element: float>[10]",
+            "observation.environment_state": "fixed_size_list<element: float>[3]",
             "observation.images.image": "struct<bytes: binary, path: string>",
             "action": "fixed_size_list<element: float>[4]",
             "next.reward": "float",
@@ -185,9 +194,9 @@ class TestLeRobot:
         rows = pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
         assert [(row["data/chunk_index"], row["data/file_index"]) for row in rows] == [(0, 0), (0, 1), (0, 2), (1, 0)]
 
-    def test_export_then_import_is_identity_on_states(self, exported, tmp_path):
+    def test_export_then_import_is_identity(self, exported, tmp_path):
         folder, path, _ = exported
-        ours = TrajectoryDataset(path, obs_keys=["ee_pos", "joint_pos", "target_pos"], include_language=True)
+        ours = TrajectoryDataset(path, include_language=True)
         back = TrajectoryDataset(import_lerobot(folder, tmp_path / "back.h5"), include_language=True)
         assert back.obs_keys == ours.obs_keys
         assert len(back) == len(ours)
@@ -212,7 +221,7 @@ class TestLeRobot:
         shutil.copytree(exported[0], folder)
         info = json.loads((folder / "meta/info.json").read_text())
         info["features"]["observation.state"]["names"] = ["state"]
-        del info["simscaleai"]
+        (folder / "meta/simscaleai.json").unlink()
         (folder / "meta/info.json").write_text(json.dumps(info))
         dataset = TrajectoryDataset(import_lerobot(folder, tmp_path / "back.h5"))
         np.testing.assert_array_equal(dataset[0]["observations"]["state"], state_of(exported[2][0])[0])

@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     report = {"counts": parameter_counts()}
     for file in sorted(folder.glob("*.safetensors")):
         record = torch_mirror.read(file)
-        module = torch_mirror.load(file)
+        module = torch_mirror.load_model(file)
         data = {name: torch.from_numpy(value) for name, value in np.load(f"{folder}/{file.stem}.inputs.npz").items()}
         with torch.no_grad():
             found = outputs(file.stem, module, data)
@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
         with torch.no_grad():
             found = outputs(file.stem, fresh.eval(), data)
         np.savez(folder / f"{file.stem}.back.npz", **{name: value.numpy() for name, value in found.items()})
-    pt = torch_mirror.load(folder / "bc-as.pt")
+    pt = torch_mirror.load_model(folder / "bc-as.pt")
     report["pt_keys"] = sorted(torch.load(folder / "bc-as.pt", weights_only=True))
     report["pt_loads"] = type(pt).__name__
     encoder = torch_mirror.SimpleLanguageEncoder(max_len=8, embed_dim=8, num_heads=1, num_layers=1)

@@ -71,6 +71,6 @@ def test_the_documented_buffer_with_one_environment():
     seen = sorted(float(x) for batch in batches for x in batch["actions"][:, 0])
     assert seen == [0, 1, 2], "every valid transition once"
     assert [len(batch["returns"]) for batch in batches] == [2, 1]
-    assert batches[0]["obs"].shape == (2, 2)
+    assert batches[0]["observations"].shape == (2, 2)
     buffer.reset()
     assert not list(buffer.get_batches(2))

@@ -121,7 +121,7 @@ def test_the_order_of_transitions_follows_from_the_seed():
 
     def order(*of):
         buffer.shuffle_from(*of)
-        return [int(row) for batch in buffer.get_batches(4) for row in batch["obs"][:, 0]]
+        return [int(row) for batch in buffer.get_batches(4) for row in batch["observations"][:, 0]]
 
     orders = [order(*of) for of in ((7, 0), (7, 1), (8, 0))]
     assert order(7, 0) == orders[0]

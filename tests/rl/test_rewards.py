@@ -28,8 +28,9 @@ class Constant(RewardFunction):
         (SuccessBonus(), OBS, 0.0),
         (SuccessBonus(), NEAR, 1.0),
         (SuccessBonus(threshold=0.6, bonus=7.0), OBS, 7.0),
-        (ActionPenalty(), OBS, -0.09),
-        (CompositeReward([(DistanceReward(), 2.0), (ActionPenalty(scale=1.0), 0.5), (Constant(), 1.0)]), OBS, -2.5),
+        (ActionPenalty(), OBS, -0.03),
+        (ActionPenalty(squared=True), OBS, -0.09),
+        (CompositeReward([(DistanceReward(), 2.0), (ActionPenalty(scale=1.0), 0.5), (Constant(), 1.0)]), OBS, 0.5),
     ],
 )
 def test_value_on_numpy_and_under_jit(reward, obs, wanted):

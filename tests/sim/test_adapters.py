@@ -281,7 +281,9 @@ def test_a_vector_env_takes_the_seed_of_its_config(batched, monkeypatch):
         config = dataclasses.replace(batched.functional.config, seed=seed)
         monkeypatch.setattr(batched.functional, "config", config)
         envs = BatchedVectorEnv(batched, 8)
-        envs._init = lambda key, env_ids: types.SimpleNamespace(obs={"key": jax.random.key_data(key)})
+        envs._init = lambda key, env_ids: types.SimpleNamespace(
+            env=types.SimpleNamespace(obs={"key": jax.random.key_data(key)})
+        )
         return [envs.reset()[0]["key"].tolist() for _ in range(2)]
 
     assert keys(0)[0] == keys(0)[0] == jax.random.key_data(seed_key(0, Stream.VECTOR_EPISODES)).tolist()

@@ -46,7 +46,8 @@ def test_reward_classes_return_floats_on_numpy():
     assert type(DistanceReward().compute(obs, None, {})) is float
     assert SuccessBonus(threshold=0.06, bonus=3.0).compute(obs, None, {}) == 3.0
     assert SuccessBonus(threshold=0.04).compute(obs, None, {}) == 0.0
-    assert ActionPenalty(0.5).compute(obs, np.array([1.0, 2.0]), {}) == -2.5
+    assert ActionPenalty(0.5).compute(obs, np.array([3.0, 4.0]), {}) == -2.5
+    assert ActionPenalty(0.5, squared=True).compute(obs, np.array([3.0, 4.0]), {}) == -12.5
     with pytest.raises(ValueError, match=r"'goal'.*ee_pos, target_pos"):
         DistanceReward(key_b="goal").compute(obs, None, {})
 

@@ -64,7 +64,8 @@ def test_demonstrations_are_trained_on_and_evaluated_without_flags(demos, tmp_pa
     assert "DUMMY" not in capsys.readouterr().err
     rows = read_rows(run / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == [2, 4]
-    assert {"success_rate", "mean_length"} <= {name for row in rows for name in row}, "closed loop, in the demos' world"
+    names = {name for row in rows for name in row}
+    assert {"eval/success_rate", "eval/mean_length"} <= names, "closed loop, in the demos' world"
     manifest = checkpoint.read_manifest(run)
     assert manifest.env["name"] == "reach"
     assert SETTINGS.items() <= manifest.env["config"].items()
@@ -126,7 +127,7 @@ def test_images_are_varied_in_training_and_not_in_evaluation(tmp_path, monkeypat
     [
         (["--random-shift", "4"], "varies images, and there are none in the data"),
         (["--device", "tpu"], "No 'tpu' device on this machine; found: cpu"),
-        (["--warmup-steps", "9"], "max_steps=4 is less than warmup_steps=9"),
+        (["--warmup-steps", "9"], "--warmup-steps 9 is more than --max-steps 4"),
         (["--model", "bcc"], "Did you mean 'bc'"),
         (["--batch-size", "12", "--num-devices", "8"], "nearest: 8 or 16"),
         (["--eval-episodes", "1"], "does not say which environment it comes from"),

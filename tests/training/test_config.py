@@ -42,7 +42,6 @@ def test_documented_defaults():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_steps": 100}, "max_steps=100 is less than warmup_steps=500.*warmup_steps of at most 100"),
         ({"batch_size": 0}, "batch_size must be positive; got 0"),
         ({"grad_clip": -1.0}, "grad_clip must not be negative"),
         ({"backend": "glooo"}, "Did you mean 'gloo'"),
@@ -82,6 +81,13 @@ def test_learning_rate_for_every_relation(warmup, total):
     np.testing.assert_allclose(rates[:total], rising + falling, rtol=1e-5)
     assert max(rates) == pytest.approx(0.5), "the peak is reached"
     assert rates[total + 1 :] == pytest.approx([0.05] * 4), "and it stays at the floor"
+
+
+def test_a_run_shorter_than_its_warm_up_is_allowed_as_documented():
+    config = TrainConfig(max_steps=10)
+    assert config.warmup_steps == 500, "the documented default"
+    rates = [float(learning_rate(config, step)) for step in range(10)]
+    np.testing.assert_allclose(rates, [1e-4 * (step + 1) / 500 for step in range(10)], rtol=1e-6)
 
 
 def test_the_optimizer_is_adamw_after_clipping():

@@ -130,7 +130,7 @@ class TestCheckpoints:
         trainer = make_trainer(tmp_path, max_steps=24, save_every=4, eval_every=4, keep_checkpoints=2,
                                trainer={"eval_fn": lambda policy: next(scores)})  # fmt: skip
         numbers = trainer.train()
-        assert numbers["success_rate"] == 0.3
+        assert numbers["eval/success_rate"] == 0.3
         assert sorted(path.name for path in tmp_path.glob("step_*")) == [f"step_{n:09d}" for n in (4, 20, 24)]
         assert checkpoint.resolve(tmp_path).name == "step_000000004"
 
@@ -138,11 +138,11 @@ class TestCheckpoints:
         evaluation = make_loader(DummyTrajectoryDataset(16, seed=1), 8)
         trainer = make_trainer(tmp_path, lr=0.5, trainer={"eval_loader": evaluation})
         trainer.train()
-        rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if "eval_loss" in row]
+        rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if "eval/loss" in row]
         assert [row["step"] for row in rows] == [8, 16, 24]
-        best = min(rows, key=lambda row: row["eval_loss"])
+        best = min(rows, key=lambda row: row["eval/loss"])
         assert checkpoint.resolve(tmp_path).name == f"step_{best['step']:09d}"
-        assert trainer.best_value == best["eval_loss"]
+        assert trainer.best_value == best["eval/loss"]
 
     def test_weights_alone_start_a_run(self, finished, tmp_path):
         trainer, _ = finished
@@ -194,7 +194,7 @@ class TestEvaluation:
         results = trainer.evaluate()
         trainer.eval_loader = None
         error = trainer.model.predict({"state": data.states}) - data.actions
-        assert results["eval_loss"] == pytest.approx(float(np.mean(np.square(error))), rel=1e-4)
+        assert results["eval/loss"] == pytest.approx(float(np.mean(np.square(error))), rel=1e-4)
 
     def test_eval_fn_gets_a_policy_for_one_and_for_many(self, finished):
         trainer, _ = finished
@@ -206,7 +206,7 @@ class TestEvaluation:
             return {"success_rate": 0.5, "mean_reward": 1.0}
 
         trainer.eval_fn = evaluate
-        assert trainer.evaluate() == {"success_rate": 0.5, "mean_reward": 1.0}
+        assert trainer.evaluate() == {"eval/success_rate": 0.5, "eval/mean_reward": 1.0}
         trainer.eval_fn = None
         assert seen == {(20,): (4,), (3, 20): (3, 4)}
 
@@ -279,7 +279,7 @@ class TestBadInput:
             make_trainer(tmp_path, distributed=True)
 
     def test_an_unknown_best_metric(self, tmp_path):
-        with pytest.raises(ValueError, match="best_metric 'sucess' is not among success_rate"):
+        with pytest.raises(ValueError, match="best_metric 'sucess' is not among eval/success_rate"):
             make_trainer(tmp_path, best_metric="sucess", trainer={"eval_fn": lambda policy: 1.0}).train()
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile, compute_statistics
 from simscaleai_jax.datagen.formats.lerobot_features import (
-    ENV_ENTRY,
+    ENV_FILE,
     Features,
     LeRobotView,
     env_entry,
@@ -29,12 +31,20 @@ EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 MISSING_EXTRA = "LeRobot data sets need pyarrow and pandas: pip install 'simscaleai-jax[lerobot]'"
 
 
-def export_lerobot(source: str | Path, output: str | Path, fps: int | None = None, robot_type: str = "panda") -> Path:
+def export_lerobot(
+    source: str | Path,
+    output: str | Path,
+    fps: int | None = None,
+    robot_type: str | None = None,
+    progress: bool = False,
+) -> Path:
     """Exports states and images (PNG in the parquet files) with one row group per episode.
 
     Args:
       source: a demonstration file. output: a folder that does not exist yet; it appears complete or not at all.
       fps: frames per second, by default what the file says.
+      robot_type: by default what the file says, else "panda".
+      progress: show a bar on the terminal.
 
     Raises:
       ImportError: pyarrow or pandas is missing. ValueError: the folder exists, the control rate is unknown or under 1.
@@ -47,8 +57,10 @@ def export_lerobot(source: str | Path, output: str | Path, fps: int | None = Non
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         temporary = Path(folder) / output.name
-        rows = list(_write_data(view, temporary))
-        _write_meta(view, temporary, rows, robot_type)
+        episodes = _write_data(view, temporary)
+        total = len(view.demos.names)
+        rows = list(track(episodes, "episodes", total, disable=not progress, console=Console(stderr=True)))
+        _write_meta(view, temporary, rows, robot_type or view.robot_type)
         os.replace(temporary, output)
     return output
 
@@ -153,7 +165,6 @@ def _write_meta(view: LeRobotView, folder: Path, rows: list[dict[str, Any]], rob
         "data_path": DATA_PATH,
         "video_path": None,
         "features": view.features,
-        ENV_ENTRY: env_entry(view.demos),
     }
     episodes = folder / EPISODES_PATH
     episodes.parent.mkdir(parents=True)
@@ -161,8 +172,38 @@ def _write_meta(view: LeRobotView, folder: Path, rows: list[dict[str, Any]], rob
     tasks = pd.DataFrame({"task_index": range(len(view.tasks))}, index=pd.Index(view.tasks, name="task"))
     tasks.to_parquet(folder / "meta" / "tasks.parquet")
     (folder / "meta" / "info.json").write_text(json.dumps(info, indent=4))
+    (folder / ENV_FILE).write_text(json.dumps(env_entry(view.demos), indent=4))
+    (folder / "README.md").write_text(_card(info, env_entry(view.demos), view.tasks))
     statistics = {name: _feature_statistics(view, name, total) for name in view.features}
     (folder / "meta" / "stats.json").write_text(json.dumps(statistics, indent=4))
+
+
+def _card(info: dict[str, Any], env: dict[str, Any], tasks: list[str]) -> str:
+    """The data set's card: front matter for the hub, and what is in it."""
+    features = [f"| `{name}` | {entry['dtype']} | {entry['shape']} |" for name, entry in info["features"].items()]
+    lines = [
+        "---",
+        "tags: [LeRobot]",
+        "task_categories: [robotics]",
+        "configs:",
+        "- config_name: default",
+        "  data_files: data/*/*.parquet",
+        "---",
+        "",
+        f"Demonstrations of {env['env_name'] or 'an unnamed environment'} in simulation, robot {info['robot_type']}: "
+        f"{info['total_episodes']} episodes, {info['total_frames']} frames at {info['fps']} per second, LeRobot "
+        f"{info['codebase_version']}.",
+        "",
+        f"Tasks: {'; '.join(tasks[:20])}{' ...' if len(tasks) > 20 else ''}",
+        "",
+        "| feature | dtype | shape |",
+        "|---|---|---|",
+        *features,
+        "",
+        f"Settings of the environment: `{json.dumps(env['env_kwargs'])}`",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _feature_statistics(view: LeRobotView, feature: str, total: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """How demonstrations look as LeRobot v3.0 features: names, shapes, and the arrays of one episode.
 
-State keys are joined into `observation.state` in sorted order, the order in which the models read them; `names` keeps
-"key.index" for every component, so that an import restores the keys.
+What a robot knows of itself is joined into `observation.state`, the rest (objects, targets) into
+`observation.environment_state`, each in sorted order; `names` keeps "key.index" for every component, so that an import
+restores the keys.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,11 @@ import numpy as np
 from simscaleai_jax.core.demonstrations import QUANTILES, DemonstrationFile
 
 INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-ENV_ENTRY = "simscaleai"  # of meta/info.json; LeRobot ignores keys that it does not know
+ENV_FILE = "meta/simscaleai.json"  # our own file: LeRobot warns of fields of info.json that it does not know
+ENV_ENTRY = "simscaleai"  # where older exports had it in meta/info.json
+STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
+ROBOT_WORDS = ("joint", "ee", "gripper", "robot", "state")  # first word of the keys of what a robot knows of itself
+CARTESIAN = ["delta_x", "delta_y", "delta_z", "gripper"]
 FLAGS = ("next.done", "next.success")
 Features = dict[str, dict[str, Any]]
 
@@ -26,8 +31,8 @@ class LeRobotView:
         self.fps = _frames_per_second(self.env_kwargs) if fps is None else fps
         if self.fps < 1:
             raise ValueError(f"fps must be at least 1, got {self.fps}.")
-        self.state_keys = [key for key in demos.obs_keys if key not in demos.image_keys]
-        self.state_keys = ["state"] if "state" in self.state_keys else self.state_keys
+        states = [key for key in demos.obs_keys if key not in demos.image_keys]
+        self.vectors = _split(["state"] if "state" in states else states)
         self.cameras = _camera_names(demos.image_keys, self.env_kwargs)
         self.starts = np.concatenate([[0], np.cumsum(demos.lengths)])
         texts = [demos.language(i) or "do the task" for i in range(len(demos.names))]
@@ -35,18 +40,24 @@ class LeRobotView:
         self.task_index = [self.tasks.index(text) for text in texts]
 
     @property
+    def robot_type(self) -> str:
+        """The robot that the file names."""
+        return str(self.demos.attributes.get("robot_type") or self.env_kwargs.get("robot") or "panda")
+
+    @property
     def features(self) -> Features:
         """The `features` entry of meta/info.json."""
         specs = self.demos.specs
-        names = [
-            f"{key}.{i}" for key in self.state_keys for i in range(int(np.prod(specs[f"obs/{key}"][0], dtype=int)))
-        ]
-        features: Features = {"observation.state": {"dtype": "float32", "shape": [len(names)], "names": names}}
+        features: Features = {}
+        for feature, keys in self.vectors.items():
+            sizes = {key: int(np.prod(specs[f"obs/{key}"][0], dtype=int)) for key in keys}
+            names = [f"{key}.{i}" for key, size in sizes.items() for i in range(size)]
+            features[feature] = {"dtype": "float32", "shape": [len(names)], "names": names}
         for key, camera in self.cameras.items():
             shape = list(specs[f"obs/{key}"][0])
             features[camera] = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
         action_size = specs["actions"][0][-1]
-        actions = [f"action.{i}" for i in range(action_size)]
+        actions = CARTESIAN if action_size == len(CARTESIAN) else [f"action.{i}" for i in range(action_size)]
         features["action"] = {"dtype": "float32", "shape": [action_size], "names": actions}
         features["next.reward"] = {"dtype": "float32", "shape": [1], "names": None}
         features |= {name: {"dtype": "bool", "shape": [1], "names": None} for name in FLAGS}
@@ -56,8 +67,8 @@ class LeRobotView:
     def column(self, episode: int, feature: str) -> np.ndarray:
         """One feature of one episode: (T,) for shape [1], (T, n) for vectors, (T, H, W, C) uint8 for images."""
         length = int(self.demos.lengths[episode])
-        if feature == "observation.state":
-            parts = [self.demos.read(episode, f"obs/{key}").reshape(length, -1) for key in self.state_keys]
+        if feature in self.vectors:
+            parts = [self.demos.read(episode, f"obs/{key}").reshape(length, -1) for key in self.vectors[feature]]
             return np.concatenate(parts, axis=1).astype(np.float32)
         for key, camera in self.cameras.items():
             if feature == camera:
@@ -117,6 +128,13 @@ def env_entry(demos: DemonstrationFile) -> dict[str, Any]:
     env_args = demos.attributes.get("env_args", {})
     name = env_args.get("env_name") if isinstance(env_args, dict) else None
     return {"env_name": str(name or demos.attributes.get("env_name", "")), "env_kwargs": _env_kwargs(demos)}
+
+
+def _split(keys: list[str]) -> dict[str, list[str]]:
+    """Feature -> its keys; everything is the robot's where nothing, or all, has its name."""
+    own = [key for key in keys if key.split("_")[0] in ROBOT_WORDS]
+    rest = [key for key in keys if key not in own]
+    return {STATE: own, ENVIRONMENT: rest} if own and rest else {STATE: keys}
 
 
 def _frames_per_second(env_kwargs: dict[str, Any]) -> int:

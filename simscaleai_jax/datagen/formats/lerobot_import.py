@@ -1,5 +1,6 @@
-"""Reads a LeRobot v3.0 data set of states into a demonstration file of ours, for training."""
+"""Reads a LeRobot v3.0 data set of states and images into a demonstration file of ours, for training."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -12,18 +13,19 @@ from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.datagen.files.shards import plan_shards
 from simscaleai_jax.datagen.files.writer import ShardWriter
 from simscaleai_jax.datagen.formats.lerobot_export import CODEBASE_VERSION, require_extra
-from simscaleai_jax.datagen.formats.lerobot_features import ENV_ENTRY
+from simscaleai_jax.datagen.formats.lerobot_features import ENV_ENTRY, ENV_FILE
 from simscaleai_jax.datagen.generator import file_attributes
 
 COMPONENT = re.compile(r"(.+)\.(\d+)$")
 
 
 def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_fraction: float = 0.1) -> Path:
-    """Converts states, actions, rewards and tasks; images are left out.
+    """Converts states, images, actions, rewards and tasks; videos are left out.
 
     `observation.state` is split into keys where its component names say so ("ee_pos.0", as our exporter writes them)
-    and becomes the key `state` otherwise; other float vectors `observation.x` become the key `x`. The environment is
-    the one that our exporter names; a data set from elsewhere has none, and its robot is the attribute `robot_type`.
+    and becomes the key `state` otherwise; other float vectors `observation.x` become the key `x`; the first camera
+    becomes `image`, others `image_NAME`. The environment is the one that our exporter names; a data set from elsewhere
+    has none, and its robot is the attribute `robot_type`.
 
     Raises:
       ImportError: pyarrow or pandas is missing.
@@ -36,7 +38,9 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
         raise ValueError(f"{output} exists; delete it first or choose another name.")
     info = _read_info(source)
     keys = _state_features(info["features"], source)
-    entry = info.get(ENV_ENTRY, {})
+    own = source / ENV_FILE
+    entry = json.loads(own.read_text()) if own.is_file() else info.get(ENV_ENTRY, {})
+    images = _image_features(info["features"], entry.get("env_kwargs", {}))
     settings = {
         "env_name": entry.get("env_name", ""),
         "env_kwargs": {"control_dt": 1.0 / info["fps"]} | entry.get("env_kwargs", {}),
@@ -51,7 +55,7 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
     attributes = file_attributes(settings) | {"robot_type": info.get("robot_type") or ""}
     with ShardWriter(shard, settings, attributes, masks) as writer:
         missing = set(writer.missing())
-        for number, episode in _episodes(source, keys):
+        for number, episode in _episodes(source, keys, images):
             if not 0 <= number < shard.count:
                 raise ValueError(f"{source} holds episode {number}, and its info.json says {shard.count} episodes.")
             if number in missing:
@@ -86,6 +90,17 @@ def _state_features(features: dict[str, Any], source: Path) -> dict[str, list[st
     return keys
 
 
+def _image_features(features: dict[str, Any], env_kwargs: dict[str, Any]) -> dict[str, str]:
+    """Feature -> observation key of its pictures."""
+    names = [name for name, feature in features.items() if feature["dtype"] == "image"]
+    cameras = [name.removeprefix("observation.images.") for name in names]
+    known = env_kwargs.get("cameras") or []
+    first = known[0]["name"] if known else "image" if "image" in cameras else next(iter(cameras), "")
+    return {
+        name: "image" if camera == first else f"image_{camera}" for name, camera in zip(names, cameras, strict=True)
+    }
+
+
 def _component_keys(name: str, feature: dict[str, Any]) -> list[str]:
     names = feature.get("names") or []
     parsed = [COMPONENT.match(part) for part in names if isinstance(part, str)]
@@ -94,7 +109,7 @@ def _component_keys(name: str, feature: dict[str, Any]) -> list[str]:
     return [name] * feature["shape"][0]
 
 
-def _episodes(source: Path, keys: dict[str, list[str]]) -> Any:
+def _episodes(source: Path, keys: dict[str, list[str]], images: dict[str, str]) -> Any:
     """(number, Episode) in the order of the data files."""
     import pandas as pd
     import pyarrow.parquet as pq
@@ -104,7 +119,8 @@ def _episodes(source: Path, keys: dict[str, list[str]]) -> Any:
     pending: dict[str, Any] = {}
     for path in sorted((source / "data").glob("*/*.parquet")):
         file = pq.ParquetFile(path)
-        wanted = [name for name in file.schema_arrow.names if not name.startswith("observation.images.")]
+        pictures = [name for name in file.schema_arrow.names if name.startswith("observation.images.")]
+        wanted = [name for name in file.schema_arrow.names if name not in pictures or name in images]
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=wanted)
             numbers = table["episode_index"].to_numpy()
@@ -112,15 +128,17 @@ def _episodes(source: Path, keys: dict[str, list[str]]) -> Any:
             for start, stop in zip([0, *bounds], [*bounds, len(numbers)], strict=True):
                 piece, number = table.slice(start, stop - start), int(numbers[start])
                 if pending and pending["number"] != number:
-                    yield pending["number"], _episode(pending["pieces"], keys, instructions)
+                    yield pending["number"], _episode(pending["pieces"], keys, images, instructions)
                     pending = {}
                 pending.setdefault("number", number)
                 pending.setdefault("pieces", []).append(piece)
     if pending:
-        yield pending["number"], _episode(pending["pieces"], keys, instructions)
+        yield pending["number"], _episode(pending["pieces"], keys, images, instructions)
 
 
-def _episode(pieces: list[Any], keys: dict[str, list[str]], instructions: dict[int, str]) -> Episode:
+def _episode(
+    pieces: list[Any], keys: dict[str, list[str]], images: dict[str, str], instructions: dict[int, str]
+) -> Episode:
     import pyarrow as pa
 
     table = pa.concat_tables(pieces)
@@ -139,13 +157,21 @@ def _episode(pieces: list[Any], keys: dict[str, list[str]], instructions: dict[i
     )
     actions = table["action"].to_pylist()
     return Episode(
-        obs={name: np.stack(columns, axis=1) for name, columns in obs.items()},
+        obs={name: np.stack(columns, axis=1) for name, columns in obs.items()}
+        | {key: np.stack([_picture(cell) for cell in table[name].to_pylist()]) for name, key in images.items()},
         actions=np.asarray(actions, np.float32).reshape(length, -1),
         rewards=rewards.astype(np.float32),
         success=success,
         terminated=success,
         language=instructions.get(int(table["task_index"][0].as_py()), "") if "task_index" in has else "",
     )
+
+
+def _picture(cell: dict[str, Any]) -> np.ndarray:
+    """uint8 (H, W, 3) of a cell {"bytes", "path"}."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
 
 
 def _matrix(column: Any, width: int) -> np.ndarray:

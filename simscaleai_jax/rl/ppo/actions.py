@@ -62,11 +62,15 @@ class ActionBounds:
 
     def to_env(self, action: Any) -> Any:
         """(..., A) numbers of the network in the environment's units and inside its bounds; NumPy or JAX arrays."""
+        half, centre, low, high = (row.reshape((1,) * (action.ndim - 1) + (-1,)) for row in self.rows())
+        return (action * half + centre).clip(low, high)
+
+    def rows(self) -> tuple[np.ndarray, ...]:
+        """(half range, centre, low, high), float32 (A,) each, of which `to_env` is made: clip(half * x + centre)."""
         low, high = (np.array([sign * UNBOUNDED if x is None else x for x in side]) for side, sign in self._signed)
         is_free = np.array([x is None for x in self.low])
         centre, half = np.where(is_free, 0.0, (low + high) / 2), np.where(is_free, 1.0, (high - low) / 2)
-        rows = [np.broadcast_to(row.astype(np.float32), action.shape) for row in (half, centre, low, high)]
-        return (action * rows[0] + rows[1]).clip(rows[2], rows[3])
+        return tuple(row.astype(np.float32) for row in (half, centre, low, high))
 
     def __str__(self) -> str:
         return " x ".join(f"[{native(a)}, {native(b)}]" for a, b in zip(self.low, self.high, strict=True))

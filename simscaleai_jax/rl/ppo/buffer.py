@@ -10,7 +10,7 @@ import numpy as np
 from simscaleai_jax.core.sharding import pick_devices
 from simscaleai_jax.core.streams import Stream, host_random
 
-FIELDS = ("obs", "actions", "log_probs", "values", "advantages", "returns")  # of a minibatch
+FIELDS = ("observations", "actions", "log_probs", "values", "advantages", "returns")  # of a minibatch
 
 
 class RolloutBuffer:
@@ -42,7 +42,7 @@ class RolloutBuffer:
         self.n_steps, self.num_envs = n_steps, num_envs
         self._device = pick_devices(device, 1)[0] if isinstance(device, str) else device
         self.shuffle_from(seed)
-        self.obs = np.zeros((n_steps, num_envs, obs_dim), np.float32)
+        self.observations = np.zeros((n_steps, num_envs, obs_dim), np.float32)
         self.actions = np.zeros((n_steps, num_envs, action_dim), np.float32)
         names = ("rewards", "log_probs", "values", "bootstrap", "advantages", "returns")
         for name in names:
@@ -86,7 +86,7 @@ class RolloutBuffer:
         if self.position == self.n_steps:
             raise IndexError(f"RolloutBuffer holds {self.n_steps} steps and is full; call reset() first.")
         t = self.position
-        self.obs[t] = np.asarray(obs, np.float32).reshape(self.num_envs, -1)
+        self.observations[t] = np.asarray(obs, np.float32).reshape(self.num_envs, -1)
         self.actions[t] = np.asarray(action, np.float32).reshape(self.num_envs, -1)
         for name, number in (("rewards", reward), ("log_probs", log_prob), ("values", value), ("bootstrap", bootstrap)):
             getattr(self, name)[t] = np.asarray(number, np.float32).reshape(-1)
@@ -109,7 +109,7 @@ class RolloutBuffer:
     def get_batches(self, batch_size: int) -> Iterator[dict[str, jax.Array]]:
         """Yields every valid transition once, in a new random order, `batch_size` at a time (the last may be smaller).
 
-        Keys: obs (M, S), actions (M, A), log_probs, values, advantages, returns (M,).
+        Keys: observations (M, S), actions (M, A), log_probs, values, advantages, returns (M,).
         """
         chosen = self._shuffled()
         for start in range(0, len(chosen), batch_size):

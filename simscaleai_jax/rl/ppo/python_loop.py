@@ -87,7 +87,7 @@ class _Loop:
         self.buffer.compute_gae(last_value, config.gamma, config.gae_lambda)
         metrics = self._learn()
         if config.normalize_observations and self.buffer.valid.any():
-            rows = self.buffer.obs[self.buffer.valid]
+            rows = self.buffer.observations[self.buffer.valid]
             stats = {"state": self._merge(agent.state.normalizer["state"], rows)}
             agent.state = agent.state.replace(normalizer=stats)
         if finished:
@@ -165,7 +165,7 @@ class _Loop:
         rows = []
         for _ in range(config.n_epochs):
             for batch in buffer.get_minibatches(config.minibatches_per_epoch):
-                inputs = {"state": batch["obs"]}
+                inputs = {"state": batch["observations"]}
                 names = ("actions", "log_probs", "values", "advantages", "returns", "weights")
                 self.agent.state, metrics = self._step(self.agent.state, Batch(inputs, *(batch[n] for n in names)))
                 rows.append(metrics)

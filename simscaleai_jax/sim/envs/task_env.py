@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
+from simscaleai_jax.core.forks import check_not_forked
 from simscaleai_jax.core.streams import Stream, draw_key
 from simscaleai_jax.sim.base_env import BaseRobotEnv
 from simscaleai_jax.sim.cameras import image_key
@@ -41,6 +42,7 @@ class TaskEnv(BaseRobotEnv):
     task_name: ClassVar[str]
 
     def __init__(self, config: SimConfig | None = None, render_mode: str | None = None) -> None:
+        check_not_forked()
         config = build_config(config, find_task(self.task_name).config_cls, {})
         self._host: HostTask | None = None
         self._episode_key: Any = None

@@ -78,7 +78,7 @@ class ReachTask:
         self._check_distance()
         self._distance = DistanceReward(scale=self.config.distance_weight)
         self._success = SuccessBonus(threshold=self.config.success_distance, bonus=self.config.success_bonus)
-        self._effort = ActionPenalty(scale=self.config.action_penalty)
+        self._effort = ActionPenalty(scale=self.config.action_penalty, squared=True)
 
     def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, ReachState]:
         robot, config = self.robot, self.config

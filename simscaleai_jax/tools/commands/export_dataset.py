@@ -8,7 +8,7 @@ import tyro
 
 from simscaleai_jax.tools.arguments import parse
 
-DESCRIPTION = """Convert a data set to LeRobot v3.0 or robomimic, or a LeRobot data set of states to HDF5.
+DESCRIPTION = """Convert a data set to LeRobot v3.0 or robomimic, or a LeRobot data set to HDF5.
 
 Examples:
   simscale export-dataset data/reach.h5 lerobot/reach --to lerobot
@@ -51,7 +51,7 @@ def convert(options: ExportOptions) -> Path:
     if options.to == "lerobot":
         from simscaleai_jax.datagen.formats.lerobot_export import export_lerobot
 
-        return export_lerobot(options.source, options.output, options.fps)
+        return export_lerobot(options.source, options.output, options.fps, progress=True)
     if options.to == "robomimic":
         from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
 

@@ -48,7 +48,7 @@ class TrainOptions:
       checkpoint_dir: folder of the run.
       resume_from: checkpoint to continue.
       auto_resume: continue the run that is found in checkpoint_dir; --no-auto-resume starts over.
-      best_metric: number that decides which checkpoint is best; default: success_rate, else eval_loss.
+      best_metric: number that decides which checkpoint is best; default: eval/success_rate, else eval/loss.
       save_every, log_every, eval_every, keep_checkpoints: updates between them; checkpoints to keep.
       num_workers: threads that decode images, at most one per core.
       device_mb: keep data sets of states up to this size on the device; larger ones are streamed.
@@ -192,6 +192,8 @@ def make_config(options: TrainOptions) -> Any:
     shared = {name: getattr(options, name) for name in init_fields(TrainConfig) if hasattr(options, name)}
     warmup = min(500, options.max_steps // 10) if options.warmup_steps is None else options.warmup_steps
     renamed = {"model_name": options.model, "model_kwargs": kwargs, "dataset_path": options.dataset}
+    if warmup > options.max_steps:
+        raise ValueError(f"--warmup-steps {warmup} is more than --max-steps {options.max_steps}: lr is never reached.")
     values: dict[str, Any] = shared | renamed | {"warmup_steps": warmup}
     return TrainConfig(**values)
 

@@ -1,0 +1,190 @@
+"""A checkpoint as an ONNX model that takes raw observations; onnxruntime needs neither JAX nor torch.
+
+Inputs: every observation key of the acting record, (B, n) float32 or uint8 (B, H, W, C); "language" (1, L) int64 token
+ids where the model reads them, the recorded instruction by default; "noise" (B, h, A) where actions are drawn. Output:
+"actions" (B, h, A), the plan. The metadata entry "policy" is the acting record.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simscaleai_jax.core.observations import is_image_key
+from simscaleai_jax.interop.files import TorchRecord, write_whole
+from simscaleai_jax.interop.onnx_graph import Graph
+from simscaleai_jax.models.bc import CONVOLUTIONS, POOLED, pool_matrix
+from simscaleai_jax.models.policy_heads.flow_head import FlowActionHead
+from simscaleai_jax.models.policy_heads.schedule import sampling_steps
+
+
+def write_onnx(path: str | Path, record: TorchRecord, kwargs: Mapping[str, Any]) -> Path:
+    """Writes the model of an export's record; `kwargs` are all constructor arguments of its class."""
+    model = build(record, kwargs)
+    return write_whole(path, lambda temporary: temporary.write_bytes(model.SerializeToString()))
+
+
+def build(record: TorchRecord, kwargs: Mapping[str, Any]) -> Any:
+    """The ONNX model.
+
+    Raises:
+      ValueError: a checkpoint that does not say which observations it reads.
+    """
+    policy = record.policy
+    if not policy.get("observations"):
+        raise ValueError("This checkpoint does not say which observations it reads, and an ONNX model must name them.")
+    graph = Graph(record.state_dict)
+    inputs = {name: _observation(graph, name, spec) for name, spec in policy["observations"].items()}
+    state = _state(graph, inputs, policy)
+    image = _image(graph, inputs)
+    actions = NETWORKS[record.model_name](graph, state, image, policy, kwargs)
+    actions = graph.reshape(actions, -1, policy["horizon"], policy["action"]["dim"])
+    shape = ("batch", policy["horizon"], policy["action"]["dim"])
+    return graph.finish(_physical(graph, actions, policy["action"]), shape, {"policy": json.dumps(policy)})
+
+
+def _observation(graph: Graph, name: str, spec: Mapping[str, Any]) -> str:
+    return graph.input(name, np.uint8 if is_image_key(name) else np.float32, ("batch", *spec["shape"]))
+
+
+def _state(graph: Graph, inputs: Mapping[str, str], policy: Mapping[str, Any]) -> str:
+    names = [inputs[name] for name in policy["state_keys"]]
+    if not names:
+        return ""
+    state = graph.node("Concat", *names, axis=-1)
+    known = policy["normalization"]
+    if known is None:
+        return state
+    state = graph.node("Sub", state, graph.constant(known["mean"]))
+    state = graph.node("Mul", state, graph.constant(known["scale"]))
+    return state if known["clip"] is None else graph.clip(state, -known["clip"], known["clip"])
+
+
+def _image(graph: Graph, inputs: Mapping[str, str]) -> str:
+    """(B, C, H, W) in [0, 1]."""
+    if "image" not in inputs:
+        return ""
+    pixels = graph.node("Cast", inputs["image"], to=graph.onnx.TensorProto.FLOAT)
+    return graph.node("Transpose", graph.node("Div", pixels, graph.constant(255.0)), perm=[0, 3, 1, 2])
+
+
+def _physical(graph: Graph, actions: str, known: Mapping[str, Any]) -> str:
+    if known["scale"] is not None:
+        actions = graph.node("Mul", actions, graph.constant(known["scale"]))
+        actions = graph.node("Add", actions, graph.constant(known["mean"]))
+    if known["low"] is None or known["high"] is None:
+        return actions
+    return graph.clip(actions, known["low"], known["high"])
+
+
+def _actor_critic(graph: Graph, state: str, image: str, policy: Any, kwargs: Mapping[str, Any]) -> str:
+    for i in range(kwargs["n_layers"]):
+        state = graph.activate(graph.linear(state, f"feature_net.{2 * i}"), "Tanh")
+    return graph.linear(state, "actor_mean")
+
+
+def _bc(graph: Graph, state: str, image: str, policy: Any, kwargs: Mapping[str, Any]) -> str:
+    features = graph.perceptron(state, "state_encoder", (0, 3, 6), "Relu")
+    if kwargs["use_image"]:
+        size = kwargs["image_size"]
+        for index, (_, kernel, stride, pad) in zip((0, 2, 4), CONVOLUTIONS, strict=True):
+            image = graph.activate(graph.convolution(image, f"image_encoder.{index}", stride, pad), "Relu")
+            size = (size + 2 * pad - kernel) // stride + 1
+        pool = pool_matrix(size, POOLED)
+        rows = graph.node("MatMul", graph.constant(pool), image)
+        pooled = graph.node("MatMul", rows, graph.constant(pool.T))
+        encoded = graph.activate(graph.linear(graph.node("Flatten", pooled, axis=1), "image_encoder.8"), "Relu")
+        features = graph.node("Concat", features, encoded, axis=-1)
+    return graph.perceptron(features, "action_head", [3 * i for i in range(kwargs["n_layers"] + 1)], "Relu")
+
+
+def _vla(graph: Graph, state: str, image: str, policy: Any, kwargs: Mapping[str, Any]) -> str:
+    heads, patch = kwargs["num_heads"], "vision_encoder.patch_embed"
+    patches = graph.convolution(image, f"{patch}.proj", kwargs["patch_size"])
+    patches = graph.node("Transpose", graph.reshape(patches, 0, 0, -1), perm=[0, 2, 1])
+    patches = graph.node("Add", patches, graph.weight(f"{patch}.pos_embed"))
+    first = graph.rows(graph.weights["vision_encoder.cls_token"], image)
+    tokens = graph.node("Concat", first, patches, axis=1)
+    tokens = graph.transformer(tokens, "vision_encoder.encoder", kwargs["num_layers"], heads)
+    parts = [graph.norm(tokens, "vision_encoder.norm")]
+    if kwargs["use_language"]:
+        parts.append(_language(graph, image, policy, kwargs))
+    if kwargs["state_dim"] > 0:
+        parts.append(graph.reshape(graph.perceptron(state, "state_proj", (0, 2), "Gelu"), 0, 1, -1))
+    fused = graph.node("Concat", *parts, axis=1)
+    fused = graph.transformer(fused, "fusion_transformer", max(kwargs["num_layers"] // 2, 2), heads)
+    features = graph.node("Gather", fused, graph.constant(0, np.int64), axis=1)
+    if kwargs["action_head_type"] == "mlp":
+        return graph.activate(graph.perceptron(features, "action_head", (0, 3, 5), "Gelu"), "Tanh")
+    return _sample(graph, features, policy, kwargs)
+
+
+def _language(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
+    """The instruction's tokens, encoded once and repeated for each row."""
+    tokens, length = policy["tokens"], kwargs["max_text_len"]
+    default = None if tokens is None else np.asarray([tokens], np.int64)
+    ids = graph.input("language", np.int64, (1, length), default)
+    hidden = graph.node("Gather", graph.weight("language_encoder.token_embed.weight"), ids, axis=0)
+    hidden = graph.node("Add", hidden, graph.weight("language_encoder.pos_embed"))
+    hidden = graph.transformer(hidden, "language_encoder.encoder", kwargs["lang_num_layers"], kwargs["num_heads"])
+    hidden = graph.norm(hidden, "language_encoder.norm")
+    batch = graph.node("Shape", like, start=0, end=1)
+    sizes = graph.node("Concat", batch, graph.constant((length, kwargs["embed_dim"]), np.int64), axis=0)
+    return graph.node("Expand", hidden, sizes)
+
+
+def _sample(graph: Graph, features: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
+    """What the diffusion or flow head makes of noise."""
+    size = policy["horizon"] * policy["action"]["dim"]
+    noise = graph.input("noise", np.float32, ("batch", policy["horizon"], policy["action"]["dim"]))
+    actions = graph.reshape(noise, 0, size)
+    condition = graph.linear(features, "action_head.condition_proj")
+    count = kwargs["num_inference_steps"]
+    if kwargs["action_head_type"] == "flow":
+        for i in range(count):
+            time = FlowActionHead.time_scale * i / count
+            velocity = _direction(graph, condition, actions, time, kwargs)
+            actions = graph.node("Add", actions, graph.node("Mul", velocity, graph.constant(1.0 / count)))
+        return graph.clip(actions, -1.0, 1.0)
+    alpha_bar = graph.weights["action_head.alphas_cumprod"].astype(np.float64)
+    visited = sampling_steps(len(alpha_bar), count)
+    for i, step in enumerate(visited):
+        here = float(alpha_bar[step])
+        there = float(alpha_bar[visited[i + 1]]) if i + 1 < count else 1.0
+        actions = _denoise(graph, _direction(graph, condition, actions, float(step), kwargs), actions, here, there)
+    return graph.clip(actions, -1.0, 1.0)
+
+
+def _denoise(graph: Graph, noise: str, actions: str, here: float, there: float) -> str:
+    """One DDIM step; see `DiffusionActionHead.advance`."""
+
+    def times(x: str, factor: float) -> str:
+        return graph.node("Mul", x, graph.constant(factor))
+
+    signal, spread = np.sqrt(here), np.sqrt(1.0 - here)
+    clean = graph.clip(times(graph.node("Sub", actions, times(noise, spread)), 1.0 / signal), -1.0, 1.0)
+    noise = times(graph.node("Sub", actions, times(clean, signal)), 1.0 / spread)
+    return graph.node("Add", times(clean, np.sqrt(there)), times(noise, np.sqrt(1.0 - there)))
+
+
+def _direction(graph: Graph, condition: str, actions: str, time: float, kwargs: Mapping[str, Any]) -> str:
+    """The denoiser's answer at one time; the time's embedding is a constant that the weights are applied to here."""
+    half = kwargs["embed_dim"] // 2
+    frequencies = np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1))).astype(np.float32)
+    angles = np.float32(time) * frequencies
+    wave = np.concatenate([np.sin(angles), np.cos(angles)])[None].astype(np.float32)
+    embedded = graph.activate(graph.linear(graph.constant(wave), "action_head.time_embed.1"), "Gelu")
+    batch = graph.node("Shape", actions, start=0, end=1)
+    sizes = graph.node("Concat", batch, graph.constant((2 * half,), np.int64), axis=0)
+    hidden = graph.node("Concat", condition, graph.node("Expand", embedded, sizes), actions, axis=-1)
+    for i in range(kwargs["head_layers"]):
+        block = f"action_head.noise_net.{i}"
+        inner = graph.activate(graph.linear(hidden, f"{block}.net.0"), "Gelu")
+        inner = graph.activate(graph.linear(inner, f"{block}.net.2"), "Gelu")
+        hidden = graph.node("Add", inner, graph.linear(hidden, f"{block}.skip") if i == 0 else hidden)
+    return graph.linear(hidden, "action_head.final")
+
+
+NETWORKS = {"actor_critic": _actor_critic, "bc": _bc, "vla": _vla}
