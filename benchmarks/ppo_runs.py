@@ -7,7 +7,7 @@
     python benchmarks/ppo_runs.py configs/ppo_pick_place.yaml checkpoints/seed_0 checkpoints/seed_1
 
 Reads each run's metrics.jsonl and, where it lies beside it, evaluation.json; trains and simulates nothing. A run's
-minutes are the time that its updates took, without compiling. Writes docs/images/RECIPE.png and
+seconds are the time that its updates took, without compiling. Writes docs/images/RECIPE.png and
 benchmarks/results/RECIPE.json.
 """
 
@@ -60,24 +60,25 @@ def main(options: Options) -> None:
 
 
 def summarize(folder: Path) -> dict[str, Any]:
-    """A run's curves, minutes at each update, and a summary for the JSON file."""
+    """A run's curves, seconds at each update, and a summary for the JSON file."""
     metrics = {name: np.asarray(values) for name, values in read_metrics(folder / "metrics.jsonl").items()}
     steps = metrics["total_steps"]
-    minutes = np.cumsum(np.diff(steps, prepend=0.0) / metrics["steps_per_second"]) / 60
+    seconds = np.cumsum(np.diff(steps, prepend=0.0) / metrics["steps_per_second"])
     rows = np.unique(np.linspace(0, len(steps) - 1, POINTS).astype(int))
     curve = {name: [_rounded(value) for value in metrics[name][rows]] for name in CURVES}
     plain = smooth(metrics["plain_success_rate"])
     summary = {
         "steps": int(steps[-1]),
-        "minutes": round(float(minutes[-1]), 1),
-        "steps_per_second": round(float(steps[-1] / minutes[-1] / 60)),
-        "minutes_to_half_plain_success": _first(minutes, plain >= 0.5),
-        "minutes_to_95_percent_plain_success": _first(minutes, plain >= 0.95),
+        "seconds": round(float(seconds[-1]), 1),
+        "steps_per_second": round(float(steps[-1] / seconds[-1])),
+        "seconds_to_half_plain_success": _first(seconds, plain >= 0.5),
+        "seconds_to_95_percent_plain_success": _first(seconds, plain >= 0.95),
+        "steps_to_95_percent_plain_success": _first(steps, plain >= 0.95),
         "last_plain_success_rate": round(float(np.nanmean(metrics["plain_success_rate"][-10:])), 4),
         "evaluation": _read_json(folder / "evaluation.json"),
-        "curve": curve | {"minutes": [_rounded(value) for value in minutes[rows]]},
+        "curve": curve | {"seconds": [_rounded(value) for value in seconds[rows]]},
     }
-    return {"metrics": metrics, "minutes": minutes, "summary": summary}
+    return {"metrics": metrics, "seconds": seconds, "summary": summary}
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
@@ -96,28 +97,28 @@ def eased_share(recipe: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def draw(runs: dict[str, Any], eased: tuple[float, float] | None, title: str, path: str) -> None:
-    """Success of plain starts, and of all where a curriculum eases some, against steps and against minutes."""
+    """Success of plain starts, and of all where a curriculum eases some, against steps and against seconds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    by_steps, by_minutes = figure.subplots(1, 2)
+    by_steps, by_seconds = figure.subplots(1, 2)
     for index, (name, run) in enumerate(runs.items()):
         metrics, color = run["metrics"], f"C{index}"
         plain, steps = smooth(metrics["plain_success_rate"]), metrics["total_steps"] / 1e6
         by_steps.plot(steps, plain, color=color, label=f"{name}, plain starts" if eased else name)
         if eased:
             by_steps.plot(steps, smooth(metrics["success_rate"]), color=color, alpha=0.4, ls="--", label=f"{name}, all")
-        by_minutes.plot(run["minutes"], plain, color=color, label=name)
+        by_seconds.plot(run["seconds"], plain, color=color, label=name)
     if eased:
         last = max(run["metrics"]["total_steps"][-1] for run in runs.values())
         steps = np.linspace(0, last)
         shares = eased[0] * np.maximum(1 - steps / eased[1], 0)
         by_steps.plot(steps / 1e6, shares, "k:", lw=1, label="eased starts")
     by_steps.set(xlabel="million environment steps", ylabel="success rate in training", ylim=(-0.02, 1.02))
-    by_minutes.set(xlabel="minutes of updates", ylabel="success rate, plain starts", ylim=(-0.02, 1.02))
-    for axis in (by_steps, by_minutes):
+    by_seconds.set(xlabel="seconds of updates", ylabel="success rate, plain starts", ylim=(-0.02, 1.02))
+    for axis in (by_steps, by_seconds):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="lower right")
     figure.suptitle(title)
@@ -125,8 +126,8 @@ def draw(runs: dict[str, Any], eased: tuple[float, float] | None, title: str, pa
     figure.savefig(path, dpi=120)
 
 
-def _first(minutes: np.ndarray, reached: np.ndarray) -> float | None:
-    return round(float(minutes[np.argmax(reached)]), 1) if reached.any() else None
+def _first(values: np.ndarray, reached: np.ndarray) -> float | None:
+    return round(float(values[np.argmax(reached)]), 1) if reached.any() else None
 
 
 def _rounded(value: float) -> float | None:
