@@ -11,6 +11,7 @@ wrong path fails before anything compiles. Saving must be called by every proces
 
 import dataclasses
 import json
+import threading
 import time
 import uuid
 from importlib import metadata
@@ -184,7 +185,7 @@ def manifest_record(manifest: Manifest) -> dict[str, Any]:
     Raises:
       ValueError: a value that JSON cannot hold.
     """
-    record = to_dict(dataclasses.replace(manifest, versions=_versions()))
+    record = to_dict(dataclasses.replace(manifest, versions=installed_versions()))
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -201,7 +202,9 @@ def make_token() -> str:
     return f"{distributed.agree(uuid.uuid4().int % 2**31):08x}"
 
 
-def write(path: Path, snapshot: Snapshot, record: dict[str, Any], token: str) -> None:
+def write(
+    path: Path, snapshot: Snapshot, record: dict[str, Any], token: str, is_abandoned: threading.Event | None = None
+) -> None:
     """Writes this process's part beside `path`; process 0 then waits for the others', adds the manifest and renames.
 
     Args:
@@ -209,6 +212,9 @@ def write(path: Path, snapshot: Snapshot, record: dict[str, Any], token: str) ->
       snapshot: this process's share of the arrays.
       record: `manifest_record`.
       token: the same in every process, another one for every save.
+      is_abandoned: set by another thread when a process is dead whose part would be waited for.
+    Raises:
+      OSError: this part, or another process's, could not be written; nothing is left under the final name.
     """
     import jax
 
@@ -223,7 +229,7 @@ def write(path: Path, snapshot: Snapshot, record: dict[str, Any], token: str) ->
         if index:
             _tell(folder, index, token, {"part": part})
             return
-        parts = [part, *(_hear(folder, other, token) for other in range(1, count))]
+        parts = [part, *(_hear(folder, other, token, is_abandoned) for other in range(1, count))]
         content = {
             "manifest": record,
             "arrays": snapshot.arrays,
@@ -249,13 +255,13 @@ def _tell(folder: Path, index: int, token: str, message: dict[str, Any]) -> None
     paths.write_whole(folder / f"part-{index:05d}.{token}.json", json.dumps(message))
 
 
-def _hear(folder: Path, index: int, token: str) -> dict[str, Any] | None:
+def _hear(folder: Path, index: int, token: str, is_abandoned: threading.Event | None) -> dict[str, Any] | None:
     """What another process has written; an OSError where it could not, or says nothing."""
     file = folder / f"part-{index:05d}.{token}.json"
     until = time.monotonic() + PART_SECONDS
     while not file.is_file():
-        if time.monotonic() > until:
-            raise OSError(f"Process {index} did not write its part of {folder} within {PART_SECONDS} s.")
+        if time.monotonic() > until or (is_abandoned is not None and is_abandoned.is_set()):
+            raise OSError(f"Process {index} did not write its part of {folder}.")
         time.sleep(0.01)
     message = json.loads(file.read_text())
     file.unlink(missing_ok=True)
@@ -264,7 +270,8 @@ def _hear(folder: Path, index: int, token: str) -> dict[str, Any] | None:
     return message["part"]
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Package -> version of what is installed."""
     found = {}
     for package in PACKAGES:
         try:

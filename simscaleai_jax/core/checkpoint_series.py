@@ -6,8 +6,10 @@ folder/series.json       {"latest": name, "best": name or null, "metric": value 
 Readers change nothing. Whoever writes holds the folder's lock: while it writes, or from `hold` to `close`.
 """
 
+import contextlib
 import json
 import math
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +47,7 @@ class CheckpointSeries:
         self._worker: ThreadPoolExecutor | None = None
         self._pending: Future | None = None
         self._token, self._saves = "", 0
+        self._is_abandoned = threading.Event()
 
     def hold(self) -> None:
         """Takes the folder until `close`, and tidies up after an interrupted write; called by every process.
@@ -100,6 +103,12 @@ class CheckpointSeries:
             self._lock.release()
             self._is_held = False
 
+    def abandon(self) -> None:
+        """Like `close`, where another process is dead: the write that waits for its part ends without a checkpoint."""
+        self._is_abandoned.set()
+        with contextlib.suppress(OSError):
+            self.close()
+
     def steps(self) -> list[Path]:
         """Complete checkpoints, oldest first; cut or foreign directories are left out."""
         return checkpoint.complete_steps(self.folder)
@@ -130,7 +139,7 @@ class CheckpointSeries:
         self, path: Path, snapshot: Snapshot, record: dict[str, Any], metric: float | None, token: str
     ) -> None:
         try:
-            checkpoint.write(path, snapshot, record, token)
+            checkpoint.write(path, snapshot, record, token, self._is_abandoned)
             if self._is_main:
                 self._remember(path, metric)
         finally:
