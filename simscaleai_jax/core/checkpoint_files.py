@@ -8,6 +8,7 @@ each piece lies, and has a CRC32 for every `BLOCK_BYTES` of a file, so that a re
 
 import dataclasses
 import os
+import weakref
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +99,11 @@ class CheckedFile:
 
     def __init__(self, path: Path, checksums: Sequence[int], where: str) -> None:
         self._path, self._checksums, self._where = path, checksums, where
-        self._file = path.open("rb")
+        self._file: Any = None if not isinstance(path, RemotePath) else path.open("rb")
+        self._descriptor = -1
+        if self._file is None:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
         self._latest: tuple[int, bytes] = (-1, b"")  # small arrays share a block
 
     def read_into(self, out: memoryview, offset: int) -> None:
@@ -128,10 +133,10 @@ class CheckedFile:
         return block
 
     def _read(self, offset: int, count: int) -> bytes:
-        if isinstance(self._path, RemotePath):
+        if self._file is not None:
             self._file.seek(offset)
             return self._file.read(count)
-        return os.pread(self._file.fileno(), count, offset)
+        return os.pread(self._descriptor, count, offset)
 
 
 class StoredArray:

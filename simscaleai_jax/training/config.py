@@ -1,7 +1,9 @@
 """`TrainConfig`: every setting of supervised training, checked when it is made."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.core.runs.trackers import LogConfig
@@ -28,7 +30,7 @@ class TrainConfig:
 
     Attributes:
       model_name: registered model that `simscale train` builds.
-      model_kwargs: its constructor arguments.
+      model_kwargs: its constructor arguments; on the command line --model.NAME.
       dataset_path: demonstrations; "" for random dummy data.
       batch_size: samples per update over all devices and processes; used where a loader is built from the config.
       num_workers: processes that read image data sets (0: a thread).
@@ -66,14 +68,16 @@ class TrainConfig:
       max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
       lost_peer_seconds: how long to wait for another process before it counts as lost.
       random_shift: largest random shift of images in pixels along each axis, one draw per sample; 0 for none.
-      random_brightness, random_contrast, random_saturation: factors on images are drawn from [1 - x, 1 + x]. As with
-        `random_shift`, used where a loader is built from the config.
+      random_brightness: factors on images' brightness are drawn from [1 - x, 1 + x]; as with `random_shift`, used where
+        a loader is built from the config.
+      random_contrast: likewise, of contrast.
+      random_saturation: likewise, of saturation.
       log: trackers, and rows by time.
     """
 
-    model_name: str = "bc"
-    model_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    dataset_path: str = ""
+    model_name: Annotated[str, tyro.conf.arg(aliases=["--model"])] = "bc"
+    model_kwargs: Annotated[dict[str, Any], tyro.conf.Suppress] = dataclasses.field(default_factory=dict)
+    dataset_path: Annotated[str, tyro.conf.arg(aliases=["--dataset"])] = ""
     batch_size: int = 32
     num_workers: int = 4
     lr: float = 1e-4
@@ -85,7 +89,7 @@ class TrainConfig:
     amp_dtype: str = "bfloat16"
     distributed: bool = False
     backend: str = "nccl"
-    checkpoint_dir: str = "checkpoints"
+    checkpoint_dir: Annotated[str, tyro.conf.arg(aliases=["--output"])] = "checkpoints"
     save_every: int = 5000
     resume_from: str | None = None
     log_every: int = 100

@@ -20,7 +20,7 @@ RULES = RunRules(
     may_change=(
         "lr", "max_steps", "save_every", "log_every", "eval_every", "log.*", "eval.*", "keep_checkpoints", "use_wandb",
         "wandb_*", "device", "num_devices", "fsdp", "distributed", "backend", "lost_peer_seconds", "num_workers",
-        "max_steps_per_dispatch", "checkpoint_dir", "resume",
+        "max_steps_per_dispatch", "checkpoint_dir", "resume", "warmup_steps", "join.*", "config", "verbose",
     ),
     origins=("resume_from", "init_from"),
     advice="choose another checkpoint_dir",

@@ -114,19 +114,15 @@ class Trainer:
         check_trackers(self.config.tracking)
         self.open_series()
         run = storage.make_run(self.config, self.series, self._settings)
-        try:
-            with distributed.peer_errors(), run:
-                newest = run.open(self.config.resume)
-                with RunLog(self.config, distributed.is_main(), self._progress) as log:
-                    self._resume(newest, log)
-                    run.record(self.step)
-                    log.start(self.step, run.run_id, run.settings)
-                    with preemption.PreemptionWatch() as watch:
-                        numbers = Loop(self, log, watch).run()
-                    self._finish(log)
-        except distributed.PeerLostError:
-            self.series.abandon()
-            raise
+        with distributed.peer_errors(), run:
+            newest = run.open(self.config.resume)
+            with RunLog(self.config, distributed.is_main(), self._progress) as log:
+                self._resume(newest, log)
+                run.record(self.step)
+                log.start(self.step, run.run_id, run.settings)
+                with preemption.PreemptionWatch() as watch:
+                    numbers = Loop(self, log, watch).run()
+                self._finish(log)
         return numbers
 
     def evaluate(self) -> dict[str, float]:

@@ -173,7 +173,7 @@ class TestCheckpoints:
         trainer = make_trainer(tmp_path, max_steps=16, lr=1e-3)
         trainer.train()
         rates = [row["learning_rate"] for row in read_rows(tmp_path / "metrics.jsonl")]
-        assert rates[1] > 5e-3 > 1e-3 >= rates[2]
+        assert rates[0] > 5e-3 > 1e-3 >= rates[2]
         changes = {change["name"]: (change["old"], change["new"]) for change in read_run(tmp_path)["changes"]}
         assert changes == {"max_steps": (8, 16), "lr": (1e-2, 1e-3)}
 

@@ -118,8 +118,14 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        import jax
+
+        is_failed = kind is not None and not issubclass(kind, SystemExit | KeyboardInterrupt)
+        if is_failed and jax.process_count() > 1:  # the others may be dead: nobody waits for their parts
+            self.series.abandon()
+        else:
+            self.close()
 
     def _find(self, may_continue: bool) -> int:
         """The step to go on from, -1 for none; keeps what the folder says about its run."""

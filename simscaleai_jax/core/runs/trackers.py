@@ -149,10 +149,8 @@ class TrackioSink:
         self._run.log({name: self._trackio.Video(str(path))}, step=step)
 
     def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        import pandas
-
-        frame = pandas.DataFrame([list(row) for row in rows], columns=list(columns))
-        self._run.log({name: self._trackio.Table(dataframe=frame)}, step=step)
+        table = self._trackio.Table(columns=list(columns), data=[list(row) for row in rows])
+        self._run.log({name: table}, step=step)
 
     def close(self) -> None:
         self._run.finish()
