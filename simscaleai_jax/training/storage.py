@@ -115,10 +115,9 @@ def open_series(config: TrainConfig, metric_name: str | None) -> CheckpointSerie
     return CheckpointSeries(folder, config.keep_checkpoints, higher_is_better=is_higher)
 
 
-def make_run(config: TrainConfig, series: CheckpointSeries, settings: Mapping[str, Any]) -> RunFolder:
-    """The run that `config` and further `settings` (of the data, of evaluation) describe."""
-    described = stored_config(config) | dict(settings)
-    return RunFolder(series, KIND, described, RULES, lambda manifest: manifest.config)
+def make_run(config: TrainConfig, series: CheckpointSeries) -> RunFolder:
+    """The run that `config` describes; a subclass's further fields (of the data, of evaluation) belong to it."""
+    return RunFolder(series, KIND, stored_config(config), RULES)
 
 
 def stored_config(config: TrainConfig) -> dict[str, Any]:

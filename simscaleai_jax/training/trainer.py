@@ -7,7 +7,7 @@ The work happens in `step` (one jitted, donated update), `programs` (its compile
 `storage` (checkpoints).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,6 @@ class Trainer:
         statistics: Statistics | None = None,
         env: dict[str, Any] | None = None,
         language: str | None = None,
-        settings: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
         """Places the model on the devices.
@@ -66,8 +65,6 @@ class Trainer:
           statistics: normalisation of states and actions; kept in checkpoints.
           env: {"name", "config"} of the environment that the data comes from, for `simscale eval`.
           language: instruction that policies read where none is given.
-          settings: what else determines the run (how the data were chosen); kept in its record and compared when it is
-            started again.
           progress: show progress on the terminal.
         Raises:
           ValueError: absent device, batch that does not divide, or a data set that does not fit the model.
@@ -79,7 +76,6 @@ class Trainer:
         self.train_loader = feeding.as_loader(train_loader)
         self.eval_loader, self.eval_fn = eval_loader, eval_fn
         self.statistics, self.env, self.language = statistics, env or {}, language
-        self._settings = dict(settings or {})
         self.model_record = setup.describe_any(model)
         self.best_name = storage.best_metric_name(config, eval_fn is not None, eval_loader is not None)
         self.best_value: float | None = None
@@ -113,7 +109,7 @@ class Trainer:
         compile_cache.enable()
         check_trackers(self.config.tracking)
         self.open_series()
-        run = storage.make_run(self.config, self.series, self._settings)
+        run = storage.make_run(self.config, self.series)
         with distributed.peer_errors(), run:
             newest = run.open(self.config.resume)
             with RunLog(self.config, distributed.is_main(), self._progress) as log:

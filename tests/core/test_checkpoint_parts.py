@@ -30,7 +30,7 @@ def spread(count: int) -> dict:
     }
 
 
-@pytest.fixture(params=[1, 5, 64, 1 << 22])
+@pytest.fixture(params=[7, 64, 1 << 22])
 def small_blocks(request, monkeypatch):
     monkeypatch.setattr(checkpoint_files, "BLOCK_BYTES", request.param)
     monkeypatch.setattr(checkpoint_files, "MAX_CHUNK_BYTES", 200)
