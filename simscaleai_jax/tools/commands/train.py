@@ -89,9 +89,6 @@ class TrainOptions(TrainConfig):
         if self.warmup_steps is None:
             object.__setattr__(self, "warmup_steps", min(500, self.max_steps // 10))
         super().__post_init__()
-        warmup, total = self.warmup_steps, self.max_steps
-        if warmup > total:
-            raise ValueError(f"--warmup-steps {warmup} is more than --max-steps {total}: lr is never reached.")
 
 
 KEPT = {"model": "model-name", "dataset": "dataset-path", "output": "checkpoint-dir"}
@@ -118,6 +115,9 @@ def parse_options(argv: list[str]) -> TrainOptions:
     filled = parse(extended, argv, "train", DESCRIPTION, NAMES, FILE_NAMES)
     values = {name: getattr(filled, name) for name in init_fields(TrainOptions)}
     values["model_kwargs"] = dict(filled.model_kwargs) | given(dataclasses.asdict(filled.model))
+    warmup, total = filled.warmup_steps, filled.max_steps
+    if warmup > total:
+        raise ValueError(f"--warmup-steps {warmup} is more than --max-steps {total}: lr is never reached.")
     return TrainOptions(**values)
 
 

@@ -68,9 +68,9 @@ def main(argv: list[str]) -> None:
 
     options = parse(TransferOptions, argv, "transfer", DESCRIPTION, NAMES)
     rows, about = evaluate(options)
-    paths = write_report(rows, paths.local(options.output, "A report"), about)
+    written = write_report(rows, paths.local(options.output, "A report"), about)
     print_table(about["title"], list(COLUMNS.values()), [[row[name] for name in COLUMNS] for row in rows])
-    print("Written: " + ", ".join(str(path) for path in paths))
+    print("Written: " + ", ".join(str(path) for path in written))
 
 
 def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, Any]]:
