@@ -8,6 +8,7 @@ from simscaleai_jax.core.streams import check_seed
 
 IMPLEMENTATIONS = ("auto", "c", "jax", "warp")
 RENDERERS = ("jax", "mujoco")
+CONTROLLERS = ("cartesian", "cartesian_position", "joint_position", "joint_delta")
 MIN_RAMP_STEPS = 5
 
 
@@ -48,7 +49,9 @@ class SimConfig:
     CPU, "warp" on an NVIDIA GPU where warp is installed, else "jax". (A gymnasium adapter of one environment always
     steps MuJoCo itself; `impl` is then that of its `functional_env()`.) `task` is the task's own config dataclass, None
     for its defaults. `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for
-    its defaults. `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
+    its defaults. `controller` says how actions are read: "cartesian" steps of the end effector in its home
+    orientation, "cartesian_position" without holding that, "joint_position", "joint_delta" (see `sim.control`).
+    `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
     """
 
     xml_path: str = ""
@@ -60,6 +63,7 @@ class SimConfig:
     seed: int | None = None
     impl: str = "auto"
     renderer: str = "jax"
+    controller: str = "cartesian"
     task: Any = None
     randomization: Any = None
 
@@ -74,7 +78,11 @@ class SimConfig:
             raise ValueError(f"control_dt must be a multiple of dt, got control_dt={self.control_dt}, dt={self.dt}")
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
-        for field, choices in (("impl", IMPLEMENTATIONS), ("renderer", RENDERERS)):
+        for field, choices in (
+            ("impl", IMPLEMENTATIONS),
+            ("renderer", RENDERERS),
+            ("controller", CONTROLLERS),
+        ):
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
 
