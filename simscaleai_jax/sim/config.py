@@ -51,7 +51,8 @@ class SimConfig:
     for its defaults. `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for
     its defaults. `controller` says how actions are read: "cartesian" steps of the end effector in its home
     orientation, "cartesian_position" without holding that, "joint_position", "joint_delta" (see `sim.control`).
-    `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
+    `robot` names another arm than the task's own (see `sim.list_robots`), around which the scene is then built; the
+    task's ranges begin as that arm reaches. `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
     """
 
     xml_path: str = ""
@@ -64,6 +65,7 @@ class SimConfig:
     impl: str = "auto"
     renderer: str = "jax"
     controller: str = "cartesian"
+    robot: str = ""
     task: Any = None
     randomization: Any = None
 
@@ -78,6 +80,8 @@ class SimConfig:
             raise ValueError(f"control_dt must be a multiple of dt, got control_dt={self.control_dt}, dt={self.dt}")
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        if self.robot and self.xml_path:
+            raise ValueError(f"wanted a robot or an xml_path, got robot={self.robot!r} and xml_path={self.xml_path!r}")
         for field, choices in (
             ("impl", IMPLEMENTATIONS),
             ("renderer", RENDERERS),

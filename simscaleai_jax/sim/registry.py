@@ -124,7 +124,7 @@ def build_config(config: SimConfig | None, config_cls: type | None, overrides: M
 
         config = dataclasses.replace(config, randomization=resolve(config.randomization))
     task_values = {name: value for name, value in overrides.items() if name in task_fields}
-    return dataclasses.replace(config, task=_task_config(config_cls, config.task, task_values))
+    return dataclasses.replace(config, task=_task_config(config_cls, config.task, task_values, config.robot))
 
 
 def _camera(camera: Any) -> CameraConfig:
@@ -135,14 +135,27 @@ def _camera(camera: Any) -> CameraConfig:
     return dataclasses.replace(camera)
 
 
-def _task_config(config_cls: type | None, base: Any, values: Mapping[str, Any]) -> Any:
+def _task_config(config_cls: type | None, base: Any, values: Mapping[str, Any], robot: str) -> Any:
+    """The task's config: its defaults, or those for another arm, where `base` and `values` say nothing."""
     if config_cls is None:
         return base
+    if robot and (base is None or isinstance(base, Mapping)):
+        values = {**_arm_defaults(config_cls, robot), **(base or {}), **values}
+        base = from_dict(config_cls, values, where="task: ")
     if isinstance(base, Mapping):
         base = from_dict(config_cls, base, where="task: ")
     if base is not None and not isinstance(base, config_cls):
         raise ValueError(f"task config must be a {config_cls.__name__}, got {type(base).__name__}")
     return dataclasses.replace(base or config_cls(), **values)
+
+
+def _arm_defaults(config_cls: type, robot: str) -> dict[str, Any]:
+    """What a task's config takes from an arm's workspace, by its class method `for_workspace(low, high)`."""
+    from simscaleai_jax.sim.robot.arms import find_arm
+
+    arm = find_arm(robot)
+    adapt = getattr(config_cls, "for_workspace", None)
+    return adapt(arm.workspace_low, arm.workspace_high) if adapt else {}
 
 
 def _is_instruction(text: Any) -> bool:

@@ -94,6 +94,7 @@ COMMANDS = {
         "simscale import policy.safetensors --output checkpoints/policy",
     ),
     "list-envs": ("simscaleai_jax.tools.commands.list_envs", "List environments", "simscale list-envs"),
+    "list-robots": ("simscaleai_jax.tools.commands.list_robots", "List arms by name", "simscale list-robots"),
     "list-models": ("simscaleai_jax.tools.commands.list_models", "List models", "simscale list-models"),
 }
 

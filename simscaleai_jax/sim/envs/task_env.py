@@ -17,6 +17,7 @@ from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.envs.host_task import HostTask, host_device
 from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS
 from simscaleai_jax.sim.registry import build_config, find_task
+from simscaleai_jax.sim.scene import compile_scene
 from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
 HOOKS = (
@@ -102,6 +103,9 @@ class TaskEnv(BaseRobotEnv):
 
     def _build_action_space(self) -> spaces.Space:
         return spaces.Box(-1.0, 1.0, (self.task.action_size,), np.float32)
+
+    def _load_model(self) -> Any:
+        return compile_scene(find_task(self.task_name), self.config)
 
     def _xml_path(self) -> str:
         return self.config.xml_path or find_task(self.task_name).xml_path

@@ -49,6 +49,12 @@ class ReachConfig:
     success_bonus: float = 1.0  # per step within success_distance
     action_penalty: float = 0.0  # per squared unit of action
 
+    @classmethod
+    def for_workspace(cls, low: tuple[float, ...], high: tuple[float, ...]) -> dict[str, Any]:
+        """Settings for an arm that reaches the box `low`..`high` (m)."""
+        near = min(cls.min_distance, 0.4 * float(np.min(np.subtract(high, low))))
+        return {"target_low": tuple(low), "target_high": tuple(high), "min_distance": near}
+
     def __post_init__(self) -> None:
         settle(self)
         if not all(low < high for low, high in zip(self.target_low, self.target_high, strict=True)):

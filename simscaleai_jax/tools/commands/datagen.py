@@ -35,6 +35,8 @@ class DatagenOptions:
       output: HDF5 file.
       policy: "random" or "scripted".
       checkpoint: let the policy of this checkpoint act instead, in the environment that it was trained on.
+      robot: arm to play with (see simscale list-robots); default: the checkpoint's, else the environment's own.
+      controller: how actions are read; default: the checkpoint's, else "cartesian".
       xml_path: MJCF file to play in; default: the checkpoint's, else the environment's own scene.
       randomize: draw a new model for every episode, as is done without it for a checkpoint that was trained so.
       randomization: how far, which implies --randomize; default: the checkpoint's ranges, else "default".
@@ -61,6 +63,8 @@ class DatagenOptions:
     output: str = "data/dataset.h5"
     policy: str = "random"
     checkpoint: str | None = None
+    robot: str | None = None
+    controller: str | None = None
     xml_path: str | None = None
     randomize: bool = False
     randomization: Literal["light", "default", "heavy"] | None = None
@@ -125,6 +129,8 @@ def env_settings(options: DatagenOptions) -> tuple[str, dict[str, Any]]:
     chosen = {
         "dt": options.dt,
         "max_episode_steps": options.max_steps,
+        "robot": options.robot,
+        "controller": options.controller,
         "xml_path": options.xml_path,
         "domain_randomization": options.randomize or options.randomization is not None or None,
         "randomization": options.randomization,

@@ -16,7 +16,8 @@ from simscaleai_jax.sim.tasks.snapshot import Snapshot
 ABOVE, DESCEND, CLOSE, LIFT, CARRY = range(5)
 
 OPENED = 0.875  # share of the gripper's opening from which on it may descend
-HOVER = 0.08  # m above the object before descending
+HOVER = 0.08  # m above the object before descending, at most
+HOVER_HALF_HEIGHTS = 4.0  # of the object, likewise
 GRIP_STEPS = 3  # control steps both pads must press before lifting
 CLOSE_PATIENCE = 12  # control steps after which a grasp that does not come is tried anew
 LIFTED = 0.03  # m of clearance before moving sideways
@@ -53,7 +54,7 @@ def pick_place_expert(
     grip = jnp.where(stage >= CLOSE, grip, 0)
     waited = jnp.where(stage == phase.stage, phase.waited + 1, 0)
 
-    over = obj.at[2].add(HOVER)
+    over = obj.at[2].add(_hover(task_state))
     goals = jnp.stack(
         [over - ee, obj - ee, obj - ee, jnp.array([0.0, 0.0, LIFTED + 0.02]), task_state.target_pos - obj]
     )
@@ -65,14 +66,20 @@ def pick_place_expert(
     return jnp.append(move, gripper), PickPhase(stage, waited, grip)
 
 
+def _hover(task_state: Any) -> Float[Array, ""]:
+    """Height above the object before descending, m: less for a small one, whose arm is small, too."""
+    return jnp.minimum(HOVER, HOVER_HALF_HEIGHTS * task_state.half_size[2])
+
+
 def _next_stage(snapshot: Snapshot, task_state: Any, phase: PickPhase, opened: float) -> Int[Array, ""]:
     ee, obj = snapshot.ee_pos, snapshot.object_pos[0]
     offset = obj - ee
     sideways, height = jnp.linalg.norm(offset[:2]), obj[2] - task_state.half_size[2] - task_state.table_height
     distance = jnp.linalg.norm(offset)
+    hovers = jnp.abs(ee[2] - obj[2] - _hover(task_state)) < 0.03
     stage, slow = phase.stage, jnp.linalg.norm(snapshot.object_vel[0, :3]) < 0.05
     advance = jnp.stack([
-        (sideways < 0.01) & (jnp.abs(ee[2] - obj[2] - HOVER) < 0.03) & (snapshot.gripper[0] > opened) & slow,
+        (sideways < 0.01) & hovers & (snapshot.gripper[0] > opened) & slow,
         distance < 0.006,
         phase.grip >= GRIP_STEPS,
         height > LIFTED,
