@@ -94,14 +94,13 @@ def _add_table(spec: mujoco.MjSpec, centre: np.ndarray) -> None:
 def _add_arm(spec: mujoco.MjSpec, name: str, arm: Arm) -> None:
     """The arm, weightless for its servos, touching nothing but through contact pairs."""
     child = mujoco.MjSpec.from_file(str(locate(name, arm)))
+    _take_options(child, spec)
     if arm.hand:
         hand = mujoco.MjSpec.from_file(str(locate(name, arm, is_hand=True)))
         _forget(hand)
-        hand.option.cone, hand.option.impratio = child.option.cone, child.option.impratio
+        _take_options(hand, spec)
         child.attach(hand, site=_part(child.site(arm.hand_site), name, "site", arm.hand_site), prefix="hand/")
     _forget(child)
-    child.option.cone, child.option.impratio = spec.option.cone, spec.option.impratio
-    child.option.integrator = spec.option.integrator
     for body in arm.without:
         child.delete(_part(child.body(body), name, "body", body))
     for body in child.bodies:
@@ -138,6 +137,13 @@ def _forget(spec: mujoco.MjSpec) -> None:
     for items in (spec.keys, spec.lights, spec.pairs):
         for item in list(items):
             spec.delete(item)
+
+
+def _take_options(spec: mujoco.MjSpec, scene: mujoco.MjSpec) -> None:
+    """Physics as in the scene: MuJoCo would warn of every difference and keep the scene's anyway."""
+    for name in dir(scene.option):
+        if not name.startswith("_"):
+            setattr(spec.option, name, getattr(scene.option, name))
 
 
 def _part(found: object, robot: str, kind: str, name: str) -> object:
