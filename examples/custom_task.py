@@ -88,8 +88,8 @@ def play(episodes: int = 10) -> float:
             action, is_low = act(env.unwrapped.snapshot, env.unwrapped.task_state, is_low)
             *_, terminated, truncated, info = env.step(action)
             is_over = terminated or truncated
-        successes += info["success"] / episodes
-    return successes
+        successes += info["success"]
+    return successes / episodes
 
 
 SCENE, SAYINGS = asset("pick_place.xml"), ("push the red cube to the green ball", "sweep the cube to the goal")

@@ -5,7 +5,11 @@ from simscaleai_jax.sim.robot.arms import Arm, Finger
 PANDA_HOME = {
     "joint1": 0.0, "joint2": 0.0, "joint3": 0.0, "joint4": -1.9, "joint5": 0.0, "joint6": 1.9, "joint7": 0.785,
 }  # fmt: skip
-PANDA_PAD = {"tip": (0.0, 0.0, 0.0445), "pad_pos": (0.0, 0.004, 0.0445), "pad_size": (0.0085, 0.004, 0.0085)}
+
+
+def _panda_finger(body: str) -> Finger:
+    return Finger(body, (0.0, 0.0, 0.0445), pad_pos=(0.0, 0.004, 0.0445), pad_size=(0.0085, 0.004, 0.0085))
+
 
 ARMS = {
     "panda_menagerie": Arm(
@@ -17,7 +21,7 @@ ARMS = {
         home=PANDA_HOME,
         workspace_low=(0.4, -0.2, 0.02),
         workspace_high=(0.65, 0.2, 0.3),
-        fingers=(Finger("left_finger", **PANDA_PAD), Finger("right_finger", **PANDA_PAD)),
+        fingers=(_panda_finger("left_finger"), _panda_finger("right_finger")),
         gains={
             **{f"actuator{number}": (1350.0, 135.0) for number in (1, 2)},
             **{f"actuator{number}": (1050.0, 105.0) for number in (3, 4)},

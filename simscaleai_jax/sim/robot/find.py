@@ -37,7 +37,8 @@ def find_robot(model: mujoco.MjModel, needs: Needs | None = None, names: RobotNa
     Raises:
       ValueError: lists everything that is missing, each with the line to add.
     """
-    needs, names, missing = needs or Needs(), names or RobotNames(), []
+    needs, names = needs or Needs(), names or RobotNames()
+    missing: list[str] = []
     site = _id(model, mujoco.mjtObj.mjOBJ_SITE, names.tool)
     if site < 0:
         missing.append(f"site '{names.tool}' at the tool centre (add <site name=\"{names.tool}\"/> to the last link)")

@@ -46,7 +46,8 @@ def find_gripper(
                 "a gripper: joints beyond the arm's last link and an actuator that moves them (add two "
                 '<joint type="slide" range="0 0.04"/> and a <position ctrlrange="0 0.04" joint=.../> for each)'
             )
-        return Gripper(*(np.zeros(shape, int) for shape in ((0,), (0, 2), (0,), (0, 2))), np.zeros(2), np.zeros(0, int))
+        none, nowhere = np.zeros(0, int), np.zeros((0, 2))
+        return Gripper(none, nowhere, none, nowhere, np.zeros(2), none)
     tips = [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, name) for name in names.fingertips or TIPS]
     before = len(missing)
     _check(model, actuators, fingers, tips, names, missing)

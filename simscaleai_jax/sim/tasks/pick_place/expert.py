@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -37,7 +36,7 @@ def make_expert(task: Any) -> Expert:
     """The expert for a task's gripper and settings."""
     opened = OPENED * float(task.robot.finger_range[1])
     act = functools.partial(pick_place_expert, opened=opened, touch_force=task.config.touch_force)
-    return Expert(act, PickPhase(np.int32(ABOVE), np.int32(0), np.int32(0)))
+    return Expert(act, PickPhase(*jnp.array([ABOVE, 0, 0], jnp.int32)))
 
 
 def pick_place_expert(
