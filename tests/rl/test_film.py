@@ -45,11 +45,14 @@ def test_tiles_stand_in_rows():
 
 def test_the_halfway_policy_is_the_first_that_succeeds_half_of_the_time():
     class Agent:
+        total_steps = 0
+
         def policy(self):
             return object()
 
-    halfway = HalfwayPolicy()
-    for steps, success in ((100, 0.2), (200, float("nan")), (300, 0.6), (400, 0.9)):
-        halfway(Agent(), {"plain_success_rate": success, "total_steps": float(steps)})
-    assert halfway.steps == 300
+    halfway, agent = HalfwayPolicy(), Agent()
+    for steps, success in ((100, 0.2), (200, float("nan")), (300, 0.9), (400, 0.9), (500, 0.9)):
+        agent.total_steps = 200 * -(-steps // 200)  # two updates in a dispatch
+        halfway(agent, {"plain_success_rate": success, "total_steps": float(steps)})
+    assert halfway.steps == 400
     assert halfway.policy is not None
