@@ -21,19 +21,19 @@ def up(obs, key):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     env = make_batched_env("reach", dt=0.01, cameras=[])
-    acts = [film.Act("Before", still, 3), film.Act("After", up, 5)]
+    acts = [film.Act("Before", still, 4), film.Act("After", up, 6)]
     return film.write_film(env, acts, tmp_path_factory.mktemp("film") / "film.mp4", rows=2, side=48)
 
 
-def test_a_film_shows_every_step_of_every_act(files):
+def test_a_film_shows_every_act(files):
     video, gif = files
     frames = imageio.imread(video)
-    assert frames.shape == (8, film.CAPTION_HEIGHT + 2 * 48, 2 * 48, 3)
+    assert frames.shape == (5, film.CAPTION_HEIGHT + 2 * 48, 2 * 48, 3), "each second control step"
     assert np.abs(frames[0].astype(int) - frames[-1]).max() > 60, "captions and arms differ"
     assert gif.suffix == ".gif"
     small = imageio.imread(gif)
     assert small.shape[2] == 2 * film.GIF_SIDE
-    assert 0 < len(small) < len(frames)
+    assert len(small) == len(frames)
 
 
 def test_tiles_stand_in_rows():
