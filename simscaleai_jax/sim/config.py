@@ -70,9 +70,9 @@ class SimConfig:
     randomization: Any = None
 
     def __post_init__(self) -> None:
-        settle(self)
         if self.seed is not None:
             self.seed = check_seed(self.seed)
+        settle(self)
         if self.dt <= 0.0:
             raise ValueError(f"dt must be positive, got {self.dt}")
         ratio = self.control_dt / self.dt
