@@ -145,8 +145,8 @@ def test_it_follows_the_host_over_two_hundred_random_steps():
 
 @pytest.mark.parametrize("impl", ["c", "jax"])
 def test_activations_of_actuators_go_on(tmp_path, impl):
-    """A first-order filter before the arm's servos holds a state that a control step must not forget."""
-    path = reach_scene(tmp_path, '<position class="panda" ', '<position class="panda" timeconst="0.1" ')
+    """A first-order filter before a finger's servo holds a state that a control step must not forget."""
+    path = reach_scene(tmp_path, 'name="finger_joint1" joint', 'timeconst="0.1" name="finger_joint1" joint')
     host = make_env("reach", **SETTINGS, xml_path=path)
     env = make_functional_env("reach", **SETTINGS, xml_path=path, impl=impl)
     assert env.physics.host_model.na > 0
