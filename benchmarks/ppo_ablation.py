@@ -60,14 +60,17 @@ class Watch:
         self.max_steps = max_steps
         self.recent: list[float] = []
         self.seconds = 0.0
+        self.success = 0.0
         self.reached: dict[str, float] = {}
 
     def __call__(self, agent: PPOAgent, row: dict[str, float]) -> bool:
+        if self.reached:  # the rest of the dispatch
+            return False
         self.seconds += agent.config.n_steps / row["steps_per_second"]
         self.recent = [*self.recent, row["plain_success_rate"]][-WINDOW:]
         known = [value for value in self.recent if math.isfinite(value)]
         self.success = sum(known) / len(known) if known else 0.0
-        if not self.reached and self.success >= GOAL:
+        if self.success >= GOAL:
             self.reached = {"steps": row["total_steps"], "seconds": round(self.seconds, 1)}
         return not self.reached and row["total_steps"] < self.max_steps
 
