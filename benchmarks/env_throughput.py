@@ -7,8 +7,8 @@ the C engine against a bare loop over `mujoco.batch.Batch`, the host adapter aga
 Prints a table and writes JSON stamped with the machine and the versions. Every figure is the median of several
 repeats in this one run; what is compared alternates in short blocks, so that ratios hold even where the machine's speed
 drifts. PPO's figure is training with everything on: environments, rollouts, minibatches, statistics. The bare loop
-makes the same physics steps from the same states to the same targets, the final pass over the positions included, and
-nothing else. First calls are without a compilation cache.
+makes the physics steps of recorded states and targets of the same environments, the final pass over the positions
+included, and nothing else. First calls are without a compilation cache.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from stamp import stamp
 
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.sim import CameraConfig, make_batched_env, make_env
+from simscaleai_jax.sim.physics.host import num_threads
 from simscaleai_jax.sim.physics.state import ramp
 
 
@@ -143,7 +144,7 @@ class BareLoop:
     def __init__(self, engine: Engine) -> None:
         env = engine.env.functional
         before, self.targets = engine.recorded()
-        self.batch = Batch(env.physics.host_model, engine.num_envs)
+        self.batch = Batch(env.physics.host_model, engine.num_envs, nthread=num_threads())
         parts = {name: self.batch.bind(name) for name in before.__dataclass_fields__}
         self.states = []
         for t in range(engine.num_steps):

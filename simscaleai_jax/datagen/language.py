@@ -6,36 +6,20 @@ true of the scenes: the target is a green ball, the object a red cube, and half 
 
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.core.streams import Stream, host_random
+from simscaleai_jax.sim.registry import tasks
 
-_INSTRUCTIONS: dict[str, tuple[str, ...]] = {
-    "reach": (
-        "reach the target",
-        "move the gripper to the target",
-        "bring the hand to the green ball",
-        "touch the target with the end effector",
-        "go to the goal position",
-        "move your hand to the marked point",
-    ),
-    "pick_place": (
-        "pick up the red cube and bring it to the target",
-        "move the cube to the target",
-        "grasp the block and move it to the goal",
-        "lift the cube and carry it to the green ball",
-        "take the object to the target position",
-        "move the block to the marked spot",
-    ),
-}
+_CHOSEN: dict[str, tuple[str, ...]] = {}  # by `register_instructions`
 
 
 def register_instructions(env_name: str, instructions: tuple[str, ...] | list[str]) -> None:
-    """Sets the instructions of a task of one's own (or replaces a built-in set).
+    """Sets the instructions of a task in place of those that it brings.
 
     Raises:
       ValueError: no instruction, or an empty one.
     """
     if not instructions or not all(isinstance(text, str) and text.strip() for text in instructions):
         raise ValueError(f"Wanted a list of instructions for {env_name!r}, got {instructions!r}.")
-    _INSTRUCTIONS[env_name] = tuple(instructions)
+    _CHOSEN[env_name] = tuple(instructions)
 
 
 def instructions(env_name: str) -> tuple[str, ...]:
@@ -44,15 +28,22 @@ def instructions(env_name: str) -> tuple[str, ...]:
     Raises:
       ValueError: none are registered.
     """
-    if env_name not in _INSTRUCTIONS:
-        raise unknown_name("task of instructions", env_name, _INSTRUCTIONS)
-    return _INSTRUCTIONS[env_name]
+    known = _known()
+    if env_name not in known:
+        raise unknown_name("task of instructions", env_name, known)
+    return known[env_name]
 
 
 def draw_instruction(env_name: str, seed: int, episode: int) -> str:
     """The instruction of one episode: a function of (seed, episode), so that shards agree. A task without paraphrases
     gets its name as a sentence."""
-    if env_name not in _INSTRUCTIONS:
+    options = _known().get(env_name)
+    if options is None:
         return f"do the {env_name.replace('_', ' ')} task"
-    options = _INSTRUCTIONS[env_name]
     return options[int(host_random(seed, Stream.INSTRUCTIONS, episode).integers(len(options)))]
+
+
+def _known() -> dict[str, tuple[str, ...]]:
+    """Instructions by task: the tasks' own, and those chosen in their place."""
+    own = {name: entry.instructions for name, entry in tasks().items() if entry.instructions}
+    return own | _CHOSEN

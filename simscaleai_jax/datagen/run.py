@@ -74,8 +74,8 @@ class Run:
                 writer.finish()
 
     def _slots(self) -> Slots:
-        """Idle slots, split over this process's devices where they divide evenly. MuJoCo's C engine uses all cores from
-        one device.
+        """Idle slots, split over this process's devices where they divide evenly. Under jit every device would call
+        MuJoCo's C engine for all of them; there they stay on one.
         """
         slots = empty_slots(self.env, self.policy, self.num_envs)
         devices = jax.local_devices()

@@ -52,8 +52,8 @@ class EvalConfig:
     stream: Stream = Stream.EVALUATION
 
     def __post_init__(self) -> None:
-        settle(self)
         self.seed = check_seed(self.seed, "EvalConfig.seed")
+        settle(self)
         for name in ("n_episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EvalConfig.{name} must be at least 1; got {getattr(self, name)}.")

@@ -14,8 +14,9 @@ from simscaleai_jax.sim.cameras import make_portrait_fn, portrait_camera
 from simscaleai_jax.sim.video import write_video
 
 CAPTION_HEIGHT = 40  # pixels over the grid
-FRAMES_PER_SECOND = 20
-GIF_SIDE, GIF_FRAMES_PER_SECOND = 120, 8  # of one tile: a GIF is for a page's head and has to be small
+STEPS_PER_FRAME = 2
+FRAMES_PER_SECOND = 10  # a control step takes 0.05 s: films run in real time
+GIF_SIDE = 104  # pixels of one tile: a GIF is for a page's head and has to be small
 INK, PAPER = (235, 235, 235), (24, 26, 30)
 
 
@@ -65,7 +66,7 @@ def write_film(
 
 
 def play(env: Any, act: Act, num_envs: int, seed: int) -> Iterator[Any]:
-    """Physics of all environments after each step of an act."""
+    """Physics of all environments at each frame of an act."""
     key = seed_key(seed, Stream.VIEWER)
     state = jax.jit(env.init)(key, jnp.arange(num_envs))
     state = state.replace(env=state.env.replace(step=jnp.zeros_like(state.env.step)))  # all begin at once
@@ -75,7 +76,7 @@ def play(env: Any, act: Act, num_envs: int, seed: int) -> Iterator[Any]:
         return env.step(state, jax.vmap(act.policy)(state.obs, keys)), state.env.physics
 
     physics = jax.jit(lambda state: jax.lax.scan(body, state, jnp.arange(act.num_steps))[1])(state)
-    for t in range(act.num_steps):
+    for t in range(0, act.num_steps, STEPS_PER_FRAME):
         yield jax.tree.map(lambda leaf, t=t: leaf[t], physics)
 
 
@@ -97,12 +98,9 @@ def caption(text: str, width: int) -> np.ndarray:
 
 
 def write_gif(path: Path, frames: Sequence[np.ndarray], width: int) -> Path:
-    """A small GIF of the frames, `width` pixels wide, with a share of them."""
+    """A small GIF of the frames, `width` pixels wide."""
     from PIL import Image
 
-    every = max(1, round(FRAMES_PER_SECOND / GIF_FRAMES_PER_SECOND))
-    height = round(frames[0].shape[0] * width / frames[0].shape[1])
-    small = [
-        np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)) for frame in frames[::every]
-    ]
-    return write_video(path, small, FRAMES_PER_SECOND / every)
+    size = (width, round(frames[0].shape[0] * width / frames[0].shape[1]))
+    small = [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in frames]
+    return write_video(path, small, FRAMES_PER_SECOND)

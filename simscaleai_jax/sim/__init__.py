@@ -10,12 +10,14 @@ from simscaleai_jax.sim.factory import (
     register_env,
 )
 from simscaleai_jax.sim.registry import TaskEntry, register_task
+from simscaleai_jax.sim.robot.arms import list_robots
 
 __all__ = [
     "CameraConfig",
     "SimConfig",
     "TaskEntry",
     "list_envs",
+    "list_robots",
     "make_batched_env",
     "make_env",
     "make_functional_env",

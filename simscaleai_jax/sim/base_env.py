@@ -45,7 +45,7 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         self.metadata = {**self.metadata, "render_fps": self.config.render_fps}
         self.render_mode = render_mode
         silence_log()
-        self.model = load_model(self._xml_path(), self.config.dt)
+        self.model = self._load_model()
         end_at_divergence(self.model)
         self.data = mujoco.MjData(self.model)
         check_cameras(self.model, self.config.cameras)
@@ -182,6 +182,10 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         is overridden).
         """
         return None
+
+    def _load_model(self) -> mujoco.MjModel:
+        """The compiled scene."""
+        return load_model(self._xml_path(), self.config.dt)
 
     def _xml_path(self) -> str:
         """The MJCF file to load."""

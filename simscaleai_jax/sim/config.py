@@ -8,6 +8,7 @@ from simscaleai_jax.core.streams import check_seed
 
 IMPLEMENTATIONS = ("auto", "c", "jax", "warp")
 RENDERERS = ("jax", "mujoco")
+CONTROLLERS = ("cartesian", "cartesian_position", "joint_position", "joint_delta")
 MIN_RAMP_STEPS = 5
 
 
@@ -48,7 +49,10 @@ class SimConfig:
     CPU, "warp" on an NVIDIA GPU where warp is installed, else "jax". (A gymnasium adapter of one environment always
     steps MuJoCo itself; `impl` is then that of its `functional_env()`.) `task` is the task's own config dataclass, None
     for its defaults. `randomization` is a `DomainRandomizationConfig`, read when `domain_randomization` is on, None for
-    its defaults. `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
+    its defaults. `controller` says how actions are read: "cartesian" steps of the end effector in its home
+    orientation, "cartesian_position" without holding that, "joint_position", "joint_delta" (see `sim.control`).
+    `robot` names another arm than the task's own (see `sim.list_robots`), around which the scene is then built; the
+    task's ranges begin as that arm reaches. `renderer` "jax" needs no OpenGL; "mujoco" is MuJoCo's own picture.
     """
 
     xml_path: str = ""
@@ -60,13 +64,15 @@ class SimConfig:
     seed: int | None = None
     impl: str = "auto"
     renderer: str = "jax"
+    controller: str = "cartesian"
+    robot: str = ""
     task: Any = None
     randomization: Any = None
 
     def __post_init__(self) -> None:
-        settle(self)
         if self.seed is not None:
             self.seed = check_seed(self.seed)
+        settle(self)
         if self.dt <= 0.0:
             raise ValueError(f"dt must be positive, got {self.dt}")
         ratio = self.control_dt / self.dt
@@ -74,7 +80,13 @@ class SimConfig:
             raise ValueError(f"control_dt must be a multiple of dt, got control_dt={self.control_dt}, dt={self.dt}")
         if self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
-        for field, choices in (("impl", IMPLEMENTATIONS), ("renderer", RENDERERS)):
+        if self.robot and self.xml_path:
+            raise ValueError(f"wanted a robot or an xml_path, got robot={self.robot!r} and xml_path={self.xml_path!r}")
+        for field, choices in (
+            ("impl", IMPLEMENTATIONS),
+            ("renderer", RENDERERS),
+            ("controller", CONTROLLERS),
+        ):
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {', '.join(choices)}, got {getattr(self, field)!r}")
 

@@ -37,7 +37,8 @@ def uniform(
             raise ValueError(f"values to draw from must stay below {LARGEST:.0f} in magnitude, got {bound}")
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
     first, last = (jnp.ceil(bound / UNIT).astype(jnp.int32) for bound in (low, high))
-    count = jnp.maximum(last - first, 1).astype(jnp.uint32)
+    span = last.astype(jnp.uint32) - first.astype(jnp.uint32)  # which wraps where int32 would not hold it
+    count = jnp.where(last > first, span, 1)
     drawn = first + _scale(jax.random.bits(key, shape, jnp.uint32), count).astype(jnp.int32)
     return jnp.minimum(drawn.astype(jnp.float32) * UNIT, high)  # where no multiple lies between the two
 

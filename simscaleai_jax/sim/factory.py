@@ -10,8 +10,8 @@ from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.envs.batched import BatchedEnv
 from simscaleai_jax.sim.envs.functional import FunctionalEnv
 from simscaleai_jax.sim.physics import choose_impl, make_physics
-from simscaleai_jax.sim.registry import USER_ENVS, TaskEntry, build_config, find_task, tasks
-from simscaleai_jax.sim.robot import Robot, find_robot, load_model
+from simscaleai_jax.sim.registry import USER_ENVS, build_config, find_task, tasks
+from simscaleai_jax.sim.scene import load_scene
 
 
 def register_env(name: str, cls: type) -> None:
@@ -109,9 +109,3 @@ def make_vec_env(
     if config is None:
         kwargs.setdefault("cameras", [])
     return BatchedVectorEnv(make_batched_env(env_name, config, **kwargs), num_envs, autoreset_mode)
-
-
-def load_scene(entry: TaskEntry, config: SimConfig) -> tuple[Any, Robot]:
-    """Compile a task's MJCF (its own or `config.xml_path`) and find the robot in it."""
-    model = load_model(config.xml_path or entry.xml_path, config.dt)
-    return model, find_robot(model, entry.has_object)

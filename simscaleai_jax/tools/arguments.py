@@ -23,7 +23,7 @@ FILE_WIDTH = 240  # characters of a table that goes to a file or a pipe
 # randomized episodes is judged on the nominal model, unless somebody asks for more; `randomization` then holds their
 # ranges.
 WORLD_SETTINGS = (
-    "xml_path", "dt", "control_dt", "max_episode_steps", "cameras", "task", "randomization",
+    "xml_path", "robot", "controller", "dt", "control_dt", "max_episode_steps", "cameras", "task", "randomization",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ A new command is a module with `main(argv: list[str]) -> None` and a line in `CO
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from simscaleai_jax import __version__
 from simscaleai_jax.core.errors import ExpectedError, unknown_name
@@ -98,6 +99,7 @@ COMMANDS = {
         "simscale config show rl ppo_pick_place --ppo.lr 1e-3",
     ),
     "list-envs": ("simscaleai_jax.tools.commands.list_envs", "List environments", "simscale list-envs"),
+    "list-robots": ("simscaleai_jax.tools.commands.list_robots", "List arms by name", "simscale list-robots"),
     "list-models": ("simscaleai_jax.tools.commands.list_models", "List models", "simscale list-models"),
 }
 
@@ -119,6 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"simscale: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         return 2
     try:
+        rest, modules = take_imports(rest)
+        for module in modules:
+            import_module(module)
         importlib.import_module(COMMANDS[name][0]).main(rest)
     except USER_ERRORS as error:
         print(f"simscale {name}: {error}", file=sys.stderr)
@@ -127,6 +132,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"simscale {name}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def take_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Takes every `--import MODULE` before a "--" out of the arguments: (the others, the modules).
+
+    Raises:
+      ValueError: `--import` without a module.
+    """
+    at = argv.index("--") if "--" in argv else len(argv)
+    rest: list[str] = []
+    modules: list[str] = []
+    given = iter(argv[:at])
+    for argument in given:
+        name, is_joined, module = argument.partition("=")
+        if name != "--import":
+            rest.append(argument)
+            continue
+        module = module if is_joined else next(given, "")
+        if not module or module.startswith("-"):
+            raise ValueError(f"--import: wanted a module or a Python file, got {module or 'nothing'}")
+        modules.append(module)
+    return [*rest, *argv[at:]], modules
+
+
+def import_module(name: str) -> None:
+    """Imports a module (found from the working folder, too) or a Python file, which may register tasks.
+
+    Raises:
+      ImportError: there is none, or one that it imports is missing.
+    """
+    if not name.endswith(".py"):
+        sys.path.insert(0, "")  # as `python -m` does
+        importlib.import_module(name)
+        return
+    path = Path(name)
+    if not path.is_file():
+        raise ImportError(f"--import {name}: no such file")
+    sys.path.insert(0, str(path.resolve().parent))
+    importlib.import_module(path.stem)
 
 
 def _print_help() -> None:
@@ -140,7 +184,8 @@ def _print_help() -> None:
         table.add_row(name, purpose, f"[dim]{example}[/dim]")
     console.print(table)
     console.print(
-        "\n[bold]simscale COMMAND --help[/bold] explains a command's options; [bold]--version[/bold] the version."
+        "\n[bold]simscale COMMAND --help[/bold] explains a command's options; [bold]--version[/bold] the version.\n"
+        "Every command takes [bold]--import MODULE[/bold] (or FILE.py), which makes tasks of your own known to it."
     )
 
 

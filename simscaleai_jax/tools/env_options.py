@@ -15,6 +15,8 @@ class EnvOptions:
       dt: seconds per physics step.
       control_dt: seconds per control step.
       max_episode_steps: time limit in control steps.
+      robot: another arm (see simscale list-robots).
+      controller: how actions are read: "cartesian", "cartesian_position", "joint_position" or "joint_delta".
       xml_path: your own MJCF file in place of the environment's scene (see docs/custom_mjcf.md).
       domain_randomization: draw a new model for every episode.
       randomization: how much of it: "light", "default" or "heavy"; naming one turns domain_randomization on, unless
@@ -29,6 +31,8 @@ class EnvOptions:
     dt: float | None = None
     control_dt: float | None = None
     max_episode_steps: int | None = None
+    robot: str | None = None
+    controller: str | None = None
     xml_path: str | None = None
     domain_randomization: bool | None = None
     randomization: str | None = None

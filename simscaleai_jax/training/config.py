@@ -123,8 +123,8 @@ class TrainConfig:
     log: LogConfig = LogConfig()
 
     def __post_init__(self) -> None:
-        settle(self)
         check_seed(self.seed, "TrainConfig.seed")
+        settle(self)
         for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"TrainConfig.{name} must be positive; got {getattr(self, name)}.")

@@ -277,7 +277,7 @@ def test_instructions_are_true_of_the_scenes():
 
 
 def test_registered_instructions_reach_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(language_module, "_INSTRUCTIONS", dict(language_module._INSTRUCTIONS))
+    monkeypatch.setattr(language_module, "_CHOSEN", {})
     register_instructions("toy", ["go left", "go right"])
     generate(tmp_path / "a.h5", n_episodes=12)
     dataset = TrajectoryDataset(tmp_path / "a.h5", include_language=True)

@@ -13,13 +13,13 @@ import pytest
 
 from simscaleai_jax.core import sharding
 from simscaleai_jax.sim import make_batched_env, make_env, make_functional_env
-from simscaleai_jax.sim.physics.c_batch import BatchPhysics, PhysicsError, call_host
+from simscaleai_jax.sim.physics.c_batch import BatchPhysics, PhysicsError, Pools, call_host
 from simscaleai_jax.sim.physics.host import num_threads
 from simscaleai_jax.sim.randomization import DERIVED_FIELDS, MODEL_INPUTS, draw
 from simscaleai_jax.sim.registry import asset
 
 SETTINGS = {"dt": 0.01, "cameras": []}
-NUM_ENVS = 16
+NUM_ENVS = 32
 
 
 def reach_scene(tmp_path, old, new):
@@ -70,10 +70,10 @@ def test_any_number_of_threads_gives_the_same_bits(env, programs, trajectory, th
 def test_neighbours_and_the_size_of_the_batch_change_no_bit(programs, trajectory):
     reset, rollout = programs
     keys, actions, wanted = trajectory
-    others = jax.random.split(jax.random.key(9), 2 * NUM_ENVS)
+    others = jax.random.split(jax.random.key(9), NUM_ENVS)
     keys = jnp.concatenate([others, keys])
-    actions = jnp.concatenate([random_actions(20, 2 * NUM_ENVS, seed=7), actions], axis=1)
-    assert np.array_equal(rollout(reset(keys), actions)[:, 2 * NUM_ENVS :], wanted)
+    actions = jnp.concatenate([random_actions(20, NUM_ENVS, seed=7), actions], axis=1)
+    assert np.array_equal(rollout(reset(keys), actions)[:, NUM_ENVS:], wanted)
 
 
 def test_eight_devices_give_the_bits_of_one(env, programs, trajectory):
@@ -119,7 +119,10 @@ def test_nested_vmaps_and_single_calls_agree_with_the_batch(env, programs):
     keys = jax.random.split(jax.random.key(3), 4)
     batch = reset(jnp.repeat(keys, 4)).physics  # 16 of them
     ctrl = batch.ctrl + 0.05
-    step = lambda state, ctrl: env.physics.step(state, ctrl, {})[0].qpos  # noqa: E731
+
+    def step(state, ctrl):
+        return env.physics.step(state, ctrl, {})[0].qpos
+
     flat = jax.jit(jax.vmap(step))(batch, ctrl)
     square = jax.tree.map(lambda leaf: leaf.reshape(4, 4, *leaf.shape[1:]), (batch, ctrl))
     nested = jax.jit(jax.vmap(jax.vmap(step)))(*square)
@@ -145,8 +148,8 @@ def test_it_follows_the_host_over_two_hundred_random_steps():
 
 @pytest.mark.parametrize("impl", ["c", "jax"])
 def test_activations_of_actuators_go_on(tmp_path, impl):
-    """A first-order filter before the arm's servos holds a state that a control step must not forget."""
-    path = reach_scene(tmp_path, '<position class="panda" ', '<position class="panda" timeconst="0.1" ')
+    """A first-order filter before a finger's servo holds a state that a control step must not forget."""
+    path = reach_scene(tmp_path, 'name="finger_joint1" joint', 'timeconst="0.1" name="finger_joint1" joint')
     host = make_env("reach", **SETTINGS, xml_path=path)
     env = make_functional_env("reach", **SETTINGS, xml_path=path, impl=impl)
     assert env.physics.host_model.na > 0
@@ -185,7 +188,7 @@ def test_only_changed_rows_are_derived_anew(env, monkeypatch):
     drawn = jax.vmap(lambda key: draw(key, "heavy", model))(jax.random.split(jax.random.key(6), 8))
     inputs = {name: np.array(drawn[name]) for name in MODEL_INPUTS}
     asked = []
-    with env.physics._pools.lend(8, tuple(inputs)) as pool:
+    with Pools(model).lend(8, tuple(inputs)) as pool:
         monkeypatch.setattr(pool.batch, "set_const", lambda rows: asked.append(rows.tolist()))
         pool.randomize(inputs)
         pool.randomize(inputs)
@@ -210,7 +213,10 @@ def test_an_error_in_mujoco_names_the_environment(env):
     def fail(batch):
         raise mujoco.batch.SimulationError(np.array([2]), "mj_step: out of memory", 4)
 
-    with env.physics._pools.lend(4, ()) as pool, pytest.raises(PhysicsError, match="environment 2 of a batch of 4"):
+    with (
+        env.physics._pools.lend(4, ()) as pool,
+        pytest.raises(PhysicsError, match="environment 2 of a batch of 4"),
+    ):
         pool.run(fail)
 
 
@@ -244,12 +250,36 @@ def test_threads_are_limited_by_the_environment_and_shared_by_devices(monkeypatc
     monkeypatch.setenv("SIMSCALE_NUM_THREADS", "32")
     monkeypatch.setattr("jax.local_device_count", lambda: 8)
     assert num_threads() == 4
-    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert num_threads() == 32
+    monkeypatch.setattr("jax.local_device_count", lambda: 64)
+    assert num_threads() == 1
     for wrong in ("0", "-1", "many"):
         monkeypatch.setenv("SIMSCALE_NUM_THREADS", wrong)
         with pytest.raises(ValueError, match="SIMSCALE_NUM_THREADS must be a positive integer"):
             num_threads()
+
+
+def test_c12_a_curriculum_eases_the_same_starts_whoever_shares_the_batch():
+    """Slots are drawn whenever any environment has used up its own; that moment must not decide what is drawn."""
+    task = {"curriculum_share": 0.9, "curriculum_steps": 25}
+    env = make_batched_env("pick_place", **SETTINGS, max_episode_steps=5, task=task)
+
+    def run(ids):
+        state = env.init(jax.random.key(0), ids)
+        still = jnp.zeros((NUM_ENVS, 4))
+
+        def step(state, _):
+            state = env.step(state, still[: len(ids)])
+            return state, (state.env.task_state.assisted, state.env.physics.qpos, state.episode)
+
+        return jax.tree.map(np.asarray, jax.lax.scan(step, state, None, 30)[1])
+
+    together = run(jnp.arange(NUM_ENVS))
+    assisted, _, episode = together
+    assert episode.max() >= 5
+    assert 0.1 < assisted.mean() < 0.9, "some starts are eased"
+    for part in np.split(np.arange(NUM_ENVS), 2):
+        apart = run(jnp.asarray(part))
+        assert all(np.array_equal(all_of[:, part], own) for all_of, own in zip(together, apart, strict=True))
 
 
 @pytest.mark.slow

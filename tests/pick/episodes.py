@@ -3,30 +3,19 @@
 import jax
 import numpy as np
 
-from simscaleai_jax.datagen.experts import expert_fn, first_phase
-from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS, Kinematics
-from simscaleai_jax.sim.tasks.snapshot import make_snapshot
+from simscaleai_jax.sim.registry import find_expert
 
 
 def host_expert(env):
-    """A jitted `(task_state, phase) -> (action, phase)` that reads the adapter's MuJoCo data."""
-    expert = expert_fn(env.task)
-
-    @jax.jit
-    def act(fields, task_state, phase):
-        return expert(make_snapshot(env.task.robot, Kinematics(**fields)), task_state, phase)
-
-    def read_and_act(task_state, phase):
-        fields = {name: np.asarray(getattr(env.data, name), np.float32) for name in KINEMATICS_FIELDS}
-        return act(fields, task_state, phase)
-
-    return read_and_act
+    """A `(task_state, phase) -> (action, phase)` that sees the adapter's MuJoCo data."""
+    expert = jax.jit(find_expert(env.task_name, env.task).act)
+    return lambda task_state, phase: expert(env.snapshot, task_state, phase)
 
 
 def play(env, act, num_steps=None, **reset):
     """One episode: actions [T, 4], object positions [T, 3], infos."""
     env.reset(**reset)
-    phase = first_phase(env.task_name)
+    phase = find_expert(env.task_name, env.task).first_phase
     actions, positions, infos = [], [], []
     while num_steps is None or len(actions) < num_steps:
         action, phase = act(env.task_state, phase)

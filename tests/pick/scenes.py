@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simscaleai_jax.sim.registry import asset
-from simscaleai_jax.sim.robot import Robot, find_robot, load_model
+from simscaleai_jax.sim.robot import PICKING, Robot, find_robot, load_model
 from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig
 from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceState, PickPlaceTask
 from simscaleai_jax.sim.tasks.snapshot import Snapshot
@@ -18,7 +18,7 @@ STILL = (0.0, 0.0, 0.0)
 
 @functools.cache
 def robot() -> Robot:
-    return find_robot(load_model(asset("pick_place.xml"), 0.01), has_object=True)
+    return find_robot(load_model(asset("pick_place.xml"), 0.01), PICKING)
 
 
 @functools.cache

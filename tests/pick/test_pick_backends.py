@@ -141,7 +141,7 @@ def test_each_parameter_changes_the_motion_on_the_host(demonstrations):
 
 def test_a_thousand_resets_stay_in_range_and_do_not_drift():
     env = make_env("pick_place", dt=0.01, cameras=[], domain_randomization=True, randomization="heavy")
-    nominal, heavy = env._nominal, PRESETS["heavy"]
+    nominal, heavy = env._host_task.nominal, PRESETS["heavy"]
     cube, geom = nominal.body("object").id, nominal.geom("object").id
     seen = {name: [] for name in NOMINAL}
     for seed in range(1000):
@@ -214,6 +214,6 @@ def test_look_is_randomized_in_batch_and_on_the_host(pick):
         assert np.abs(np.asarray(look(data, overrides)["image"], int) - plain).max() > 3, name
         for deviation in (0.0, getattr(PRESETS["heavy"], name)):
             env.config.domain_randomization, env.config.randomization = True, {name: deviation}
-            env._compile()
+            env._host = None  # built anew with these settings
             pictures[deviation > 0.0] = env.reset(options={"key": jax.random.key(2)})[0]["image"].astype(int)
         assert np.abs(pictures[True] - pictures[False]).max() > 3, name

@@ -1,16 +1,17 @@
 """The scripted experts on fresh episodes, in MJX and on host physics at the documented step."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simscaleai_jax.datagen.experts import ABOVE, CLOSE, DESCEND, HOVER, PickPhase, expert_fn, make_expert
+from simscaleai_jax.datagen.experts import make_expert
 from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.factory import make_env, make_functional_env
+from simscaleai_jax.sim.registry import find_expert
+from simscaleai_jax.sim.tasks.pick_place.expert import ABOVE, CLOSE, DESCEND, HOVER, PickPhase
 from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceTask
 
 from .episodes import host_expert, play
@@ -53,7 +54,10 @@ def test_expert_succeeds_in_twenty_host_episodes(name, wanted):
 @pytest.mark.parametrize(("finger_range", "enough"), [(0.04, 0.035), (0.03, 0.02625)])
 def test_the_gripper_is_open_by_its_own_measure(finger_range, enough):
     hand = dataclasses.replace(robot(), finger_range=np.array([0.0, finger_range]))
-    expert, above = expert_fn(PickPlaceTask(hand)), PickPhase(jnp.int32(ABOVE), jnp.int32(0), jnp.int32(0))
+    expert, above = (
+        find_expert("pick_place", PickPlaceTask(hand)).act,
+        PickPhase(jnp.int32(ABOVE), jnp.int32(0), jnp.int32(0)),
+    )
     for opening, stage in ((enough, ABOVE), (enough + 1e-4, DESCEND)):
         scene = snapshot((0.5, 0.0, HALF), ee_pos=(0.5, 0.0, HALF + HOVER)).replace(gripper=jnp.array([opening]))
         assert expert(scene, fresh_state(), above)[1].stage == stage
@@ -63,11 +67,11 @@ def test_pads_press_with_the_tasks_own_force():
     scene = snapshot((0.5, 0.0, HALF), ee_pos=(0.5, 0.0, HALF), touch=(0.5, 0.5))
     closing = PickPhase(jnp.int32(CLOSE), jnp.int32(0), jnp.int32(1))
     for force, grip in ((0.05, 2), (1.0, 0)):
-        assert expert_fn(task(touch_force=force))(scene, fresh_state(), closing)[1].grip == grip
+        assert find_expert("pick_place", task(touch_force=force)).act(scene, fresh_state(), closing)[1].grip == grip
 
 
 def test_environments_without_an_expert():
     with pytest.raises(ValueError, match=r"environment 'toy' has no task for a scripted expert"):
         make_expert("toy", object())
     with pytest.raises(ValueError, match=r"Unknown scripted expert 'reech'. Available: pick_place, reach"):
-        expert_fn(types.SimpleNamespace(name="reech"))
+        find_expert("reech", task())

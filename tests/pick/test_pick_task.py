@@ -9,7 +9,7 @@ import pytest
 from simscaleai_jax.core.observations import state_vector
 from simscaleai_jax.sim.randomization import draw_between
 from simscaleai_jax.sim.registry import asset
-from simscaleai_jax.sim.robot import find_robot
+from simscaleai_jax.sim.robot import PICKING, find_robot
 from simscaleai_jax.sim.tasks.pick_place.stages import clearance
 
 from .scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
@@ -259,7 +259,7 @@ def test_randomization_starts_from_the_table_where_the_keyframe_puts_it():
     model = mujoco.MjModel.from_xml_path(str(asset("pick_place.xml")))
     table = model.body("table").mocapid[0]
     model.key_mpos[0, 3 * table + 2] += 0.1
-    moved = find_robot(model, has_object=True)
+    moved = find_robot(model, PICKING)
     assert moved.table_height == pytest.approx(robot().table_height + 0.1)
     drawn = draw_between(jax.random.key(0), {"table_height": (0.02, 0.02)}, {}, model)
     assert drawn["table_height"] == pytest.approx(moved.table_height + 0.02, abs=1e-6)

@@ -41,7 +41,7 @@ class Spoilt:
     def __init__(self):
         model = load_model(find_task("reach").xml_path, 0.01)
         self.physics = types.SimpleNamespace(host_model=model)
-        self.task = types.SimpleNamespace(robot=find_robot(model, has_object=False))
+        self.task = types.SimpleNamespace(robot=find_robot(model))
 
     def reset(self, key, overrides=None):
         no = jnp.bool_(False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import simscaleai_jax.sim as sim
-from simscaleai_jax.sim.robot import find_robot, load_model
+from simscaleai_jax.sim.robot import PICKING, find_robot, load_model
 
 
 @pytest.mark.parametrize("make", [sim.make_env, sim.make_functional_env, sim.make_batched_env])
@@ -73,7 +73,7 @@ def test_missing_mjcf_names_are_listed_at_once(tmp_path):
     with pytest.raises(
         ValueError, match=r"lacks: site 'ee_site'.*gripper.*body 'target'.*body 'object'.*left_touch.*right_touch"
     ):
-        find_robot(load_model(str(path), 0.01), has_object=True)
+        find_robot(load_model(str(path), 0.01), PICKING)
     with pytest.raises(ValueError, match="lacks"):
         sim.make_env("reach", xml_path=str(path), cameras=[])
 

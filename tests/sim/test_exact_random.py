@@ -80,3 +80,11 @@ def test_c27_starts_goals_and_models_are_drawn_to_the_same_bit_in_every_program(
     for what, other in others.items():
         for (path, one), value in zip(jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(whole), strict=True):
             np.testing.assert_array_equal(one, value[: len(one)], err_msg=f"{what}: {jax.tree_util.keystr(path)}")
+
+
+def test_wide_ranges_are_drawn_from_as_well():
+    """Their multiples of UNIT are more than int32 counts."""
+    values = np.asarray(exact_random.uniform(jax.random.key(0), (1000,), -100.0, 100.0))
+    assert -100.0 <= values.min() < -95.0
+    assert 95.0 < values.max() <= 100.0
+    assert abs(values.mean()) < 10.0

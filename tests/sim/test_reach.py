@@ -17,7 +17,7 @@ from simscaleai_jax.sim.tasks.reach import ReachConfig, ReachState, ReachTask
 
 @pytest.fixture(scope="module")
 def task():
-    return ReachTask(find_robot(load_model(asset("reach.xml"), 0.01), has_object=False))
+    return ReachTask(find_robot(load_model(asset("reach.xml"), 0.01)))
 
 
 def snapshot_at(distance, state):

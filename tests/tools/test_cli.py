@@ -63,6 +63,36 @@ def test_every_command_explains_itself(name, capsys):
     assert f"simscale {name}" in capsys.readouterr().out
 
 
+def test_modules_are_imported_before_a_command_reads_its_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first_words.py").write_text("print('first')")
+    (tmp_path / "second_words.py").write_text("print('second')")
+    assert cli.main(["list-models", "--import", "first_words", "--import=second_words.py"]) == 0
+    assert capsys.readouterr().out.startswith("first\nsecond\n")
+
+
+def test_imports_behind_two_dashes_belong_to_the_other_command():
+    assert cli.take_imports(["--import", "a", "-x", "--", "rl", "--import", "b"]) == (
+        ["-x", "--", "rl", "--import", "b"],
+        ["a"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--import"], "--import: wanted a module or a Python file, got nothing"),
+        (["--import", "--help"], "--import: wanted a module or a Python file, got --help"),
+        (["--import", "no/such.py"], "--import no/such.py: no such file"),
+        (["--import", "no_such_module"], "No module named 'no_such_module'"),
+    ],
+)
+def test_what_cannot_be_imported_ends_in_one_line(argv, message, capsys):
+    assert cli.main(["list-models", *argv]) == 1
+    assert capsys.readouterr().err == f"simscale list-models: {message}\n"
+
+
 def test_documented_options_keep_their_names(tmp_path):
     argv = ["--env-name", "reach", "--total-steps", "5000", "--lr", "1e-3", "--save-path", "here"]
     argv += ["--seed", "3", "--ppo.gamma", "0.9"]

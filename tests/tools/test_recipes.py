@@ -22,7 +22,7 @@ def test_a_recipe_fits_the_code(recipe):
     make_layout(options.ppo)
     entry = find_task(options.env_name)
     config = from_dict(entry.config_cls, options.env.task)
-    robot = find_robot(load_model(entry.xml_path, options.env.dt or 0.002), entry.has_object)
+    robot = find_robot(load_model(entry.xml_path, options.env.dt or 0.002), entry.needs)
     keys = entry.make_task(robot, config).observation_bounds()
     check_names("observation key", [*options.ppo.actor_keys, *options.ppo.critic_keys], keys)
 

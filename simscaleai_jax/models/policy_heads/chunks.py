@@ -1,13 +1,15 @@
 """Shapes of action chunks and the key of heads that draw noise."""
 
+from typing import Any
+
 import jax
 from jaxtyping import Array, Float
 
 from simscaleai_jax.core.jax_settings import GENERATOR
 
 
-def chunk_shape(batch: int, horizon: int, action_dim: int) -> tuple[int, ...]:
-    """(B, A) for a horizon of one, else (B, h, A)."""
+def chunk_shape(batch: Any, horizon: int, action_dim: int) -> tuple[Any, ...]:
+    """(B, A) for a horizon of one, else (B, h, A); B is an integer, or a symbol where a program is exported."""
     return (batch, action_dim) if horizon == 1 else (batch, horizon, action_dim)
 
 

@@ -153,14 +153,14 @@ class PPOAgent:
         if total_timesteps is not None:
             self._change_config(total_timesteps=total_timesteps)
         self._check_sizes(env)
-        self._take_bounds(env)
-        recorded = self.env_record
         batched = envs.find_batched_env(env, needs_images=self.config.encoder != "none")
-        self.observation_spec = envs.spec_record(envs.observation_spec(env))
-        own = envs.env_record(env if batched is None else batched, self.env_name or recorded.get("name"))
-        self.env_record = own or recorded
+        own = envs.env_record(env if batched is None else batched, self.env_name or self.env_record.get("name"))
+        record = own or self.env_record
         if self._saved_env is not None:
-            envs.check_engine(recorded, self.env_record)
+            envs.check_engine(self.env_record, record)
+        self._take_bounds(env)
+        self.env_record = record
+        self.observation_spec = envs.spec_record(envs.observation_spec(env))
         checkpoint.check_savable(storage.make_manifest(self))
         with TrainingLog(self.config, self.total_steps, progress, line_seconds) as log:
             if batched is None:

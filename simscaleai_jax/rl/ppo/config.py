@@ -99,8 +99,8 @@ class PPOConfig:
     auxiliary_lr: float = 1e-3
 
     def __post_init__(self) -> None:
-        settle(self)
         check_seed(self.seed, "PPOConfig.seed")
+        settle(self)
         positive = ["hidden_dim", "n_layers", "n_steps", "n_epochs", "batch_size", "total_timesteps", "log_every"]
         positive += ["num_envs", "num_minibatches", "num_env_blocks", "updates_per_dispatch", "num_devices"]
         for name in positive:

@@ -25,7 +25,8 @@ class BatchState:
     env_id: Int[Array, "B"]
     base_key: PRNGKeyArray  # [B] of the seed
     episode: Int[Array, "B"]  # of `env`, counted from 0
-    control_steps: Int[Array, "B"]  # since `init`; a task's curriculum is annealed by it
+    control_steps: Int[Array, "B"]  # since `init`
+    started: Int[Array, "B"]  # `control_steps` when `env`'s episode began; the next start is eased by it (curriculum)
     reward: Float[Array, "B"]
     reward_terms: dict[str, Float[Array, "B"]]
     terminated: Bool[Array, "B"]
@@ -77,6 +78,7 @@ class BatchedEnv:
             base_key=base_key,
             episode=zeros,
             control_steps=zeros,
+            started=zeros,
             reward=env.reward,
             reward_terms=env.reward_terms,
             terminated=env.terminated,
@@ -104,6 +106,7 @@ class BatchedEnv:
             base_key=state.base_key,
             episode=state.episode + done,
             control_steps=state.control_steps + 1,
+            started=jnp.where(done, state.control_steps + 1, state.started),
             reward=after.reward,
             reward_terms=after.reward_terms,
             terminated=after.terminated,
@@ -120,7 +123,7 @@ class BatchedEnv:
         is_stale = done & (state.pool_episode != wanted)
 
         def fresh():
-            return self._fresh(state.base_key, state.env_id, wanted, state.control_steps), wanted
+            return self._fresh(state.base_key, state.env_id, wanted, state.started), wanted
 
         return jax.lax.cond(jnp.any(is_stale), fresh, lambda: (state.pool, state.pool_episode))
 

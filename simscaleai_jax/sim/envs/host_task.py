@@ -14,8 +14,8 @@ from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS, Kinematics
 from simscaleai_jax.sim.registry import find_task
-from simscaleai_jax.sim.robot import find_robot
 from simscaleai_jax.sim.robot.feasibility import check_randomization
+from simscaleai_jax.sim.scene import describe
 from simscaleai_jax.sim.tasks.snapshot import make_snapshot
 
 
@@ -28,6 +28,7 @@ class HostTask:
     Attributes:
       draw: (key) -> overrides of the model.
       sample: (key, overrides) -> (Start, task_state).
+      snapshot: (vector) -> Snapshot.
       control: (vector, task_state) -> actuator targets.
       observe_reset: (vector, task_state) -> (task_state, values); `layout` says where each value lies.
       observe_step: the same after the physics of a control step, with the task state's update.
@@ -38,13 +39,14 @@ class HostTask:
         entry = find_task(name)
         self._made_of = name, config.copy()
         self.nominal = copy.copy(model)
-        robot = find_robot(self.nominal, entry.has_object)
+        robot = describe(self.nominal, entry, config)
         self.task = entry.make_task(robot, config.task)
         if config.domain_randomization:
             check_randomization(self.task, config.randomization)
         data = mujoco.MjData(model)
         self._shapes = {field: np.shape(getattr(data, field)) for field in KINEMATICS_FIELDS}
         self.draw, self.sample = jax.jit(self._draw), jax.jit(self._sample)
+        self.snapshot = jax.jit(lambda vector: self._unpack(vector)[0])
         self.control = jax.jit(self._control, keep_unused=True)  # the task state says on which device, used or not
         self.observe_reset, self.observe_step = jax.jit(self._observe_reset), jax.jit(self._observe_step)
         size = sum(int(np.prod(shape)) for shape in self._shapes.values()) + 1 + self.task.action_size

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pkgutil
 from typing import Any, ClassVar
 
 import jax
@@ -16,6 +17,8 @@ from simscaleai_jax.sim.config import SimConfig
 from simscaleai_jax.sim.envs.host_task import HostTask, host_device
 from simscaleai_jax.sim.physics.state import KINEMATICS_FIELDS
 from simscaleai_jax.sim.registry import build_config, find_task
+from simscaleai_jax.sim.scene import compile_scene
+from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
 HOOKS = (
     "_build_observation_space",
@@ -83,6 +86,11 @@ class TaskEnv(BaseRobotEnv):
             self._host = HostTask(self.task_name, self.config, self.model)
         return self._host
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the task sees of MuJoCo's data now."""
+        return self._host_task.snapshot(self._read_data(np.zeros(self.task.action_size, np.float32)))
+
     def _build_observation_space(self) -> spaces.Space:
         bounds = self.task.observation_bounds()
         boxes: dict[str, spaces.Space] = {
@@ -95,6 +103,9 @@ class TaskEnv(BaseRobotEnv):
 
     def _build_action_space(self) -> spaces.Space:
         return spaces.Box(-1.0, 1.0, (self.task.action_size,), np.float32)
+
+    def _load_model(self) -> Any:
+        return compile_scene(find_task(self.task_name), self.config)
 
     def _xml_path(self) -> str:
         return self.config.xml_path or find_task(self.task_name).xml_path
@@ -185,16 +196,18 @@ class TaskEnv(BaseRobotEnv):
 
 
 def task_env_class(name: str) -> type[TaskEnv]:
-    """The adapter class of a task: the documented one of a built-in task, else one made for it."""
-    if name == "reach":
-        from simscaleai_jax.sim.envs.reach_env import ReachEnv
+    """The adapter class of a task: the one that its entry names, else one made for it.
 
-        return ReachEnv
-    if name == "pick_place":
-        from simscaleai_jax.sim.envs.pick_place_env import PickPlaceEnv
-
-        return PickPlaceEnv
-    return _made_class(name)
+    Raises:
+      ValueError: the entry names something that is no TaskEnv of this task.
+    """
+    adapter = find_task(name).adapter
+    if not adapter:
+        return _made_class(name)
+    cls = pkgutil.resolve_name(adapter) if isinstance(adapter, str) else adapter
+    if not (isinstance(cls, type) and issubclass(cls, TaskEnv) and getattr(cls, "task_name", None) == name):
+        raise ValueError(f"adapter of task {name!r}: wanted a TaskEnv with task_name = {name!r}, got {cls!r}")
+    return cls
 
 
 @functools.cache

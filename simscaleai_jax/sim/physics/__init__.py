@@ -40,7 +40,7 @@ def make_physics(model: mujoco.MjModel, robot: Robot, substeps: int, impl: str, 
 
 
 def choose_impl(impl: str) -> str:
-    """The engine that "auto" stands for on this machine; any other name is checked and returned.
+    """The engine that "auto" stands for on this machine; a name of `ENGINES` is returned as it is.
 
     Raises:
       ValueError: "warp" without the warp extra.

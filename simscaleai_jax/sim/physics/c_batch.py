@@ -39,7 +39,7 @@ from simscaleai_jax.sim.tasks.base import Start
 
 MOVES = ("time", "qpos", "qvel", "act", "qacc_warmstart")  # what a step changes of a state
 READ = (*POSE_FIELDS, "sensordata")  # what is read off the scene afterwards
-IDLE_POOLS = 16  # batches kept for the next call of their size
+IDLE_POOLS = 64  # batches kept for the next call of their size
 POSITIONS = int(mujoco.mjtStage.mjSTAGE_POS)
 
 Arrays = dict[str, np.ndarray]
@@ -201,7 +201,7 @@ class Pool:
             first = int(error.ids[0])
             more = f" and {len(error.ids) - 1} more" if len(error.ids) > 1 else ""
             raise PhysicsError(
-                f"MuJoCo stopped in environment {first}{more} of a batch of {self.batch.nsim}: "
+                f"MuJoCo stopped in environment {first}{more} of a batch of {self.batch.nsim} (counted on its device): "
                 f"{self.batch.error(first)}"
             ) from None
 

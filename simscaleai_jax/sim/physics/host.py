@@ -9,8 +9,8 @@ from simscaleai_jax.core.distributed import NUM_THREADS
 
 
 def num_threads() -> int:
-    """Threads that one batch of simulations may use: all of this machine's cores that this process may run on, divided
-    among its CPU devices, unless the environment variable SIMSCALE_NUM_THREADS limits them.
+    """Threads that one batch of simulations may use: all of this machine's cores that this process may run on, or as
+    many as the environment variable SIMSCALE_NUM_THREADS says, divided among its devices, which may all call at once.
 
     Raises:
       ValueError: the variable is not a positive integer.
@@ -21,11 +21,7 @@ def num_threads() -> int:
         if not wanted.isdecimal() or int(wanted) < 1:
             raise ValueError(f"{NUM_THREADS} must be a positive integer, got {wanted!r}")
         cores = int(wanted)
-    return max(1, cores // _cpu_devices())
-
-
-def _cpu_devices() -> int:
-    return jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    return max(1, cores // jax.local_device_count())
 
 
 def end_at_divergence(model: mujoco.MjModel) -> None:

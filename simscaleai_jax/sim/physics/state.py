@@ -113,6 +113,8 @@ def at_rest(model: mujoco.MjModel, start: Start) -> PhysicsState:
 
 def check_state(model: mujoco.MjModel) -> None:
     """ValueError for a model with a state that would be forgotten between control steps."""
+    if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
+        raise ValueError("a functional environment does not carry which bodies sleep; turn <flag sleep> off")
     lost = [why for part, why in NOT_CARRIED.items() if mujoco.mj_stateSize(model, int(part))]
     if lost:
         raise ValueError(

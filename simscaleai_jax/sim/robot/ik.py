@@ -5,7 +5,7 @@ how?
 import mujoco
 import numpy as np
 
-from simscaleai_jax.sim.control import DAMPING
+from simscaleai_jax.sim.control import DAMPING, turn_filter
 from simscaleai_jax.sim.robot import Robot
 
 ITERATIONS = 60
@@ -16,7 +16,7 @@ def solve_poses(robot: Robot, positions: np.ndarray) -> tuple[np.ndarray, np.nda
     """Arm postures that hold the end effector at `positions` (K, 3) m in its home orientation.
 
     Returns:
-      Joint angles (K, 7) rad within the joint limits, and the distance (K,) m that each misses its position by.
+      Joint angles (K, J) rad within the joint limits, and the distance (K,) m that each misses its position by.
     """
     data = mujoco.MjData(robot.model)
     joints = np.zeros((len(positions), len(robot.joints)))
@@ -50,11 +50,14 @@ def _solve(robot: Robot, data: mujoco.MjData, position: np.ndarray) -> tuple[np.
         mujoco.mj_kinematics(robot.model, data)
         mujoco.mj_comPos(robot.model, data)
         miss = position - data.site_xpos[robot.ee_site]
-        turn = 0.5 * np.cross(data.site_xmat[robot.ee_site].reshape(3, 3).T, robot.home_ee_mat.T).sum(axis=0)
+        now, held = data.site_xmat[robot.ee_site].reshape(3, 3), list(robot.held_axes)
+        turn = (0.5 if len(held) == 3 else 1.0) * np.cross(now.T[held], robot.home_ee_mat.T[held]).sum(axis=0)
         if np.linalg.norm(miss) < TOLERANCE and np.linalg.norm(turn) < 10 * TOLERANCE:
             break
         mujoco.mj_jacSite(robot.model, data, jacobian[:3], jacobian[3:], robot.ee_site)
         arm = jacobian[:, robot.joint_dof]
+        if len(held) < 3:
+            arm[3:] = turn_filter(now, robot.held_axes) @ arm[3:]
         twist = np.concatenate([miss, turn])
         step = arm.T @ np.linalg.solve(arm @ arm.T + DAMPING * np.eye(6), twist)
         data.qpos[robot.joint_qpos] = np.clip(data.qpos[robot.joint_qpos] + np.clip(step, -0.3, 0.3), low, high)

@@ -6,6 +6,7 @@ were left, so that arriving is never worth less than hovering next to the target
 
 import dataclasses
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,22 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.core.config import settle
 from simscaleai_jax.sim import exact_random
-from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
+from simscaleai_jax.sim.control import STEP
 from simscaleai_jax.sim.rewards import ActionPenalty, DistanceReward, SuccessBonus
-from simscaleai_jax.sim.robot import Robot, pick, place
+from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.robot.ik import check_reachable
-from simscaleai_jax.sim.tasks.base import Bounds, Start, scenery
+from simscaleai_jax.sim.tasks.base import BaseTask, Start, joints_near_home
+from simscaleai_jax.sim.tasks.expert import OPEN, Expert
 from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
-MAX_JOINT_VEL = 10.0  # rad/s, observations are clipped to it
-MAX_REACH = 2.0  # m, bound of observed positions
+INSTRUCTIONS = (
+    "reach the target",
+    "move the gripper to the target",
+    "bring the hand to the green ball",
+    "touch the target with the end effector",
+    "go to the goal position",
+    "move your hand to the marked point",
+)
 CANDIDATES = 8  # targets drawn per episode, of which the first that is far enough is taken
 
 
@@ -40,6 +48,12 @@ class ReachConfig:
     distance_weight: float = 1.0  # per metre
     success_bonus: float = 1.0  # per step within success_distance
     action_penalty: float = 0.0  # per squared unit of action
+
+    @classmethod
+    def for_workspace(cls, low: tuple[float, ...], high: tuple[float, ...]) -> dict[str, Any]:
+        """Settings for an arm that reaches the box `low`..`high` (m)."""
+        near = min(cls.min_distance, 0.4 * float(np.min(np.subtract(high, low))))
+        return {"target_low": tuple(low), "target_high": tuple(high), "min_distance": near}
 
     def __post_init__(self) -> None:
         settle(self)
@@ -62,15 +76,13 @@ class ReachState:
     target_pos: Float[Array, "3"]  # m
 
 
-class ReachTask:
+class ReachTask(BaseTask):
     """The task behind `ReachEnv`; see `Task` for what each function means."""
 
     name = "reach"
-    action_size = ACTION_SIZE
 
     def __init__(self, robot: Robot, config: ReachConfig | None = None) -> None:
-        self.robot = robot
-        self.config = config or ReachConfig()
+        super().__init__(robot, config or ReachConfig())
         sides = zip(self.config.target_low, self.config.target_high, strict=True)
         self._corners = np.array(list(itertools.product(*sides)))
         tolerance = self.config.termination_distance
@@ -81,41 +93,10 @@ class ReachTask:
         self._effort = ActionPenalty(scale=self.config.action_penalty, squared=True)
 
     def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, ReachState]:
-        robot, config = self.robot, self.config
         key_joints, key_target = jax.random.split(key)
-        noise = exact_random.uniform(key_joints, (7,), -config.joint_noise, config.joint_noise)
-        joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T)
+        joints = joints_near_home(self.robot, key_joints, self.config.joint_noise)
         target = self._sample_target(key_target)
-        start = Start(
-            qpos=place(jnp.asarray(robot.home_qpos, jnp.float32), robot.joint_qpos, joints),
-            ctrl=place(jnp.asarray(robot.home_ctrl, jnp.float32), robot.arm_actuators, joints),
-            mocap_pos=scenery(robot, target, overrides),
-            mocap_quat=jnp.asarray(robot.mocap_quat, jnp.float32),
-        )
-        return start, ReachState(target_pos=target)
-
-    def control(self, snapshot: Snapshot, task_state: ReachState, action: Float[Array, "4"]) -> Float[Array, "U"]:
-        return cartesian_control(self.robot, snapshot, action)
-
-    def update(self, snapshot: Snapshot, task_state: ReachState, action: Float[Array, "4"]) -> ReachState:
-        return task_state
-
-    def observe(self, snapshot: Snapshot, task_state: ReachState) -> dict[str, Float[Array, "..."]]:
-        return {
-            "joint_pos": snapshot.joint_pos,
-            "joint_vel": jnp.clip(snapshot.joint_vel, -MAX_JOINT_VEL, MAX_JOINT_VEL),
-            "ee_pos": snapshot.ee_pos,
-            "target_pos": task_state.target_pos,
-        }
-
-    def observation_bounds(self) -> dict[str, Bounds]:
-        margin = 0.1  # rad a joint may be pushed past its limit
-        return {
-            "joint_pos": (self.robot.joint_range[:, 0] - margin, self.robot.joint_range[:, 1] + margin),
-            "joint_vel": (np.full(7, -MAX_JOINT_VEL), np.full(7, MAX_JOINT_VEL)),
-            "ee_pos": (np.full(3, -MAX_REACH), np.full(3, MAX_REACH)),
-            "target_pos": (np.full(3, -MAX_REACH), np.full(3, MAX_REACH)),
-        }
+        return self.robot.start(joints, target_pos=target, overrides=overrides), ReachState(target_pos=target)
 
     def reward_terms(
         self, snapshot: Snapshot, task_state: ReachState, action: Float[Array, "4"], steps_left: Int[Array, ""]
@@ -153,3 +134,14 @@ class ReachTask:
         drawn = exact_random.uniform(key, (CANDIDATES, 3), low, high)
         candidates = jnp.concatenate([drawn, jnp.asarray(self._corners, jnp.float32)])
         return candidates[exact_random.first_far(candidates, self.robot.home_ee_pos, self.config.min_distance)]
+
+
+def reach_expert(snapshot: Snapshot, task_state: ReachState, phase: Any) -> tuple[Float[Array, "4"], Any]:
+    """Straight to the target."""
+    move = 0.4 * (task_state.target_pos - snapshot.ee_pos) / STEP
+    return jnp.append(jnp.clip(move, -1.0, 1.0), OPEN), phase
+
+
+def make_expert(task: ReachTask) -> Expert:
+    """The expert of reach, the same for every arm."""
+    return Expert(reach_expert)

@@ -13,12 +13,12 @@ from simscaleai_jax.sim.robot import Robot, pick
 class Snapshot:
     """Scene after a control step. Positions follow a final kinematics pass (they do not lag the joint angles)."""
 
-    joint_pos: Float[Array, "*B 7"]  # rad
-    joint_vel: Float[Array, "*B 7"]  # rad/s
+    joint_pos: Float[Array, "*B J"]  # rad
+    joint_vel: Float[Array, "*B J"]  # rad/s
     ctrl: Float[Array, "*B U"]  # commanded joint and finger targets, rad and m
-    ee_pos: Float[Array, "*B 3"]  # m, site `ee_site`
+    ee_pos: Float[Array, "*B 3"]  # m, the tool's site
     ee_mat: Float[Array, "*B 3 3"]  # columns are the site's axes
-    ee_jac: Float[Array, "*B 6 7"]  # linear rows, then angular rows, of the site's velocity per joint velocity
+    ee_jac: Float[Array, "*B 6 J"]  # linear rows, then angular rows, of the site's velocity per joint velocity
     gripper: Float[Array, "*B 1"]  # opening of one finger, m; 0 closed
     object_pos: Float[Array, "*B N 3"]  # m
     object_quat: Float[Array, "*B N 4"]  # wxyz
@@ -34,7 +34,11 @@ def make_snapshot(robot: Robot, data: Any) -> Snapshot:
     ee_pos = data.site_xpos[robot.ee_site]
     axis = pick(data.xaxis, robot.joints)
     lever = ee_pos - pick(data.xanchor, robot.joints)
-    ee_jac = jnp.concatenate([jnp.cross(axis, lever).T, axis.T])
+    linear, angular = jnp.cross(axis, lever), axis
+    if robot.joint_slides.any():
+        slides = robot.joint_slides[:, None]
+        linear, angular = jnp.where(slides, axis, linear), jnp.where(slides, 0.0, axis)
+    ee_jac = jnp.concatenate([linear.T, angular.T])
     return Snapshot(
         joint_pos=pick(data.qpos, robot.joint_qpos),
         joint_vel=pick(data.qvel, robot.joint_dof),
@@ -42,12 +46,22 @@ def make_snapshot(robot: Robot, data: Any) -> Snapshot:
         ee_pos=ee_pos,
         ee_mat=data.site_xmat[robot.ee_site].reshape(3, 3),
         ee_jac=ee_jac,
-        gripper=jnp.mean(pick(data.qpos, robot.finger_qpos), keepdims=True),
+        gripper=_opening(robot, data),
         object_pos=pick(data.xpos, robot.object_body),
         object_quat=pick(data.xquat, robot.object_body),
         object_vel=_object_velocity(robot, data),
         touch=_touch(robot, data.sensordata),
     )
+
+
+def _opening(robot: Robot, data: Any) -> Float[Array, "1"]:
+    """Half the distance between the fingertips; without such sites the mean of the slides; 0 without a gripper."""
+    if len(robot.tip_sites):
+        left, right = data.site_xpos[robot.tip_sites[0]], data.site_xpos[robot.tip_sites[1]]
+        return 0.5 * jnp.linalg.norm(left - right, keepdims=True)
+    if not robot.has_gripper:
+        return jnp.zeros(1, data.qpos.dtype)
+    return jnp.mean(pick(data.qpos, robot.finger_qpos), keepdims=True)
 
 
 def _object_velocity(robot: Robot, data: Any) -> Float[Array, "N 6"]:
@@ -60,5 +74,8 @@ def _object_velocity(robot: Robot, data: Any) -> Float[Array, "N 6"]:
 
 def _touch(robot: Robot, sensordata: Float[Array, "S"]) -> Float[Array, "N 2"]:
     """Sensor rows are (found, fx, fy, fz); a pad that touches nothing reads zero."""
+    if not len(robot.touch_sensor) or (robot.touch_sensor < 0).all():
+        return jnp.zeros(robot.touch_sensor.shape[:2], jnp.float32)
     reading = pick(sensordata, robot.touch_sensor)  # (N, 2, 4)
+    reading = jnp.where(robot.touch_sensor >= 0, reading, 0.0)
     return jnp.where(reading[..., 0] > 0.0, jnp.linalg.norm(reading[..., 1:], axis=-1), 0.0)

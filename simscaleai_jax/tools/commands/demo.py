@@ -20,6 +20,7 @@ Examples:
   simscale demo --recipe configs/ppo_reach.yaml --output outputs/reach_demo"""
 
 HALF = 0.5  # success rate of the policy in the film's second act
+WINDOW = 4  # updates that it is averaged over
 ACTS = (60, 80, 80)  # control steps of each act
 EVAL_SEED = 1000
 
@@ -42,16 +43,20 @@ class DemoOptions:
 
 
 class HalfwayPolicy:
-    """A callback of `PPOAgent.train` that keeps the first policy that succeeds half of the time."""
+    """A callback of `PPOAgent.train` that keeps the first policy whose latest updates succeed half of the time."""
 
     def __init__(self) -> None:
         self.policy: Callable | None = None
         self.steps = 0
+        self._recent: list[float] = []
 
     def __call__(self, agent: Any, row: dict[str, float]) -> None:
-        success = row["plain_success_rate"]
-        if self.policy is None and math.isfinite(success) and success >= HALF:
-            self.policy, self.steps = agent.policy(), int(row["total_steps"])
+        self._recent = [*self._recent, row["plain_success_rate"]][-WINDOW:]
+        known = [success for success in self._recent if math.isfinite(success)]
+        is_half = bool(known) and sum(known) / len(known) >= HALF
+        is_current = int(row["total_steps"]) == agent.total_steps  # the agent is that of the end of a dispatch
+        if self.policy is None and is_half and is_current:
+            self.policy, self.steps = agent.policy(), agent.total_steps
 
 
 def main(argv: list[str]) -> None:
@@ -100,6 +105,7 @@ def _clear(folder: Path) -> None:
 
 
 def _film(recipe: Any, halfway: HalfwayPolicy, folder: Path) -> list[Path]:
+    from simscaleai_jax.core.checkpoint import resolve
     from simscaleai_jax.policy import load_policy
     from simscaleai_jax.rl.agents.ppo import PPOAgent
     from simscaleai_jax.rl.film import Act, write_film
@@ -111,7 +117,9 @@ def _film(recipe: Any, halfway: HalfwayPolicy, folder: Path) -> list[Path]:
     acts = [Act("Before training", untrained.policy(), ACTS[0])]
     if halfway.policy is not None:
         acts.append(Act(f"After {halfway.steps:,} steps: half of the episodes succeed", halfway.policy, ACTS[1]))
-    acts.append(Act(f"After {recipe.ppo.total_timesteps:,} steps", load_policy(folder), ACTS[2]))
+    best = resolve(folder)
+    steps = int(best.name.removeprefix("step_"))
+    acts.append(Act(f"After {steps:,} steps", load_policy(best), ACTS[2] if len(acts) > 1 else sum(ACTS[1:])))
     return write_film(env, acts, folder / "film.mp4")
 
 

@@ -130,7 +130,8 @@ def _make_envs(
 
     envs: dict[str, Any] = {}
     if options.physics in ("both", "batched"):
-        batched = make_functional_env(name, **settings | {"impl": options.impl})
+        chosen: dict[str, Any] = {**settings, "impl": options.impl}
+        batched = make_functional_env(name, **chosen)
         envs[batched.config.impl] = batched
     modes = {HOST: "human" if options.render else None} if options.physics in ("both", HOST) else {}
     modes |= {VIDEO: "rgb_array"} if options.save_videos else {}

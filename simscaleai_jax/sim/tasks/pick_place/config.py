@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,21 @@ class PickPlaceConfig:
     curriculum_around: float = 0.25
     curriculum_steps: int = 10_000
     relative_observations: bool = False
+
+    @classmethod
+    def for_workspace(cls, low: tuple[float, ...], high: tuple[float, ...]) -> dict[str, Any]:
+        """Settings for an arm that reaches the box `low`..`high` (m)."""
+        half_diagonal = 0.5 * float(np.hypot(*np.subtract(high[:2], low[:2])))
+        air = min(cls.air_high, 0.9 * (high[2] - low[2]))
+        return {
+            "area_low": tuple(low[:2]),
+            "area_high": tuple(high[:2]),
+            "min_distance": min(cls.min_distance, 0.7 * half_diagonal),
+            "air_low": min(cls.air_low, 0.5 * air),
+            "air_high": air,
+            "workspace_low": (low[0] - 0.2, low[1] - 0.25, cls.workspace_low[2]),
+            "workspace_high": (high[0] + 0.2, high[1] + 0.25, cls.workspace_high[2]),
+        }
 
     def __post_init__(self) -> None:
         settle(self)

@@ -13,16 +13,13 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.sim import exact_random
-from simscaleai_jax.sim.control import ACTION_SIZE, cartesian_control
-from simscaleai_jax.sim.robot import Robot, pick, place
-from simscaleai_jax.sim.tasks.base import Bounds, Start, scenery
+from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.tasks.base import MAX_REACH, BaseTask, Bounds, Start, joints_near_home
 from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig, check_scene, goal_corners
 from simscaleai_jax.sim.tasks.pick_place.curriculum import EasedStarts
 from simscaleai_jax.sim.tasks.pick_place.stages import clearance, closeness, grasp_progress, grasped
 from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
-MAX_JOINT_VEL = 10.0  # rad/s, observations are clipped to it
-MAX_REACH = 2.0  # m, bound of observed positions
 NEARBY = 0.03  # m, scale of the finer of the two relative observations
 CANDIDATES = 12  # targets drawn per episode, of which the first that is far enough from the object is taken
 
@@ -41,15 +38,13 @@ class PickPlaceState:
     progress: dict[str, Float[Array, ""]]  # what the last step added to each potential
 
 
-class PickPlaceTask:
+class PickPlaceTask(BaseTask):
     """The task behind `PickPlaceEnv`; see `Task` for what each function means."""
 
     name = "pick_place"
-    action_size = ACTION_SIZE
 
     def __init__(self, robot: Robot, config: PickPlaceConfig | None = None) -> None:
-        self.robot = robot
-        self.config = config or PickPlaceConfig()
+        super().__init__(robot, config or PickPlaceConfig())
         check_scene(robot, self.config)
         self._eased = EasedStarts(robot, self.config) if self.config.curriculum_share > 0.0 else None
 
@@ -68,8 +63,7 @@ class PickPlaceTask:
         table = jnp.float32(overrides.get("table_height", robot.table_height))
         half_size = jnp.asarray(overrides.get("object_half_size", robot.object_half_size[0]), jnp.float32)
         rest_height = table + half_size[2]
-        noise = exact_random.uniform(keys[0], (7,), -self.config.joint_noise, self.config.joint_noise)
-        joints = jnp.clip(pick(robot.home_qpos, robot.joint_qpos) + noise, *robot.joint_range.T).astype(jnp.float32)
+        joints = joints_near_home(robot, keys[0], self.config.joint_noise)
         object_pos = jnp.append(self._uniform_on_table(keys[1]), rest_height)
         yaw = exact_random.uniform(keys[4], (), -self.config.object_yaw, self.config.object_yaw)
         fingers, assisted, is_held = robot.finger_range[1], jnp.bool_(False), jnp.bool_(False)
@@ -82,16 +76,14 @@ class PickPlaceTask:
             joints, object_pos, yaw, fingers = jax.tree.map(lambda a, b: jnp.where(assisted, a, b), eased, plain)
             is_held &= assisted
         target_pos = self._sample_target(keys[3], object_pos, rest_height)
-        start = self._start(joints, fingers, object_pos, yaw, target_pos, overrides)
+        quat = jnp.array([jnp.cos(yaw / 2), 0.0, 0.0, jnp.sin(yaw / 2)])
+        start = robot.start(joints, fingers, jnp.append(object_pos, quat)[None], target_pos, overrides)
         # A start in a grasp has those stages behind it: letting the object go costs them from the first step on.
         place_start = closeness(jnp.linalg.norm(object_pos - target_pos))
         potential = {"reach": 1.0, "grasp": 1.0, "lift": 1.0, "place": place_start}
         potential = {name: jnp.where(is_held, jnp.float32(value), 0.0) for name, value in potential.items()}
         zeros = {name: jnp.float32(0.0) for name in potential}
         return start, PickPlaceState(target_pos, table, half_size, is_held, assisted, is_held, potential, zeros)
-
-    def control(self, snapshot: Snapshot, task_state: PickPlaceState, action: Float[Array, "4"]) -> Float[Array, "U"]:
-        return cartesian_control(self.robot, snapshot, action)
 
     def update(self, snapshot: Snapshot, task_state: PickPlaceState, action: Float[Array, "4"]) -> PickPlaceState:
         height = clearance(snapshot, task_state.half_size, task_state.table_height)
@@ -103,15 +95,7 @@ class PickPlaceTask:
         return state.replace(has_potential=jnp.bool_(True), potential=after, progress=progress)
 
     def observe(self, snapshot: Snapshot, task_state: PickPlaceState) -> dict[str, Float[Array, "..."]]:
-        obs = {
-            "joint_pos": snapshot.joint_pos,
-            "joint_vel": jnp.clip(snapshot.joint_vel, -MAX_JOINT_VEL, MAX_JOINT_VEL),
-            "ee_pos": snapshot.ee_pos,
-            "object_pos": jnp.clip(snapshot.object_pos[0], -MAX_REACH, MAX_REACH),
-            "object_quat": jnp.clip(snapshot.object_quat[0], -1.0, 1.0),
-            "target_pos": task_state.target_pos,
-            "gripper_state": snapshot.gripper,
-        }
+        obs = super().observe(snapshot, task_state)
         return obs | self._relative(obs, snapshot) if self.config.relative_observations else obs
 
     def _relative(self, obs: dict[str, Array], snapshot: Snapshot) -> dict[str, Array]:
@@ -126,21 +110,10 @@ class PickPlaceTask:
         }
 
     def observation_bounds(self) -> dict[str, Bounds]:
-        margin = 0.1  # rad a joint may be pushed past its limit
-        low, high = self.robot.finger_range
-        reach = (np.full(3, -MAX_REACH), np.full(3, MAX_REACH))
-        bounds = {
-            "joint_pos": (self.robot.joint_range[:, 0] - margin, self.robot.joint_range[:, 1] + margin),
-            "joint_vel": (np.full(7, -MAX_JOINT_VEL), np.full(7, MAX_JOINT_VEL)),
-            "ee_pos": reach,
-            "object_pos": reach,
-            "object_quat": (np.full(4, -1.0), np.full(4, 1.0)),
-            "target_pos": reach,
-            "gripper_state": (np.array([low - 0.01]), np.array([high + 0.01])),  # m, the fingers are springy
-        }
+        bounds = super().observation_bounds()
         if self.config.relative_observations:
             for name in ("ee_to_object", "object_to_target"):
-                bounds[name] = (2 * reach[0], 2 * reach[1])
+                bounds[name] = (np.full(3, -2 * MAX_REACH), np.full(3, 2 * MAX_REACH))
                 bounds[name + "_near"] = (np.full(3, -1.0), np.full(3, 1.0))
             bounds["touch"] = (np.zeros(2), np.ones(2))
         return bounds
@@ -230,18 +203,3 @@ class PickPlaceTask:
         in_air = exact_random.uniform(key_air) < self.config.air_share
         height = exact_random.uniform(key_height, (), self.config.air_low, self.config.air_high)
         return jnp.append(spot, rest_height + jnp.where(in_air, height, 0.0))
-
-    def _start(self, joints, fingers, object_pos, yaw, target_pos, overrides) -> Start:
-        robot = self.robot
-        closed, opened = robot.gripper_range.T
-        is_closed = fingers < robot.finger_range[1]
-        quat = jnp.array([jnp.cos(yaw / 2), 0.0, 0.0, jnp.sin(yaw / 2)])
-        qpos = place(jnp.asarray(robot.home_qpos, jnp.float32), robot.joint_qpos, joints)
-        qpos = qpos.at[robot.finger_qpos].set(fingers)
-        ctrl = place(jnp.asarray(robot.home_ctrl, jnp.float32), robot.arm_actuators, joints)
-        return Start(
-            qpos=qpos.at[robot.object_qpos[0]].set(jnp.concatenate([object_pos, quat])),
-            ctrl=ctrl.at[robot.gripper_actuators].set(jnp.where(is_closed, closed, opened)),
-            mocap_pos=scenery(robot, target_pos, overrides),
-            mocap_quat=jnp.asarray(robot.mocap_quat, jnp.float32),
-        )
