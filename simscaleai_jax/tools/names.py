@@ -1,4 +1,4 @@
-"""Other names that options go by: documented ones, which stay, and old ones, which are taken with a note for a while."""
+"""Other names that options go by: documented ones, which stay, and old ones, taken with a note for a while."""
 
 import dataclasses
 import sys
@@ -18,6 +18,11 @@ class Names:
     kept: Mapping[str, str] = dataclasses.field(default_factory=dict)
     old: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def known(self) -> dict[str, str]:
+        """Both kinds: other name -> today's."""
+        return {**self.kept, **self.old}
+
     def in_arguments(self, argv: Sequence[str], command: str) -> list[str]:
         """The arguments with today's names; says on stderr which old ones it met."""
         renamed: list[str] = []
@@ -25,10 +30,10 @@ class Names:
         for argument in argv:
             name, equals, value = argument.removeprefix("--").partition("=")
             name = name.replace("_", "-")
-            if not argument.startswith("--") or name not in self.kept | self.old:
+            if not argument.startswith("--") or name not in self.known:
                 renamed.append(argument)
                 continue
-            new, has_value, fixed = (self.kept | self.old)[name].partition("=")
+            new, has_value, fixed = self.known[name].partition("=")
             renamed += [f"--{new}{equals}{value}"] if not has_value else [f"--{new}", fixed]
             if name in self.old:
                 said[f"--{name}"] = f"--{new}"
@@ -45,9 +50,9 @@ class Names:
         result, said = dict(values), {}
         for name, value in values.items():
             key = str(name).replace("_", "-")
-            if key not in self.kept | self.old or (isinstance(value, Mapping) and key in GROUPS):
+            if key not in self.known or (isinstance(value, Mapping) and key in GROUPS):
                 continue
-            new, has_value, fixed = (self.kept | self.old)[key].partition("=")
+            new, has_value, fixed = self.known[key].partition("=")
             del result[name]
             _put(result, new.replace("-", "_").split("."), fixed == "True" if has_value else value, f"{where}: {name}")
             if key in self.old:

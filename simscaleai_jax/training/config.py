@@ -120,7 +120,7 @@ class TrainConfig:
     random_contrast: float = 0.0
     random_saturation: float = 0.0
     device_mb: float = 1024.0
-    log: LogConfig = LogConfig()
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
         check_seed(self.seed, "TrainConfig.seed")

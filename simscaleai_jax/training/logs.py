@@ -45,7 +45,7 @@ class RunLog:
             sink.close()
 
     def start(self, step: int, run_id: str = "", settings: Mapping[str, Any] | None = None) -> None:
-        """Drops rows after `step`, which a run that was stopped may have left, and starts the bar and trackers there."""
+        """Drops rows after `step`, which a stopped run may have left, and starts the bar and the trackers there."""
         if self._files is not None:
             self._files.truncate(step)
             about = About(paths.locate(self.config.checkpoint_dir), run_id, settings or {}, step)

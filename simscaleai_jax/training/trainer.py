@@ -171,7 +171,7 @@ class Trainer:
         self._refresh_policy()
 
     def load_weights(self, path: str) -> None:
-        """Takes the weights that a checkpoint of this model deploys, and nothing else; raises like `load_checkpoint`."""
+        """Takes what a checkpoint of this model deploys, and nothing else; raises like `load_checkpoint`."""
         storage.read_training_manifest(path, self.model_record)
         weights = storage.load_weights(path, self.state.params)
         averaged = None if self.state.ema_params is None else jax.tree.map(lambda leaf: leaf + 0, weights)

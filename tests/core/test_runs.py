@@ -45,10 +45,10 @@ def contents(folder):
 def test_the_same_call_goes_on_and_settings_are_kept(tmp_path):
     assert stand_in.run(tmp_path, 3) == 0
     assert stand_in.run(tmp_path, 5) == 3
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["settings"]["width"] = 9
+    (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"holds a run of other settings, at step 5: width is 9 there and 5000 here"):
-        record = json.loads((tmp_path / "run.json").read_text())
-        record["settings"]["width"] = 9
-        (tmp_path / "run.json").write_text(json.dumps(record))
         stand_in.run(tmp_path, 7)
     record["settings"]["width"] = 5000
     (tmp_path / "run.json").write_text(json.dumps(record))
@@ -168,8 +168,7 @@ def test_two_runs_at_once_in_one_folder(context, tmp_path, attempts):
 
 def kill_at_random(context, folder, steps, moments, resume_from=None):
     """Starts the run over and over, killing it at random moments; returns how often that struck it alive."""
-    struck = 0
-    for attempt in range(200):
+    for struck in range(200):
         process, told = begin(context, folder, steps, resume_from)
         assert told.poll(SECONDS), "it does not start"
         began = told.recv()
@@ -177,14 +176,13 @@ def kill_at_random(context, folder, steps, moments, resume_from=None):
         before = sorted(folder.glob("step_*"))
         assert began == (int(before[-1].name[5:]) if before else 2 if resume_from else 0), "nothing complete was lost"
         time.sleep(moments.uniform(0.0, 0.03))
-        number = signal.SIGTERM if attempt % 2 else signal.SIGKILL
+        number = signal.SIGTERM if struck % 2 else signal.SIGKILL
         if process.is_alive():
             os.kill(process.pid, number)
         process.join(SECONDS)
         assert process.exitcode in (0, 143, -signal.SIGKILL, -signal.SIGTERM)
         if process.exitcode == 0:
             return struck
-        struck += 1
     raise AssertionError("it never ends")
 
 
@@ -223,8 +221,7 @@ class TestSignals:
             os.kill(os.getpid(), signal.SIGINT)
             assert watch.is_requested()
             with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(1)
+                signal.raise_signal(signal.SIGINT)
 
 
 def test_the_stand_in_depends_on_every_step():

@@ -136,7 +136,7 @@ def test_there_is_a_published_config():
 
 def test_the_options_of_the_command_are_the_settings(tmp_path):
     """No field is written down twice, and what the command line or a file says arrives."""
-    own = {name for name in vars(TrainOptions).get("__annotations__", {})}
+    own = set(vars(TrainOptions).get("__annotations__", {}))
     shared = own & {field.name for field in dataclasses.fields(TrainConfig)}
     assert shared == {"max_steps", "warmup_steps"}, "these two have other defaults on the command line"
     argv = ["--amp-dtype", "float32", "--min-lr-ratio", "0.1", "--no-resume", "--best-metric", "grad_norm"]

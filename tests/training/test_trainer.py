@@ -319,7 +319,7 @@ class TestBadInput:
 
     def test_starting_over_needs_a_folder_of_its_own(self, finished):
         trainer, _ = finished
-        with pytest.raises(ValueError, match="holds a run .* is not to be continued; choose another checkpoint_dir"):
+        with pytest.raises(ValueError, match=r"holds a run .* is not to be continued; choose another checkpoint_dir"):
             make_trainer(trainer.series.folder, ema_decay=0.9, resume=False).train()
 
     def test_a_batch_that_does_not_divide(self, tmp_path):

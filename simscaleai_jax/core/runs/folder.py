@@ -157,8 +157,8 @@ class RunFolder:
         if refused:
             listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in refused.items())
             raise ValueError(
-                f"{self.series.folder} holds a run of other settings, at step {step:,}: {listed}. Start it with its own "
-                f"settings, or {self.rules.advice}. What may change: {', '.join(self.rules.may_change)}."
+                f"{self.series.folder} holds a run of other settings, at step {step:,}: {listed}. Start it with its "
+                f"own settings, or {self.rules.advice}. What may change: {', '.join(self.rules.may_change)}."
             )
 
     def _may_change(self, name: str) -> bool:

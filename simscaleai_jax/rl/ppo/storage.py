@@ -44,7 +44,7 @@ def save_agent(agent: "PPOAgent", path: str | Path) -> Path:
 
 
 def load_agent(agent: "PPOAgent", path: str | Path) -> dict[str, Any] | None:
-    """Puts a checkpoint's state into `agent`; returns its environments as flat arrays, not read yet, or None where it has none."""
+    """Puts a checkpoint's state into `agent`; returns its environments, flat and not read yet, None if it has none."""
     manifest = check_networks(agent, path)
     arrays, _ = checkpoint.open_tree(path)
     environments = {name: array for name, array in arrays.items() if name.startswith(ENV_PREFIXES)}

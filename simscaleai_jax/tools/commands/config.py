@@ -54,10 +54,12 @@ def show(argv: list[str]) -> str:
     run = read_run(what)
     if not run:
         raise ValueError(f"{what!r} is no command with a configuration ({', '.join(COMMANDS)}) and no run's folder.")
-    return _yaml(_nested(run["settings"])) + "".join(
-        f"# since step {change['step']:,} ({change['time']}): {change['name']} {change['new']!r}, was {change['old']!r}\n"
-        for change in run["changes"]
-    )
+    return _yaml(_nested(run["settings"])) + "".join(map(_said, run["changes"]))
+
+
+def _said(change: dict[str, Any]) -> str:
+    since = f"# since step {change['step']:,} ({change['time']})"
+    return f"{since}: {change['name']} {change['new']!r}, was {change['old']!r}\n"
 
 
 def _nested(settings: dict[str, Any]) -> dict[str, Any]:

@@ -68,8 +68,10 @@ class DatagenOptions:
     next_obs: bool = False
     valid_fraction: float = 0.1
     config: str | None = None
-    env: EnvOptions = EnvOptions()
-    distribution: Annotated[DistributionOptions, tyro.conf.arg(name="")] = DistributionOptions()
+    env: EnvOptions = dataclasses.field(default_factory=EnvOptions)
+    distribution: Annotated[DistributionOptions, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=DistributionOptions
+    )
 
 
 NAMES = Names(
@@ -78,8 +80,9 @@ NAMES = Names(
         "no-randomize": "env.domain-randomization=None",
     },
     old={
-        "dt": "env.dt", "max-steps": "env.max-episode-steps", "xml-path": "env.xml-path",
-        "randomization": "env.randomization", "cameras": "env.cameras", "image-size": "env.image-size",
+        "dt": "env.dt", "max-steps": "env.max-episode-steps", "robot": "env.robot", "controller": "env.controller",
+        "xml-path": "env.xml-path", "randomization": "env.randomization", "cameras": "env.cameras",
+        "image-size": "env.image-size",
     },
 )  # fmt: skip
 FILE_NAMES = Names(

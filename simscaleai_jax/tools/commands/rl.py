@@ -19,8 +19,8 @@ from simscaleai_jax.tools.names import Names
 DESCRIPTION = """Train a policy with PPO, thousands of environments at once.
 
 The run's folder (--output) gets checkpoints, metrics.jsonl, metrics.csv, run.json with the whole configuration, and
-learning_curve.png; `simscale eval` takes it as it is. The same command continues a run that was stopped. A preset's name
-may come first, or a YAML file with --config; options on the command line win over it. Settings of the task (of
+learning_curve.png; `simscale eval` takes it as it is. The same command continues a run that was stopped. A preset's
+name may come first, or a YAML file with --config; options on the command line win over it. Settings of the task (of
 PickPlaceConfig or ReachConfig) go by their names: --env.task.NAME VALUE.
 
 Examples:
@@ -72,10 +72,12 @@ class RLOptions:
     resume: bool = True
     init_from: str | None = None
     num_checkpoints: int = 10
-    distribution: Annotated[DistributionOptions, tyro.conf.arg(name="")] = DistributionOptions()
-    env: EnvOptions = EnvOptions()
-    ppo: PPOOptions = PPOOptions()
-    log: LogConfig = LogConfig()
+    distribution: Annotated[DistributionOptions, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=DistributionOptions
+    )
+    env: EnvOptions = dataclasses.field(default_factory=EnvOptions)
+    ppo: PPOOptions = dataclasses.field(default_factory=PPOOptions)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
 
 
 DISTRIBUTION = tuple(field.name for field in dataclasses.fields(DistributionOptions))

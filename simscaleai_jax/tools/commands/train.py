@@ -18,10 +18,10 @@ from simscaleai_jax.training.config import TrainConfig
 
 DESCRIPTION = """Train a model on demonstrations (see simscale datagen).
 
-The run's folder (--checkpoint-dir) gets checkpoints, metrics.jsonl, metrics.csv, run.json with the whole configuration,
-and learning_curve.png; `simscale eval` takes it as it is. A run that was stopped (SIGTERM, Ctrl-C, a crash) is continued
-by the same command. A preset's name may come first, or a YAML file with --config; options on the command line win over
-it. --help lists the arguments of the model that --model names.
+The run's folder (--checkpoint-dir) gets checkpoints, metrics.jsonl, metrics.csv, run.json with the whole
+configuration, and learning_curve.png; `simscale eval` takes it as it is. A run that was stopped (SIGTERM, Ctrl-C, a
+crash) is continued by the same command. A preset's name may come first, or a YAML file with --config; options on the
+command line win over it. --help lists the arguments of the model that --model names.
 
 Examples:
   simscale train --dataset data/reach.h5 --max-steps 5000 --checkpoint-dir checkpoints/bc_reach
@@ -79,9 +79,9 @@ class TrainOptions(TrainConfig):
 
     max_steps: int = 1000
     warmup_steps: int | None = None  # type: ignore[assignment]
-    data: DataOptions = DataOptions()
-    eval: TrainEvalOptions = TrainEvalOptions()
-    join: Annotated[JoinOptions, tyro.conf.arg(name="")] = JoinOptions()
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+    eval: TrainEvalOptions = dataclasses.field(default_factory=TrainEvalOptions)
+    join: Annotated[JoinOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=JoinOptions)
     config: str | None = None
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
 
