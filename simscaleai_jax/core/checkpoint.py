@@ -161,7 +161,8 @@ def is_complete(path: Path) -> bool:
 
 def complete_steps(folder: Path) -> list[Path]:
     """The complete checkpoints of a run's folder, oldest first; cut or foreign directories are left out."""
-    return [path for path in sorted(folder.glob("step_*")) if is_complete(path)]
+    found = sorted(folder.glob("step_*"), key=lambda path: (len(path.name), path.name))  # ten digits come after nine
+    return [path for path in found if is_complete(path)]
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -172,6 +172,7 @@ class CheckpointSeries:
     def _tidy(self) -> None:
         if paths.is_remote(self.folder):
             return  # what has no manifest there is written over by the next save of its step
+        paths.remove_unfinished(self.folder)
         leftovers = sorted(self.folder.glob(".step_*.tmp"), key=lambda path: path.stat().st_mtime, reverse=True)
         for leftover in leftovers:
             path = self.folder / leftover.name.split(".")[1]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+UNFINISHED = re.compile(r"\..+\.\d+\.tmp")  # the names that `write_whole` gives to what it has not finished
 
 
 def is_remote(path: str | Path) -> bool:
@@ -198,3 +199,10 @@ def write_whole(path: Path, content: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Deletes what `write_whole` left in a folder when it was killed; only for whoever has the folder to itself."""
+    for path in folder.glob(".*.tmp"):
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)

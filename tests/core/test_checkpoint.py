@@ -187,9 +187,12 @@ def test_series_keeps_the_newest_and_the_best_and_finds_complete_ones(tmp_path):
     (tmp_path / "run" / ".step_000000006.ab.tmp").mkdir()
     series = CheckpointSeries(tmp_path / "run")
     assert series.latest().name == "step_000000004"
-    assert list((tmp_path / "run").glob(".step*")), "a reader leaves alone what may be in flight"
+    for name in (".series.json.12.tmp", ".metrics.csv.7.tmp", ".mine.tmp"):
+        (tmp_path / "run" / name).write_text("{")
+    assert len(list((tmp_path / "run").glob(".*.tmp"))) == 4, "a reader leaves alone what may be in flight"
     series.hold()
-    assert not list((tmp_path / "run").glob(".step*")), "the next run removes what an interrupted write left"
+    left = {path.name for path in (tmp_path / "run").glob(".*")}
+    assert left == {".lock", ".mine.tmp"}, "the next run removes what an interrupted write left"
     with pytest.raises(FolderInUseError, match=rf"belongs to a run that is going on: process {os.getpid()} on"):
         CheckpointSeries(tmp_path / "run").save(9, make_tree(), MANIFEST)
     series.close()

@@ -197,7 +197,6 @@ UNEVEN = ["--ppo.n-steps", "100", "--ppo.num-envs", "64"]
         (["rl", "--no-resume", "--save-path", "{tmp}/used"], "is not to be continued; take another --output"),
         (["rl", "--save-path", "{tmp}/used"], "env_name is 'pick_place' there and 'reach' here"),
         (["rl", "--output", "nowhere://a"], "nowhere"),
-        (["rl", "--log.trackers", "wandbb"], "invalid"),
         (["rl", "ppo_raech"], "Unknown preset 'ppo_raech'"),
         (["config", "show", "{tmp}"], "no run's folder"),
         (["rl", "--device", "tpu", "--save-path", "{tmp}/run"], "No 'tpu' device"),
@@ -215,6 +214,14 @@ def test_wrong_calls_end_in_one_clear_line(argv, message, used, capsys):
     assert message in error
     assert "Traceback" not in error
     assert contents(used) == before, "nothing written, nothing lost"
+
+
+@pytest.mark.parametrize(("option", "value"), [("--log.trackers", "wandbb"), ("--ppo.lr", "fast"), ("--ppo.lrr", "1")])
+def test_options_that_do_not_parse_end_with_status_2(option, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["rl", option, value])
+    assert stop.value.code == 2
+    assert option in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
