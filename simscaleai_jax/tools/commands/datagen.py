@@ -42,7 +42,7 @@ class DatagenOptions:
       randomization: how far, which implies --randomize; default: the checkpoint's ranges, else "default".
       max_steps: time limit in control steps; default: the checkpoint's, else 200.
       seed: of everything random.
-      num_envs: episodes played at a time; default: at most 128.
+      num_envs: episodes played at a time; default: at most 256.
       dt: seconds per physics step; default: the checkpoint's, else the environment's own.
       cameras: cameras whose images are stored; default: the checkpoint's, else none.
       image_size: side of the images in pixels.
