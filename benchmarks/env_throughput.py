@@ -73,11 +73,12 @@ def main(options: Options) -> None:
         for row in rows:
             print(
                 "{impl:>5} {num_envs:>6} envs  {steps_per_second:>10,.0f} env steps/s ({times_slower:.1f} times the "
-                "first engine's time)  {ppo_steps_per_second:>8,.0f} in PPO  reset overhead {reset_overhead:+.1%}  "
+                "first engine's time)  reset overhead {reset_overhead:+.1%}  "
                 "first calls {init_seconds:.1f} + {first_call_seconds:.1f} s  {bytes_per_env:,} bytes per env".format(
                     **row
                 )
-                + ("  {share_of_bare:.0%} of a bare loop".format(**row) if "share_of_bare" in row else ""),
+                + ("  {share_of_bare:.0%} of a bare loop".format(**row) if "share_of_bare" in row else "")
+                + ("  {ppo_steps_per_second:,.0f} in PPO".format(**row) if "ppo_steps_per_second" in row else ""),
                 flush=True,
             )
         path.write_text(json.dumps(stamp() | result, indent=1) + "\n")
@@ -197,8 +198,9 @@ def _row(options: Options, impl: str, engine: Engine, seconds: dict[str, float])
         "init_seconds": engine.init_seconds,
         "first_call_seconds": engine.first_call_seconds,
         "bytes_per_env": engine.bytes_per_env,
-        "ppo_steps_per_second": measure_ppo(options, engine.env, engine.num_envs) if options.ppo else float("nan"),
     }
+    if options.ppo:
+        row["ppo_steps_per_second"] = measure_ppo(options, engine.env, engine.num_envs)
     if impl == "c":
         row["bare_steps_per_second"] = engine.num_envs * engine.num_steps / seconds["bare"]
         row["share_of_bare"] = seconds["bare"] / seconds[impl]

@@ -20,7 +20,7 @@ GYM_TYPE = 2  # robomimic's number for environments behind the gym API
 CHUNK_STEPS = 8  # an ended episode stands still for half of them on average; a refill costs about one
 PART_BYTES = 64 * 2**20
 MAX_PART_EPISODES = 64
-DEFAULT_NUM_ENVS = 128
+DEFAULT_NUM_ENVS = 256
 ProgressFn = Callable[[int, int], None]  # (episodes done, episodes wanted)
 
 

@@ -83,10 +83,11 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
     if config.save_videos:
         _check_cameras(env if functional is None else functional)
     if functional is not None:
-        played = _batched_episodes(functional, predict_fn, config)
-        spoilt = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}
-        counts = {name: int(np.sum(flags)) for name, flags in spoilt.items()}
-        return _summary(np.asarray(played.returns), np.asarray(played.lengths), np.asarray(played.successes)) | counts
+        videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
+        played = play_episodes(functional, predict_fn, config, videos)
+        if videos:
+            _film(functional, played.physics, np.asarray(played.lengths), config)
+        return summarize(played)
     if not hasattr(env, "action_space"):
         raise ValueError("This environment is evaluated in a batch, which needs a pure policy(obs, key) -> action.")
     return _summary(*_plain_episodes(env, _plain_predict(predict_fn, is_pure, config), config))
@@ -116,15 +117,24 @@ def episode_keys(config: EvalConfig) -> PRNGKeyArray:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
 
 
-def _batched_episodes(env: Any, policy: Callable, config: EvalConfig) -> Played:
-    """One episode per key."""
+def play_episodes(env: Any, policy: Callable, config: EvalConfig, num_filmed: int = 0) -> Played:
+    """Plays the episodes of an evaluation in one batch.
+
+    Args:
+      env: a functional environment.
+      policy: pure policy(obs, key) -> action; other parameters of the same policy compile nothing anew.
+      config: how many episodes, how long, which.
+      num_filmed: of so many episodes the physics of every step is kept.
+    """
     steps = min(config.max_steps, env.max_episode_steps)
-    videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
-    keys = episode_keys(config)
-    played = _program(env, policy, steps, videos)(getattr(policy, "params", None), keys)
-    if videos:
-        _film(env, played.physics, np.asarray(played.lengths), config)
-    return played
+    return _program(env, policy, steps, num_filmed)(getattr(policy, "params", None), episode_keys(config))
+
+
+def summarize(played: Played) -> dict[str, float]:
+    """What `evaluate_policy` returns of episodes that were played in a batch."""
+    spoilt = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}
+    counts = {name: int(np.sum(flags)) for name, flags in spoilt.items()}
+    return _summary(np.asarray(played.returns), np.asarray(played.lengths), np.asarray(played.successes)) | counts
 
 
 @functools.lru_cache(maxsize=4)

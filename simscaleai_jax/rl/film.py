@@ -1,15 +1,14 @@
-"""A film of how a policy learned: a grid of episodes that all begin at once, stage after stage, with captions."""
+"""A film of how a policy learned: a grid of episodes, stage after stage, with captions."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from simscaleai_jax.core.streams import Stream, seed_key
+from simscaleai_jax.rl.play import Played
 from simscaleai_jax.sim.cameras import make_portrait_fn, portrait_camera
 from simscaleai_jax.sim.video import write_video
 
@@ -26,58 +25,51 @@ class Act:
 
     Attributes:
       caption: what stands over it.
-      policy: pure policy(obs, key) -> action.
-      num_steps: control steps that it lasts; an environment whose episode ends begins the next one.
+      played: episodes whose physics was kept; a tile shows one after the other.
+      num_steps: control steps that it lasts.
     """
 
     caption: str
-    policy: Callable[[Any, jax.Array], jax.Array]
+    played: Played
     num_steps: int
 
 
-def write_film(
-    env: Any, acts: Sequence[Act], path: str | Path, rows: int = 3, side: int = 256, seed: int = 0
-) -> list[Path]:
-    """Plays the acts in `rows` x `rows` environments and films them: an MP4, and a small GIF beside it.
+def write_film(physics: Any, acts: Sequence[Act], path: str | Path, rows: int = 3, side: int = 256) -> list[Path]:
+    """Films episodes, `rows` x `rows` at a time: an MP4, and a small GIF beside it.
 
     Args:
-      env: batched environment without cameras.
+      physics: the engine that the episodes were played on.
       acts: the stages, in order.
       path: of the MP4.
       rows: tiles along either side of the grid.
       side: pixels of a tile's side.
-      seed: of the episodes.
     Returns:
       The files.
     Raises:
       ValueError: a scene without cameras.
     """
     path = Path(path)
-    model = env.functional.physics.host_model
-    portrait_fn = make_portrait_fn(model, portrait_camera(model), side, side)
-    physics = env.functional.physics
+    portrait_fn = make_portrait_fn(physics.host_model, portrait_camera(physics.host_model), side, side)
     draw = jax.jit(jax.vmap(lambda state: portrait_fn(physics.kinematics(state), {})))
     frames = []
     for act in acts:
         banner = caption(act.caption, rows * side)
-        frames += [np.concatenate([banner, tile(np.asarray(draw(s)), rows)]) for s in play(env, act, rows * rows, seed)]
+        for state in tiles(act, rows * rows):
+            frames.append(np.concatenate([banner, tile(np.asarray(draw(state)), rows)]))
     video = write_video(path, frames, FRAMES_PER_SECOND)
     return [video, write_gif(path.with_suffix(".gif"), frames, rows * GIF_SIDE)]
 
 
-def play(env: Any, act: Act, num_envs: int, seed: int) -> Iterator[Any]:
-    """Physics of all environments at each frame of an act."""
-    key = seed_key(seed, Stream.VIEWER)
-    state = jax.jit(env.init)(key, jnp.arange(num_envs))
-    state = state.replace(env=state.env.replace(step=jnp.zeros_like(state.env.step)))  # all begin at once
-
-    def body(state: Any, t: jax.Array) -> tuple[Any, Any]:
-        keys = jax.random.split(jax.random.fold_in(key, t), num_envs)
-        return env.step(state, jax.vmap(act.policy)(state.obs, keys)), state.env.physics
-
-    physics = jax.jit(lambda state: jax.lax.scan(body, state, jnp.arange(act.num_steps))[1])(state)
-    for t in range(0, act.num_steps, STEPS_PER_FRAME):
-        yield jax.tree.map(lambda leaf, t=t: leaf[t], physics)
+def tiles(act: Act, count: int) -> Iterator[Any]:
+    """Physics of `count` tiles at each frame. Tile i shows episodes i, i + count, ...; the last one stands still."""
+    lengths = np.asarray(act.played.lengths)
+    num_filmed = jax.tree.leaves(act.played.physics)[0].shape[1]
+    shown = [
+        [(t, episode) for episode in range(i, num_filmed, count) for t in range(lengths[episode])] for i in range(count)
+    ]
+    for step in range(0, act.num_steps, STEPS_PER_FRAME):
+        times, episodes = np.transpose([moments[min(step, len(moments) - 1)] for moments in shown])
+        yield jax.tree.map(lambda leaf, t=times, e=episodes: leaf[t, e], act.played.physics)
 
 
 def tile(pictures: np.ndarray, rows: int) -> np.ndarray:

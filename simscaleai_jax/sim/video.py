@@ -1,6 +1,5 @@
-"""Videos of frames: MP4 through imageio-ffmpeg, GIF through Pillow."""
+"""Videos of frames: MP4 through imageio, GIF through Pillow."""
 
-import subprocess
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,21 +67,15 @@ def _write_whole(path: Path, write) -> Path:
 
 def _write_mp4(path: Path, frames: list[np.ndarray], fps: float) -> None:
     """H.264 in yuv420p, which every player opens; it needs even sides, so the last row or column is repeated if odd."""
-    from imageio_ffmpeg import get_ffmpeg_exe
+    import imageio.v2 as imageio
 
     height, width = frames[0].shape[:2]
     pad = ((0, height % 2), (0, width % 2), (0, 0))
-    size = f"{width + width % 2}x{height + height % 2}"
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{fps:g}", "-i", "-"]
-    target = ["-an", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
-    done = subprocess.run(
-        [get_ffmpeg_exe(), "-y", "-v", "error", *source, *target],
-        input=b"".join(np.pad(frame, pad, mode="edge").tobytes() for frame in frames),
-        stderr=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(f"ffmpeg could not write {path.name}: {done.stderr.decode(errors='replace').strip()}")
+    quality = ["-crf", "18", "-movflags", "+faststart"]
+    options = {"codec": "libx264", "quality": None, "macro_block_size": 2, "output_params": quality}
+    with imageio.get_writer(path, format="FFMPEG", fps=fps, ffmpeg_log_level="error", **options) as writer:
+        for frame in frames:
+            writer.append_data(np.pad(frame, pad, mode="edge"))
 
 
 def _write_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:

@@ -11,6 +11,7 @@ import pytest
 from simscaleai_jax.core import checkpoint
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
+from simscaleai_jax.rl.ppo import storage
 from simscaleai_jax.rl.ppo.finite import Watch, is_finite
 from simscaleai_jax.rl.ppo.normalize import init_stats, merge
 from simscaleai_jax.tools import cli

@@ -42,7 +42,7 @@ class DatagenOptions:
       policy: "random" or "scripted".
       checkpoint: let the policy of this checkpoint act instead, in the environment that it was trained on.
       seed: of everything random.
-      num_envs: episodes played at a time; default: at most 128.
+      num_envs: episodes played at a time; default: at most 256.
       only_success: play an episode again until it succeeds.
       shards: files to split the run into; default: one per process.
       noise_std: noise on executed actions, in action units; labels stay clean.

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from simscaleai_jax.tools.arguments import parse
 
@@ -17,11 +18,12 @@ that succeeds half of the time, and of the trained one.
 
 Examples:
   simscale demo
-  simscale demo --recipe configs/ppo_reach.yaml --output outputs/reach_demo"""
+  simscale demo --recipe ppo_reach --output outputs/reach_demo"""
 
 HALF = 0.5  # success rate of the policy in the film's second act
 WINDOW = 4  # updates that it is averaged over
-ACTS = (60, 80, 80)  # control steps of each act
+ACTS = (60, 70, 80)  # control steps of each act
+NUM_FILMED = 36  # episodes that nine tiles have at hand
 EVAL_SEED = 1000
 
 
@@ -30,23 +32,28 @@ class DemoOptions:
     """Options of `simscale demo`.
 
     Attributes:
-      recipe: YAML file of a PPO run.
+      recipe: preset (see simscale config show) or YAML file of a PPO run.
       output: folder for everything; a run in it is replaced.
       seed: of the run.
       n_episodes: fresh episodes that judge the policy.
     """
 
-    recipe: str = "configs/ppo_pick_place.yaml"
+    recipe: str = "ppo_pick_place"
     output: str = "outputs/demo"
     seed: int = 0
-    n_episodes: int = 200
+    n_episodes: int = 100
 
 
 class HalfwayPolicy:
-    """A callback of `PPOAgent.train` that keeps the first policy whose latest updates succeed half of the time."""
+    """A callback of `PPOAgent.train` that keeps the first policy whose latest updates succeed half of the time.
+
+    Attributes:
+      params: of that policy; None as long as there is none.
+      steps: that it was trained for.
+    """
 
     def __init__(self) -> None:
-        self.policy: Callable | None = None
+        self.params: Any = None
         self.steps = 0
         self._recent: list[float] = []
 
@@ -55,32 +62,37 @@ class HalfwayPolicy:
         known = [success for success in self._recent if math.isfinite(success)]
         is_half = bool(known) and sum(known) / len(known) >= HALF
         is_current = int(row["total_steps"]) == agent.total_steps  # the agent is that of the end of a dispatch
-        if self.policy is None and is_half and is_current:
-            self.policy, self.steps = agent.policy(), agent.total_steps
+        if self.params is None and is_half and is_current:
+            self.params, self.steps = acting_params(agent), agent.total_steps
+
+
+def acting_params(agent: Any) -> Any:
+    """Parameters of a PPO policy (`load_policy(path).params`) as the agent has them now."""
+    import jax
+
+    from simscaleai_jax.rl.ppo.storage import acting_state
+
+    return jax.tree.map(np.array, acting_state(agent.state))
 
 
 def main(argv: list[str]) -> None:
     """Parses the options; trains, evaluates, films; says after each what took how long."""
-    from simscaleai_jax.tools.commands import eval as evaluation
+    from simscaleai_jax.rl.film import write_film
     from simscaleai_jax.tools.commands import rl
 
     options = parse(DemoOptions, argv, "demo", DESCRIPTION)
     folder = Path(options.output)
-    recipe = rl.parse_options(["--config", options.recipe, "--output", str(folder), "--ppo.seed", str(options.seed)])
+    source = ["--config", options.recipe] if Path(options.recipe).is_file() else [options.recipe]
+    recipe = rl.parse_options([*source, "--output", str(folder), "--ppo.seed", str(options.seed)])
     _clear(folder)
     started = time.perf_counter()
     _say(started, f"Learning {recipe.env_name} from nothing ({options.recipe}).")
     halfway = HalfwayPolicy()
     rl.train(recipe, callbacks=[halfway])
     _say(started, f"Playing {options.n_episodes} fresh episodes.")
-    evaluation.main(
-        [
-            str(folder), "--n-episodes", str(options.n_episodes), "--seed", str(EVAL_SEED),
-            "--output", str(folder / "eval.json"),
-        ]
-    )  # fmt: skip
-    _say(started, "Filming nine episodes of three policies.")
-    for path in _film(recipe, halfway, folder):
+    acts = judge(recipe, halfway, folder, options.n_episodes)
+    _say(started, "Filming nine episodes at a time.")
+    for path in write_film(*acts, folder / "film.mp4"):
         _say(started, f"Written: {path}")
 
 
@@ -104,24 +116,38 @@ def _clear(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _film(recipe: Any, halfway: HalfwayPolicy, folder: Path) -> list[Path]:
+def judge(recipe: Any, halfway: HalfwayPolicy, folder: Path, n_episodes: int) -> tuple[Any, list[Any]]:
+    """Prints how the best policy does, batched and on the host; returns (physics, acts) of the film.
+
+    The untrained policy and the one halfway play the same episodes, as further parameters of the same program.
+    """
     from simscaleai_jax.core.checkpoint import resolve
     from simscaleai_jax.policy import load_policy
     from simscaleai_jax.rl.agents.ppo import PPOAgent
-    from simscaleai_jax.rl.film import Act, write_film
+    from simscaleai_jax.rl.evaluator import EvalConfig, play_episodes, summarize
+    from simscaleai_jax.rl.film import Act
+    from simscaleai_jax.tools.commands import eval as evaluation
     from simscaleai_jax.tools.commands import rl
 
-    plain = dataclasses.replace(recipe.env, task=recipe.env.task | _no_curriculum(recipe))
-    env = rl.make_training_env(dataclasses.replace(recipe, env=plain))
-    untrained = PPOAgent.for_env(env, rl.ppo_config(recipe))
-    acts = [Act("Before training", untrained.policy(), ACTS[0])]
-    if halfway.policy is not None:
-        acts.append(Act(f"After {halfway.steps:,} steps: half of the episodes succeed", halfway.policy, ACTS[1]))
-    best = resolve(folder)
-    steps = int(best.name.removeprefix("step_"))
-    acts.append(Act(f"After {steps:,} steps", load_policy(best), ACTS[2] if len(acts) > 1 else sum(ACTS[1:])))
-    return write_film(env, acts, folder / "film.mp4")
+    training_env = rl.make_training_env(recipe)
+    env, best = training_env.functional, resolve(folder)
+    policy = load_policy(best)
+    config = EvalConfig(n_episodes, env.max_episode_steps, seed=EVAL_SEED)
 
+    def act(steps: int, num_steps: int) -> Act:
+        played = play_episodes(env, policy, config, min(NUM_FILMED, n_episodes))
+        successes = int(np.sum(played.successes))
+        when = f"After {steps:,} steps" if steps else "Before training"
+        return Act(f"{when}: {successes} of {n_episodes} episodes succeed", played, num_steps)
 
-def _no_curriculum(recipe: Any) -> dict[str, float]:
-    return {"curriculum_share": 0.0} if "curriculum_share" in recipe.env.task else {}
+    trained = act(int(best.name.removeprefix("step_")), ACTS[2])
+    results = {env.config.impl: evaluation.judged(summarize(trained.played), n_episodes, env.config.dt)}
+    options = evaluation.EvalOptions(str(folder), None, n_episodes, physics="host", seed=EVAL_SEED)
+    results |= evaluation.evaluate(options)
+    evaluation.show(dataclasses.replace(options, output=str(folder / "eval.json")), results)
+    policy.params = acting_params(PPOAgent.for_env(training_env, rl.ppo_config(recipe)))
+    acts = [act(0, ACTS[0])]
+    if halfway.params is not None:
+        policy.params = halfway.params
+        acts.append(act(halfway.steps, ACTS[1]))
+    return env.physics, [*acts, trained]

@@ -75,17 +75,21 @@ class EvalOptions:
 def main(argv: list[str]) -> None:
     """Parses the options, evaluates, prints a table."""
     options = parse(EvalOptions, argv, "eval", DESCRIPTION, Names(old={"max-steps": "max-episode-steps"}))
+    show(options, evaluate(options))
+    if options.save_videos:
+        print(f"Videos: {options.video_dir}")
+
+
+def show(options: EvalOptions, results: dict[str, dict[str, float]]) -> None:
+    """Prints the table, and writes `options.output`."""
     from simscaleai_jax.sim.physics import ENGINES
 
-    results = evaluate(options)
     rows = [(name, *(_cell(name, result) for result in results.values())) for name in ROWS]
     heads = [HOST_LABEL if name == HOST else f"{name}: {ENGINES[name]}, batched" for name in results]
     print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *heads), rows)
     _warn(results, options.n_episodes)
     if options.output:
         Path(options.output).write_text(json.dumps(results, indent=1))
-    if options.save_videos:
-        print(f"Videos: {options.video_dir}")
 
 
 def _cell(name: str, result: dict[str, Any]) -> Any:
@@ -166,9 +170,14 @@ def _play(envs: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, 
             config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
         result = evaluate_policy(env, policy, config)
         if label != VIDEO:
-            low, high = wilson(result["success_rate"], options.n_episodes)
-            results[label] = result | {"success_low": low, "success_high": high, "dt": env_config.dt}
+            results[label] = judged(result, options.n_episodes, env_config.dt)
     return results
+
+
+def judged(result: dict[str, float], n_episodes: int, dt: float) -> dict[str, float]:
+    """The result of an evaluation with the interval of its success rate and the time step."""
+    low, high = wilson(result["success_rate"], n_episodes)
+    return result | {"success_low": low, "success_high": high, "dt": dt}
 
 
 def _config(options: EvalOptions, env_config: Any) -> Any:
