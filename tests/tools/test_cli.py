@@ -442,6 +442,23 @@ def test_a_run_goes_on_by_the_same_command(run, tmp_path, capsys):
     assert "# since step 128 " in capsys.readouterr().out
 
 
+def test_trackers_get_the_results_and_films_of_a_run(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    told = []
+    sink = types.SimpleNamespace(
+        write=lambda step, row: told.append(step),
+        video=lambda step, name, path: told.append((name, path.stat().st_size > 500)),
+        table=lambda step, name, columns, rows: told.append((name, dict(rows)["steps in all"])),
+        close=lambda: told.append("closed"),
+    )
+    monkeypatch.setattr("simscaleai_jax.core.runs.trackers.open_trackers", lambda config, about: [sink])
+    words = [*SMALL.split(), "--output", str(folder), "--env.max-episode-steps", "8"]
+    assert cli.main(["rl", *words, "--log.videos", "1", "--total-steps", "192"]) == 0
+    assert told == [192, ("videos/episode_000", True), ("results", 192), "closed"]
+    assert cli.main(["rl", *words, "--log.videos", "1", "--output", "memory://runs/filmed"]) == 1
+    assert "(log.videos) must lie on a local or mounted disk" in capsys.readouterr().err
+
+
 def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, capsys):
     options = ("--physics", "host", "--save-videos", "--video-dir", str(tmp_path / "videos"))
     results = evaluate(run, tmp_path, *options)
