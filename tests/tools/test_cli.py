@@ -23,7 +23,7 @@ from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.core.runs.folder import read_run
-from simscaleai_jax.models import registry
+from simscaleai_jax.models import list_models, registry
 from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 from simscaleai_jax.rl.ppo.envs import env_record
@@ -34,6 +34,7 @@ from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import print_table
 from simscaleai_jax.tools.commands import datagen, rl, transfer
 from simscaleai_jax.tools.env_options import EnvOptions
+from simscaleai_jax.tools.model_options import MEANINGS, model_options_class
 
 SMALL = "--ppo.hidden-dim 16 --ppo.num-envs 8 --ppo.n-steps 64 --ppo.num-minibatches 2 --ppo.n-epochs 1"
 SMALL += " --total-steps 128 --env.dt 0.01"
@@ -303,6 +304,12 @@ def test_every_option_has_help(name):
         action.option_strings for action in actions if not re.sub(r"\((default|required|optional).*", "", action.help)
     ]
     assert not blank
+    assert len(actions) > {"rl": 60, "train": 60, "datagen": 30}.get(name, 0), "all of them were looked at"
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_argument_of_a_model_has_help(name):
+    assert {field.name for field in dataclasses.fields(model_options_class(name))} <= set(MEANINGS)
 
 
 def test_a_table_in_a_file_cuts_no_word(capsys):
