@@ -108,7 +108,7 @@ def open_series(config: TrainConfig, metric_name: str | None) -> CheckpointSerie
     try:
         if distributed.is_main():
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".probe-{os.getpid()}"
+            probe = folder / f".probe.{os.getpid()}.tmp"
             probe.write_text("")
             probe.unlink()
     except OSError as error:

@@ -18,7 +18,10 @@ def step_once(state: dict, step: int) -> dict:
     return {name: x * np.uint64(6364136223846793005) + np.uint64(step) for name, x in state.items()}
 
 
-def run(folder: str, steps: int, *, resume_from: str | None = None, lr: float = 1.0, every: int = 1, told=None) -> int:
+def run(
+    folder: str, steps: int, *, resume_from: str | None = None, lr: float = 1.0, every: int = 1, told=None,
+    start=start, step_once=step_once,
+) -> int:  # fmt: skip
     """Trains to `steps`, from where the folder stands, else from `resume_from`; returns where it began."""
     series = CheckpointSeries(folder, keep=2)
     settings = {"lr": lr, "width": 5_000, "resume_from": resume_from}
