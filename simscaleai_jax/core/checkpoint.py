@@ -1,33 +1,34 @@
 """Checkpoints: one directory holds everything needed to resume exactly and to rebuild the policy without flags.
 
-    manifest.json   what it is (`Manifest`), every array's shape and dtype, every file's size and CRC32
-    tree/           the arrays, written by Orbax under flat names such as "params/critic/kernel"
+    manifest.json   what it is (`Manifest`), every array's shape and dtype, where its parts lie, sizes and checksums
+    tree/           the arrays under flat names such as "params/critic/kernel" (`checkpoint_files`)
 
-A directory appears under its final name only when it is complete (it is written beside it and renamed). `read_manifest`
-checks that nothing is missing or cut short without importing JAX, so that a wrong path fails before anything compiles.
-Saving must be called by every process; process 0 writes.
+Every process writes the parts that its devices hold, and reads those that they need, on any number of devices. A
+directory appears under its final name only when it is complete (it is written beside it and renamed; in an object store
+the manifest comes last). `read_manifest` checks that nothing is missing or cut short without importing JAX, so that a
+wrong path fails before anything compiles. Saving must be called by every process, in the same order.
 """
 
 import dataclasses
 import json
-import shutil
+import threading
+import time
 import uuid
-import zlib
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from simscaleai_jax.core import paths
+from simscaleai_jax.core.checkpoint_files import Snapshot, StoredArray, open_arrays, write_part
 from simscaleai_jax.core.config import from_dict, to_dict
 from simscaleai_jax.core.errors import suggest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TREE = "tree"
 SERIES = "series.json"  # written by checkpoint_series; read here so that a run's folder can be given for its checkpoint
 LEARNED = ("params/", "ema_params/", "opt_state/")  # names of what training changes begin so
+PART_SECONDS = 1800  # for the other processes to write theirs
 PACKAGES = ("simscaleai-jax", "jax", "flax", "optax", "orbax-checkpoint", "mujoco", "mujoco-mjx", "numpy")
 
 
@@ -74,14 +75,13 @@ def save(path: str | Path, tree: Any, manifest: Manifest) -> Path:
       ValueError: `path` holds something else than a checkpoint, the manifest holds values that JSON cannot, or weights
         are not finite.
     """
-    path = Path(path).absolute()
+    from simscaleai_jax.core import distributed, flat_tree
+
+    path = paths.locate(path)
     check_writable(path)
     record = manifest_record(manifest)
-    from simscaleai_jax.core.flat_tree import host_arrays
-
-    arrays = host_arrays(tree)
-    check_finite(arrays)
-    write_arrays(path, arrays, record)
+    write(path, flat_tree.snapshot(tree), record, make_token())
+    distributed.barrier("checkpoint", PART_SECONDS)
     return path
 
 
@@ -89,26 +89,43 @@ def load(path: str | Path, target: Any = None) -> tuple[Any, Manifest]:
     """Reads a checkpoint: (tree, manifest).
 
     Without `target` the tree is nested dicts of NumPy arrays (PRNG keys as uint32 data). With `target`, a pytree of
-    arrays or shape structs, the result has its structure, dtypes, shardings and typed keys.
+    arrays or shape structs, the result has its structure, dtypes, shardings and typed keys, and each process reads only
+    what its devices are to hold.
 
     Raises:
       FileNotFoundError: nothing at `path`, or a directory without a checkpoint in it.
-      ValueError: cut short, written by something else or by a later format, or other arrays than `target` wants.
+      ValueError: cut short, damaged, written by something else or by a later format, or other arrays than `target`
+        wants.
     """
+    import numpy as np
+
     path = resolve(path)
-    manifest = read_manifest(path)
-    arrays = _read_arrays(path)
+    arrays, manifest = open_tree(path)
     from simscaleai_jax.core import flat_tree
 
-    tree = flat_tree.nest(arrays) if target is None else flat_tree.restore(arrays, target, str(path))
-    return tree, manifest
+    if target is not None:
+        return flat_tree.restore(arrays, target, str(path)), manifest
+    return flat_tree.nest({name: np.asarray(array) for name, array in arrays.items()}), manifest
+
+
+def open_tree(path: str | Path) -> tuple[dict[str, StoredArray], Manifest]:
+    """A checkpoint's arrays by their flat names, to be read by parts, and its manifest; raises like `load`."""
+    path = resolve(path)
+    manifest = read_manifest(path)
+    record = _read_record(path)
+    if manifest.format_version == 1:
+        from simscaleai_jax.core import checkpoint_v1
+
+        return checkpoint_v1.read_arrays(path, record, TREE), manifest  # type: ignore[return-value]
+    return open_arrays(path, record), manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:
     """Reads the manifest and checks that every file is there in its full size; needs no JAX, raises like `load`."""
     path = resolve(path)
     record = _read_record(path)
-    for name, size in record["files"].items():
+    sizes = record.get("files") or {name: part["size"] for name, part in record["parts"].items()}
+    for name, size in sizes.items():
         file = path / name
         if not file.is_file():
             raise ValueError(f"Checkpoint {path} is incomplete: its file {name} is missing.")
@@ -119,7 +136,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 def resolve(path: str | Path) -> Path:
     """The checkpoint that `path` means: itself; for the folder of a run its best, latest or newest whole one."""
-    path = Path(path).absolute()
+    path = paths.locate(path)
     if not path.exists():
         near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileNotFoundError(f"Checkpoint {str(path)!r} does not exist.{suggest(path.name, near)}")
@@ -144,7 +161,8 @@ def is_complete(path: Path) -> bool:
 
 def complete_steps(folder: Path) -> list[Path]:
     """The complete checkpoints of a run's folder, oldest first; cut or foreign directories are left out."""
-    return [path for path in sorted(folder.glob("step_*")) if is_complete(path)]
+    found = sorted(folder.glob("step_*"), key=lambda path: (len(path.name), path.name))  # ten digits come after nine
+    return [path for path in found if is_complete(path)]
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -164,12 +182,17 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"{path} is a file; a checkpoint is a directory.")
 
 
-def check_finite(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises a ValueError when weights or the optimizer's moments are not finite: what was saved before is better."""
-    for name, array in arrays.items():
-        if name.startswith(LEARNED) and array.dtype.kind != "i" and not np.isfinite(array).all():
+def check_finite(snapshot: Snapshot) -> None:
+    """Raises a ValueError when weights or the optimizer's moments are not finite: what was saved before is better.
+
+    Every process checks the share that it holds and writes.
+    """
+    import numpy as np
+
+    for piece in snapshot.pieces:
+        if piece.name.startswith(LEARNED) and piece.data.dtype.kind != "i" and not np.isfinite(piece.data).all():
             raise ValueError(
-                f"{name!r} holds numbers that are not finite, so nothing is saved; checkpoints are from before."
+                f"{piece.name!r} holds numbers that are not finite, so nothing is saved; checkpoints are from before."
             )
 
 
@@ -180,7 +203,7 @@ def manifest_record(manifest: Manifest) -> dict[str, Any]:
       ValueError: a value that JSON cannot hold; the message names its field.
     """
     check_savable(manifest)
-    return to_dict(dataclasses.replace(manifest, versions=_versions()))
+    return to_dict(dataclasses.replace(manifest, versions=installed_versions()))
 
 
 def check_savable(manifest: Manifest) -> None:
@@ -191,30 +214,85 @@ def check_savable(manifest: Manifest) -> None:
         raise ValueError(f"A checkpoint of {manifest.model_name!r} cannot be saved: {error}") from None
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: dict[str, Any]) -> None:
-    """Writes arrays and manifest beside `path`, then renames; process 0 alone does anything."""
+def make_token() -> str:
+    """A name for what a save leaves unfinished, the same in every process."""
+    from simscaleai_jax.core import distributed
+
+    return f"{distributed.agree(uuid.uuid4().int % 2**31):08x}"
+
+
+def write(
+    path: Path, snapshot: Snapshot, record: dict[str, Any], token: str, is_abandoned: threading.Event | None = None
+) -> None:
+    """Writes this process's part beside `path`; process 0 then waits for the others', adds the manifest and renames.
+
+    Args:
+      path: the checkpoint.
+      snapshot: this process's share of the arrays.
+      record: `manifest_record`.
+      token: the same in every process, another one for every save.
+      is_abandoned: set by another thread when a process is dead whose part would be waited for.
+    Raises:
+      OSError: this part, or another process's, could not be written; nothing is left under the final name.
+      ValueError: weights in this part are not finite.
+    """
     import jax
 
-    if jax.process_index() != 0:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    index, count = jax.process_index(), jax.process_count()
+    is_remote = paths.is_remote(path)
+    folder = path if is_remote else path.parent / f".{path.name}.{token}.tmp"
     try:
-        _write_tree(temporary / TREE, {name: array for name, array in arrays.items() if array.size})
-        files = [file for file in sorted(temporary.rglob("*")) if file.is_file()]
+        check_finite(snapshot)
+        if is_remote and index == 0:
+            (path / MANIFEST).unlink(missing_ok=True)  # what is there now is no longer whole
+        (folder / TREE).mkdir(parents=True, exist_ok=True)
+        part = write_part(folder / TREE / _part_name(index), snapshot.pieces) if snapshot.pieces else None
+        if index:
+            _tell(folder, index, token, {"part": part})
+            return
+        parts = [part, *(_hear(folder, other, token, is_abandoned) for other in range(1, count))]
         content = {
             "manifest": record,
-            "arrays": {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()},
-            "files": {str(file.relative_to(temporary)): file.stat().st_size for file in files},
-            "crc32": {str(file.relative_to(temporary)): zlib.crc32(file.read_bytes()) for file in files},
+            "arrays": snapshot.arrays,
+            "parts": {f"{TREE}/{_part_name(i)}": part for i, part in enumerate(parts) if part},
         }
-        (temporary / MANIFEST).write_text(json.dumps(content, indent=1))
-        _replace(temporary, path)
+        paths.write_whole(folder / MANIFEST, json.dumps(content))
+        if not is_remote:
+            _replace(folder, path)
+    except (OSError, ValueError) as error:
+        if index:
+            _tell(folder, index, token, {"error": str(error)})
+        raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if index == 0 and not is_remote:
+            paths.remove_tree(folder)
 
 
-def _versions() -> dict[str, str]:
+def _part_name(index: int) -> str:
+    return f"part-{index:05d}.bin"
+
+
+def _tell(folder: Path, index: int, token: str, message: dict[str, Any]) -> None:
+    paths.write_whole(folder / f"part-{index:05d}.{token}.json", json.dumps(message))
+
+
+def _hear(folder: Path, index: int, token: str, is_abandoned: threading.Event | None) -> dict[str, Any] | None:
+    """What another process has written; an OSError where it could not, or says nothing."""
+    file = folder / f"part-{index:05d}.{token}.json"
+    until = time.monotonic() + PART_SECONDS
+    while not file.is_file():
+        if time.monotonic() > until or (is_abandoned is not None and is_abandoned.is_set()):
+            raise OSError(f"Process {index} did not write its part of {folder}.")
+        time.sleep(0.01)
+    message = json.loads(file.read_text())
+    file.unlink(missing_ok=True)
+    if "error" in message:
+        raise OSError(f"Process {index} could not write its part of {folder}: {message['error']}")
+    return message["part"]
+
+
+def installed_versions() -> dict[str, str]:
+    """Package -> version of what is installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -231,7 +309,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text())
         version = record["manifest"]["format_version"]
-        _ = (record["files"], record["arrays"], record["crc32"])
+        _ = record["arrays"], record["files" if version == 1 else "parts"]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} was not written by this package or is cut short ({error!r}).") from None
     if version > FORMAT_VERSION:
@@ -241,53 +319,16 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    import orbax.checkpoint as ocp
-
-    record = _read_record(path)
-    for name, checksum in record["crc32"].items():
-        if zlib.crc32((path / name).read_bytes()) != checksum:
-            raise ValueError(f"Checkpoint {path} is damaged: the contents of {name} do not match their checksum.")
-    specs = record["arrays"]
-    stored = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name, spec in specs.items() if 0 not in spec["shape"]}
-    with _checkpointer() as checkpointer:
-        arrays = checkpointer.restore(path / TREE, restore_args=stored) if stored else {}
-    return {
-        name: arrays[name] if name in stored else np.zeros(spec["shape"], spec["dtype"]) for name, spec in specs.items()
-    }
-
-
-def _write_tree(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    if not arrays:
-        folder.mkdir(parents=True)
-        return
-    folder.parent.mkdir(parents=True)
-    with _checkpointer() as checkpointer:
-        checkpointer.save(folder, arrays)
-
-
-def _checkpointer() -> Any:
-    import jax
-    import orbax.checkpoint as ocp
-
-    process = {jax.process_index()}
-    options = ocp.options.MultiprocessingOptions(primary_host=jax.process_index(), active_processes=process)
-    if jax.process_count() > 1:
-        options.barrier_sync_key_prefix = f"process{jax.process_index()}"
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
-    return ocp.Checkpointer(handler, multiprocessing_options=options)
-
-
 def _replace(new: Path, path: Path) -> None:
     """Renames `new` to `path`; an earlier checkpoint there is moved aside first, put back on failure, deleted last."""
     if not path.exists():
         new.rename(path)
         return
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    path.rename(aside)
+    path.rename(aside)  # a reader that has opened its files can read them on
     try:
         new.rename(path)
     except OSError:
         aside.rename(path)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    paths.remove_tree(aside)

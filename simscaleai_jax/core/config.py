@@ -35,13 +35,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping; an empty file is an empty mapping."""
     import yaml
 
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         nearby = sorted(str(other) for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f" Files there: {', '.join(nearby)}." if nearby else ""
         raise FileNotFoundError(f"Config file {str(path)!r} does not exist.{hint}")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), Loader=_loader())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if values is None:
@@ -49,6 +49,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of field names to values, got {type(values).__name__}.")
     return values
+
+
+@functools.cache
+def _loader() -> type:
+    """YAML's safe loader, which refuses a key that stands twice in one mapping."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if key in seen:
+                    line = key_node.start_mark.line + 1
+                    raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice (again in line {line})")
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:

@@ -139,7 +139,9 @@ def agree(value: int) -> int:
     import numpy as np
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+    halves = np.array(divmod(int(value), 2**31), np.int32)  # a run has more steps than an int32 can count
+    high, low = multihost_utils.broadcast_one_to_all(halves)
+    return int(high) * 2**31 + int(low)
 
 
 def compile_together(lowered: Any) -> Any:

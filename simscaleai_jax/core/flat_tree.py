@@ -1,4 +1,4 @@
-"""Pytrees as flat dicts of host arrays, and back: "params/critic/kernel" -> array.
+"""Pytrees as flat dicts of arrays, and back: "params/critic/kernel" -> array.
 
 Flat names make a checkpoint independent of the Python classes of the tree and let a mismatch be named.
 """
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simscaleai_jax.core import sharding
+from simscaleai_jax.core.checkpoint_files import Piece, Snapshot, StoredArray
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.jax_settings import GENERATOR
 
@@ -21,6 +22,46 @@ def host_arrays(tree: Any) -> dict[str, np.ndarray]:
     for names, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         arrays[_flat_name(names)] = _host_copy(leaf)
     return arrays
+
+
+def snapshot(tree: Any) -> Snapshot:
+    """Copies this process's share of every leaf to the host; of copies on several devices, the first one's.
+
+    The copies are safe against donation of the leaves, and no process holds more than its devices do.
+    """
+    leaves = {_flat_name(names): _plain(leaf) for names, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    for leaf in leaves.values():
+        if isinstance(leaf, jax.Array):
+            for shard in _own_shards(leaf):
+                shard.data.copy_to_host_async()
+    arrays = {name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for name, leaf in leaves.items()}
+    return Snapshot(arrays, [piece for name, leaf in leaves.items() for piece in _pieces(name, leaf)])
+
+
+def _plain(leaf: Any) -> Any:
+    """A leaf as an array of numbers: keys as their data, Python numbers as arrays."""
+    if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(leaf)
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+
+
+def _own_shards(leaf: jax.Array) -> list[Any]:
+    return [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+
+
+def _pieces(name: str, leaf: Any) -> list[Piece]:
+    if leaf.size == 0:
+        return []
+    if not isinstance(leaf, jax.Array):
+        is_writer = jax.process_index() == 0
+        return [Piece(name, (0,) * leaf.ndim, leaf.shape, np.array(leaf, copy=True))] if is_writer else []
+    pieces = []
+    for shard in _own_shards(leaf):
+        bounds = [part.indices(size)[:2] for part, size in zip(shard.index, leaf.shape, strict=True)]
+        is_copied = shard.device.platform != "cpu"  # elsewhere NumPy sees the device's own memory, which may be donated
+        data = np.asarray(shard.data) if is_copied else np.array(shard.data, copy=True)
+        pieces.append(Piece(name, tuple(low for low, _ in bounds), tuple(high for _, high in bounds), data))
+    return pieces
 
 
 def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,8 +76,12 @@ def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def restore(arrays: Mapping[str, np.ndarray], target: Any, where: str = "checkpoint") -> Any:
-    """Puts flat arrays into the structure of `target`; a ValueError names the first array that does not fit."""
+def restore(arrays: Mapping[str, Any], target: Any, where: str = "checkpoint") -> Any:
+    """Puts flat arrays, stored ones too, into the structure of `target`; each process reads what its devices hold.
+
+    Raises:
+      ValueError: an array does not fit; the first one is named.
+    """
     paths, structure = jax.tree_util.tree_flatten_with_path(target)
     wanted = {_flat_name(names): leaf for names, leaf in paths}
     if missing := [name for name in wanted if name not in arrays]:
@@ -60,22 +105,40 @@ def _host_copy(leaf: Any) -> np.ndarray:
     return np.array(leaf, copy=True)
 
 
-def _place(array: np.ndarray, leaf: Any, name: str, where: str) -> Any:
+def _place(array: Any, leaf: Any, name: str, where: str) -> Any:
     """One stored array with the shape checked and the dtype, key type and sharding of its target leaf."""
     is_key = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     shape = tuple(np.shape(leaf))
     stored = array.shape[:-1] if is_key else array.shape
     if stored != shape:
         raise ValueError(f"{where} holds {name!r} with shape {stored}, wanted {shape}.")
+    placement = getattr(leaf, "sharding", None)
+    is_spread = isinstance(placement, jax.sharding.NamedSharding)
+    if is_spread and isinstance(array, StoredArray):
+        numbers = _read_shares(array, placement, array.dtype if is_key else leaf.dtype)
+        return jax.random.wrap_key_data(numbers, impl=_key_impl(leaf)) if is_key else numbers
+    array = np.asarray(array)
     value = (
         jax.random.wrap_key_data(jnp.asarray(array), impl=_key_impl(leaf))
         if is_key
         else array.astype(leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf))
     )
-    placement = getattr(leaf, "sharding", None)
-    if isinstance(placement, jax.sharding.NamedSharding):
+    if is_spread:
         return sharding.put(value, placement)
     return value if isinstance(leaf, np.ndarray | np.generic) else jax.device_put(value, placement)
+
+
+def _read_shares(array: StoredArray, placement: jax.sharding.NamedSharding, dtype: Any) -> jax.Array:
+    """Reads for every device of this process what it is to hold, and no more; copies are read once."""
+    read: dict[str, np.ndarray] = {}
+
+    def share(index: Any) -> np.ndarray:
+        name = str(index)
+        if name not in read:
+            read[name] = array.read(index).astype(dtype, copy=False)
+        return read[name]
+
+    return jax.make_array_from_callback(array.shape, placement, share)
 
 
 def _key_impl(leaf: Any) -> Any:

@@ -47,9 +47,14 @@ def create_model(name: str, **kwargs: Any) -> Any:
     Raises:
       ValueError: unknown name or argument; the message lists the valid ones.
     """
-    cls = _lookup(name)
+    cls = find_model(name)
     check_arguments(name, cls, kwargs)
     return cls(**native(kwargs))
+
+
+def find_model(name: str) -> type:
+    """The class registered as `name`; an unknown name is a ValueError with the names there are."""
+    return _lookup(name)
 
 
 def check_arguments(name: str, cls: type, given: Iterable[str]) -> None:

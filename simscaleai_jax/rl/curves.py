@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from simscaleai_jax.core import paths
+
 PANELS = (
     ("success_rate", "success rate"),
     ("episode_reward", "episode reward"),
@@ -41,7 +43,8 @@ def plot_learning_curve(history: Mapping[str, Sequence[float]], path: str | Path
             axis.set_ylim(-0.02, 1.02)
     speed = np.median(history["steps_per_second"])
     figure.suptitle(f"{title}: {steps[-1]:,.0f} steps, {speed:,.0f} steps/s")
-    path = Path(path)
+    path = paths.locate(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=120, format=path.name.rpartition(".")[2])
     return path

@@ -1,6 +1,5 @@
 """What training shows while it runs, and the numbers it returns."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from simscaleai_jax.core import paths
+from simscaleai_jax.core.runs.metrics import MetricsFiles, read_rows
+from simscaleai_jax.core.runs.trackers import Sink
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.finite import Watch
 
@@ -19,11 +21,12 @@ from simscaleai_jax.rl.ppo.finite import Watch
 class TrainingLog:
     """Collects one row of numbers per update, and draws a progress bar with the time that is left."""
 
-    def __init__(self, config: PPOConfig, done_steps: int, progress: bool) -> None:
+    def __init__(self, config: PPOConfig, done_steps: int, progress: bool, line_seconds: float | None = None) -> None:
         self.history: dict[str, list[float]] = {}
         self._config, self._steps = config, done_steps
         self._since_line = 0
         self._watch = Watch(config)
+        self._line_seconds, self._line_clock = line_seconds or math.inf, time.perf_counter()
         console = Console()
         self._console = console if progress else Console(quiet=True)
         self._bar = Progress(
@@ -78,8 +81,9 @@ class TrainingLog:
         text = f"success {row['success_rate']:.2f}  reward {row['episode_reward']:.1f}"
         self._bar.update(self._task, completed=self._steps, description=f"PPO  {text}")
         self._since_line += 1
-        if self._bar.disable and self._since_line >= self._config.log_every:
-            self._since_line = 0
+        is_due = time.perf_counter() - self._line_clock >= self._line_seconds
+        if self._bar.disable and (is_due or self._since_line >= self._config.log_every):
+            self._since_line, self._line_clock = 0, time.perf_counter()
             speed = f"{row['steps_per_second']:,.0f} steps/s"
             self._console.print(
                 f"{self._steps:>12,} steps  {text}  kl {row['approx_kl']:.4f}  {speed}", highlight=False
@@ -87,41 +91,36 @@ class TrainingLog:
 
 
 class MetricsFile:
-    """A callback that appends every update's numbers to a JSON-lines file; numbers that are not finite become null."""
+    """A callback that appends every update's numbers to metrics.jsonl and metrics.csv, and hands them to trackers."""
 
-    def __init__(self, path: str | Path, done_steps: int = 0) -> None:
+    def __init__(self, path: str | Path, done_steps: int = 0, sinks: Sequence[Sink] = ()) -> None:
         """Keeps the rows up to `done_steps`: a run that was killed has written some after its last checkpoint.
 
         Nothing is touched before the first row comes, so that training that is refused costs an earlier run nothing.
         """
-        self.path = Path(path)
-        self._done_steps = done_steps
+        self.path = paths.locate(path)
+        self._files = MetricsFiles(self.path.parent, "total_steps")
+        self._done_steps, self._sinks = done_steps, sinks
         self._is_cut = False
 
     def __call__(self, agent: Any, row: Mapping[str, float]) -> None:
         if not self._is_cut:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [row for row in _read_rows(self.path) if row["total_steps"] <= self._done_steps]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            self._files.truncate(self._done_steps)
             self._is_cut = True
-        finite = {name: number if math.isfinite(number) else None for name, number in row.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(finite) + "\n")
+        self._files.append(dict(row))
+        for sink in self._sinks:
+            finite = {name: number for name, number in row.items() if math.isfinite(number)}
+            sink.write(int(row["total_steps"]), finite)
+
+    def close(self) -> None:
+        """Writes what is buffered."""
+        self._files.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def read_metrics(path: str | Path) -> dict[str, list[float]]:
     """Reads a file of `MetricsFile`: name -> one number per update, NaN for null and where a row lacks the name."""
-    rows = _read_rows(Path(path))
+    rows = read_rows(path)
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [math.nan if row.get(name) is None else row[name] for row in rows] for name in names}
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of the file, without a last one that was cut; none where there is no file."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    return {name: [row.get(name, math.nan) for row in rows] for name in names}

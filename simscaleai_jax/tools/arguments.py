@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from simscaleai_jax.core.config import apply_overrides, load_yaml
+from simscaleai_jax.core.config import apply_overrides, from_dict, read_yaml
+from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.tools.names import Names
 
 FILE_WIDTH = 240  # characters of a table that goes to a file or a pipe
 
@@ -25,22 +27,63 @@ WORLD_SETTINGS = (
 )  # fmt: skip
 
 
-def parse[T](cls: type[T], argv: Sequence[str], command: str, description: str) -> T:
-    """Fills the dataclass `cls` from its defaults, then the file named by `--config`, then the other options.
+def parse[T](
+    cls: type[T],
+    argv: Sequence[str],
+    command: str,
+    description: str,
+    names: Names | None = None,
+    file_names: Names | None = None,
+) -> T:
+    """Fills the dataclass `cls` from its defaults, then a preset or the file named by `--config`, then the options.
 
     A field `settings: dict[str, Any]` takes any name as `--settings.NAME VALUE`, the value as YAML reads it.
 
+    Args:
+      cls: the options; a field `config` means that files and presets are taken.
+      argv: what follows the command; may begin with a preset's name.
+      command: its name.
+      description: for `--help`.
+      names: other names of the options. file_names: the same in files, where they differ.
     Raises:
-      FileNotFoundError, ValueError: the file is missing or holds a key that `cls` does not have, or a value is no YAML.
+      FileNotFoundError, ValueError: the file is missing or holds a key that `cls` does not have, there is no such
+        preset, or a value is no YAML.
       SystemExit: what tyro does after `--help` or a wrong option.
     """
+    names = names or Names()
+    argv = names.in_arguments(with_preset(argv, cls), command)
     path = config_path(argv)
-    default = None if path is None else load_yaml(path, cls)
+    default = None
+    if path is not None:
+        values = (file_names or names).in_mapping(read_yaml(path), path)
+        default = from_dict(cls, values, where=f"{path}: ")
     argv, named = take_named(argv, open_fields(cls))
     if named:
         default = apply_overrides(cls() if default is None else default, named)
     filled = tyro.cli(cls, args=argv, default=default, prog=f"simscale {command}", description=description)
     return cast(T, filled)
+
+
+def with_preset(argv: Sequence[str], cls: type) -> list[str]:
+    """`argv` with a leading preset's name as `--config` and its file.
+
+    Raises:
+      ValueError: there is no preset of that name; the nearest one is named.
+    """
+    takes_presets = any(field.name == "config" for field in dataclasses.fields(cls))
+    if not takes_presets or not argv or argv[0].startswith("-"):
+        return list(argv)
+    known = presets()
+    name = argv[0].removesuffix(".yaml")
+    if name not in known:
+        raise unknown_name("preset", argv[0], known)
+    return ["--config", str(known[name]), *argv[1:]]
+
+
+def presets() -> dict[str, Path]:
+    """The recipes that ship with the package: name -> file."""
+    folder = Path(__file__).parents[1] / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def open_fields(cls: type, prefix: str = "") -> Iterator[str]:

@@ -21,7 +21,7 @@ COMMANDS = {
     "rl": (
         "simscaleai_jax.tools.commands.rl",
         "Train a policy with PPO",
-        "simscale rl --config configs/ppo_reach.yaml",
+        "simscale rl ppo_reach",
     ),
     "train": (
         "simscaleai_jax.tools.commands.train",
@@ -92,6 +92,11 @@ COMMANDS = {
         "simscaleai_jax.tools.commands.import_",
         "Read torch weights into a checkpoint",
         "simscale import policy.safetensors --output checkpoints/policy",
+    ),
+    "config": (
+        "simscaleai_jax.tools.commands.config",
+        "Show the whole configuration of a command, a preset or a run",
+        "simscale config show rl ppo_pick_place --ppo.lr 1e-3",
     ),
     "list-envs": ("simscaleai_jax.tools.commands.list_envs", "List environments", "simscale list-envs"),
     "list-robots": ("simscaleai_jax.tools.commands.list_robots", "List arms by name", "simscale list-robots"),

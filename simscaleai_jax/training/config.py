@@ -1,10 +1,13 @@
 """`TrainConfig`: every setting of supervised training, checked when it is made."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from simscaleai_jax.core.config import settle
 from simscaleai_jax.core.errors import unknown_name
+from simscaleai_jax.core.runs.trackers import LogConfig
 from simscaleai_jax.core.streams import check_seed
 from simscaleai_jax.training.data.augment import ImageAugmentation
 
@@ -29,7 +32,7 @@ class TrainConfig:
 
     Attributes:
       model_name: registered model that `simscale train` builds.
-      model_kwargs: its constructor arguments.
+      model_kwargs: its constructor arguments; on the command line --model.NAME.
       dataset_path: demonstrations; "" for random dummy data.
       batch_size: samples per update over all devices and processes; used where a loader is built from the config.
       num_workers: threads that decode images, at most one per core.
@@ -47,11 +50,12 @@ class TrainConfig:
         takes NCCL on GPUs, the interconnect's own on TPUs and gloo on CPUs.
       checkpoint_dir: the run's folder: checkpoints, metrics.jsonl, metrics.csv, learning_curve.png.
       save_every: updates between checkpoints.
-      resume_from: checkpoint, or folder of a run, to continue; None: see `auto_resume`.
+      resume_from: checkpoint, or folder of a run, to go on from where `checkpoint_dir` holds no run yet.
       log_every: updates between rows of the log.
       eval_every: updates between evaluations.
-      use_wandb: log to Weights & Biases, too (needs the extra "wandb").
-      wandb_project, wandb_run_name: where to.
+      use_wandb: the same as `log.trackers=("wandb",)`.
+      wandb_project: the same as `log.project`.
+      wandb_run_name: the same as `log.name`.
       device: "auto", "cpu", "gpu" (or "cuda") or "tpu".
       seed: of dropout and of everything else that is random in the update.
       min_lr_ratio: final learning rate as a share of `lr`.
@@ -61,20 +65,23 @@ class TrainConfig:
       num_devices: devices of this kind to use; default: all accelerators, one CPU device.
       fsdp: also split large parameters and their optimizer state over the devices (rules in core/sharding.py).
       keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
-      auto_resume: continue the unfinished run found in `checkpoint_dir`; False starts over.
+      resume: continue the run found in `checkpoint_dir`; False refuses a folder that holds one.
+      init_from: checkpoint whose weights a new run starts with; unlike `resume_from`, everything else starts anew.
       best_metric: number that decides which checkpoint is best; default: eval/success_rate of `eval_fn`, else
         eval/loss.
-      use_tensorboard: write TensorBoard files, too (needs the extra "tensorboard").
       max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
       lost_peer_seconds: how long to wait for another process before it counts as lost.
       random_shift: largest random shift of images in pixels along each axis, one draw per sample; 0 for none.
-      random_brightness, random_contrast, random_saturation: factors on images are drawn from [1 - x, 1 + x]. As with
-        `random_shift`, used where a loader is built from the config.
+      random_brightness: factors on images' brightness are drawn from [1 - x, 1 + x]; as with `random_shift`, used where
+        a loader is built from the config.
+      random_contrast: likewise, of contrast.
+      random_saturation: likewise, of saturation.
+      log: trackers, and rows by time.
     """
 
-    model_name: str = "bc"
-    model_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    dataset_path: str = ""
+    model_name: Annotated[str, tyro.conf.arg(aliases=["--model"])] = "bc"
+    model_kwargs: Annotated[dict[str, Any], tyro.conf.Suppress] = dataclasses.field(default_factory=dict)
+    dataset_path: Annotated[str, tyro.conf.arg(aliases=["--dataset"])] = ""
     batch_size: int = 32
     num_workers: int = 4
     lr: float = 1e-4
@@ -86,7 +93,7 @@ class TrainConfig:
     amp_dtype: str = "bfloat16"
     distributed: bool = False
     backend: str = "nccl"
-    checkpoint_dir: str = "checkpoints"
+    checkpoint_dir: Annotated[str, tyro.conf.arg(aliases=["--output"])] = "checkpoints"
     save_every: int = 5000
     resume_from: str | None = None
     log_every: int = 100
@@ -103,9 +110,9 @@ class TrainConfig:
     num_devices: int | None = None
     fsdp: bool = False
     keep_checkpoints: int = 3
-    auto_resume: bool = True
+    resume: bool = True
+    init_from: str | None = None
     best_metric: str | None = None
-    use_tensorboard: bool = False
     max_steps_per_dispatch: int = 500
     lost_peer_seconds: int = 60
     random_shift: int = 0
@@ -113,6 +120,7 @@ class TrainConfig:
     random_contrast: float = 0.0
     random_saturation: float = 0.0
     device_mb: float = 1024.0
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
         check_seed(self.seed, "TrainConfig.seed")
@@ -123,6 +131,8 @@ class TrainConfig:
         for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"TrainConfig.{name} must not be negative; got {getattr(self, name)}.")
+        if self.resume_from is not None and self.init_from is not None:
+            raise ValueError("TrainConfig.resume_from and init_from exclude each other: go on, or start anew.")
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"TrainConfig.ema_decay must lie in [0, 1), or be None; got {self.ema_decay}.")
         if not 0.0 <= self.min_lr_ratio <= 1.0:
@@ -133,6 +143,15 @@ class TrainConfig:
             raise unknown_name("amp_dtype", self.amp_dtype, AMP_DTYPES)
         if self.use_amp and self.amp_dtype == "float16":
             raise ValueError("TrainConfig.amp_dtype='float16' would need loss scaling; use 'bfloat16' instead.")
+
+    @property
+    def tracking(self) -> LogConfig:
+        """`log`, and what the documented fields for wandb say besides."""
+        log = self.log
+        if self.use_wandb and "wandb" not in log.trackers:
+            log = dataclasses.replace(log, trackers=(*log.trackers, "wandb"))
+        project = self.wandb_project if log.project == LogConfig.project else log.project
+        return dataclasses.replace(log, project=project, name=log.name or self.wandb_run_name)
 
     @property
     def augmentation(self) -> ImageAugmentation | None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from simscaleai_jax.core import paths
+
 PANELS = (
     ("loss", "loss", ("loss", "eval/loss")),
     ("success rate", "success rate", ("eval/success_rate",)),
@@ -37,7 +39,8 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | Path, titl
         axis.set(title=heading, xlabel="updates", ylabel=label)
         axis.grid(alpha=0.3)
     figure.suptitle(title)
-    path = Path(path)
+    path = paths.locate(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=120, format=path.name.rpartition(".")[2])
     return path

@@ -32,6 +32,7 @@ class Loop:
         self.pending: tuple[int, int, Metrics] | None = None
         self.queued: deque[Any] = deque()
         self.is_synchronous = trainer.mesh.devices.flat[0].platform == "cpu"
+        self.row_clock = time.perf_counter()
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -88,7 +89,7 @@ class Loop:
     def _after_updates(self) -> None:
         trainer, config = self.trainer, self.config
         is_last = trainer.step == config.max_steps
-        if trainer.step % config.log_every == 0 or is_last:
+        if trainer.step % config.log_every == 0 or is_last or self._is_time_for_a_row():
             self._close_window()
         metric = None
         can_evaluate = trainer.eval_loader is not None or trainer.eval_fn is not None
@@ -98,6 +99,13 @@ class Loop:
             self._save(metric)
         if self.watch.is_requested() and not is_last:
             self._stop()
+
+    def _is_time_for_a_row(self) -> bool:
+        seconds = self.config.log.seconds
+        if seconds is None:
+            return False
+        is_time = time.perf_counter() - self.row_clock >= seconds
+        return bool(distributed.agree(is_time))  # all close the row, or none does
 
     def _until_due(self) -> int:
         """Updates until a row, an evaluation, a checkpoint or the end is due."""
@@ -121,6 +129,7 @@ class Loop:
     def _close_window(self) -> None:
         """Ends a row; its numbers are fetched one row later, while the device works on the next."""
         before, step = self.pending, self.trainer.step
+        self.row_clock = time.perf_counter()
         if step > self.window_start and self.totals is not None:
             self.pending = (step, step - self.window_start, self.totals)
             self.totals, self.window_start = None, step
@@ -191,7 +200,7 @@ class Loop:
             self._save()
         trainer.series.wait()
         distributed.barrier("stop", self.config.lost_peer_seconds)
-        raise preemption.stop(f"step {trainer.step:,} in {self.config.checkpoint_dir}")
+        raise self.watch.stop(f"step {trainer.step:,} in {self.config.checkpoint_dir}")
 
     def _data_ended(self) -> bool:
         self.log.say(f"The data has ended after {self.trainer.step:,} of {self.config.max_steps:,} updates.")

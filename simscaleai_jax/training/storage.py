@@ -1,20 +1,32 @@
 """A run's checkpoints: what goes in, what has to agree when it comes out, and which one a restart takes."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simscaleai_jax.core import checkpoint, distributed
+from simscaleai_jax.core import checkpoint, distributed, flat_tree, paths
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
-from simscaleai_jax.core.config import to_dict
 from simscaleai_jax.core.plain import plain
+from simscaleai_jax.core.runs.folder import RunFolder, RunRules, flat_settings
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.step import TrainState
 
 KIND = "model"
 STATISTICS = ("state_mean", "state_std", "action_mean", "action_std")
+PATHS = ("dataset_path", "checkpoint_dir", "resume_from", "init_from")
+RULES = RunRules(
+    may_change=(
+        "lr", "max_steps", "save_every", "log_every", "eval_every", "log.*", "eval.*", "keep_checkpoints", "use_wandb",
+        "wandb_*", "device", "num_devices", "fsdp", "distributed", "backend", "lost_peer_seconds", "num_workers",
+        "device_mb", "max_steps_per_dispatch", "checkpoint_dir", "resume", "warmup_steps", "join.*", "config",
+        "verbose",
+    ),
+    origins=("resume_from", "init_from"),
+    advice="choose another checkpoint_dir",
+)  # fmt: skip
 LOWER_IS_BETTER = ("loss", "mse", "mae", "error", "length")
 
 
@@ -41,7 +53,7 @@ def make_manifest(
         statistics={} if statistics is None else {name: f"statistics/{name}" for name in STATISTICS},
         env=env,
         step=step,
-        config=to_dict(config),
+        config=stored_config(config),
         extra=extra,
     )
 
@@ -68,14 +80,22 @@ def read_training_manifest(path: str | Path, model: tuple[str, dict[str, Any]]) 
 
 def load_tree(path: str | Path, target: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """(tree like `target`, whether it holds a whole training state); from bare weights only "params" is taken."""
-    arrays, _ = checkpoint.load(path)
-    if "opt_state" in arrays:
-        tree, _ = checkpoint.load(path, target)
-        return tree, True
-    from simscaleai_jax.core import flat_tree
+    arrays, _ = checkpoint.open_tree(path)
+    if any(name.startswith("opt_state/") for name in arrays):
+        return flat_tree.restore(arrays, target, str(path)), True
+    return target | {"params": _weights(arrays, "params/", target["params"], path)}, False
 
-    weights = flat_tree.restore(flat_tree.host_arrays(arrays["params"]), target["params"], str(path))
-    return target | {"params": weights}, False
+
+def load_weights(path: str | Path, target: Any) -> Any:
+    """The weights that a checkpoint deploys (averaged ones where it has them), placed like `target`."""
+    arrays, _ = checkpoint.open_tree(path)
+    part = "ema_params/" if any(name.startswith("ema_params/") for name in arrays) else "params/"
+    return _weights(arrays, part, target, path)
+
+
+def _weights(arrays: Mapping[str, Any], part: str, target: Any, path: str | Path) -> Any:
+    own = {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}
+    return flat_tree.restore(own, target, str(path))
 
 
 def open_series(config: TrainConfig, metric_name: str | None) -> CheckpointSeries:
@@ -84,7 +104,7 @@ def open_series(config: TrainConfig, metric_name: str | None) -> CheckpointSerie
     Raises:
       ValueError: it cannot be written.
     """
-    folder = Path(config.checkpoint_dir).absolute()
+    folder = paths.locate(config.checkpoint_dir)
     try:
         if distributed.is_main():
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,29 +117,29 @@ def open_series(config: TrainConfig, metric_name: str | None) -> CheckpointSerie
     return CheckpointSeries(folder, config.keep_checkpoints, higher_is_better=is_higher)
 
 
-def find_resume(config: TrainConfig, series: CheckpointSeries) -> Path | None:
-    """The checkpoint to continue: of `resume_from`, else the newest complete one in `checkpoint_dir`, else None.
+def make_run(config: TrainConfig, series: CheckpointSeries) -> RunFolder:
+    """The run that `config` describes; a subclass's further fields (of the data, of evaluation) belong to it."""
+    return RunFolder(series, KIND, stored_config(config), RULES)
 
-    Process 0 decides where there are several.
+
+def stored_config(config: TrainConfig) -> dict[str, Any]:
+    """The config for a run's record and its checkpoints, flat, its paths absolute: it may be read from elsewhere."""
+    values = flat_settings(config)
+    return values | {name: str(paths.locate(values[name])) for name in PATHS if values[name]}
+
+
+def resume_path(config: TrainConfig) -> Path | None:
+    """The checkpoint that `resume_from` means: itself, or the newest complete one of a run's folder.
 
     Raises:
-      FileNotFoundError, ValueError: `resume_from` holds no checkpoint, or the folder holds a run although
-        auto_resume=False.
+      FileNotFoundError, ValueError: there is none.
     """
-    if config.resume_from is not None:
-        path = Path(config.resume_from).absolute()
-        inside = sorted(path.glob("step_*")) if path.is_dir() and not (path / checkpoint.MANIFEST).is_file() else []
-        return _newest(inside) or path
-    newest = series.latest() if distributed.is_main() else None
-    step = distributed.agree(-1 if newest is None else int(newest.name.removeprefix("step_")))
-    if step < 0:
+    if config.resume_from is None:
         return None
-    if not config.auto_resume:
-        raise ValueError(
-            f"{series.folder} holds the checkpoints of a run (the newest is step_{step:09d}); with auto_resume=False "
-            "a new run needs another checkpoint_dir."
-        )
-    return series.folder / f"step_{step:09d}"
+    path = paths.locate(config.resume_from)
+    is_folder = path.is_dir() and not (path / checkpoint.MANIFEST).is_file()
+    newest = checkpoint.complete_steps(path)[-1:] if is_folder else []
+    return newest[0] if newest else path
 
 
 def best_metric_name(config: TrainConfig, has_eval_fn: bool, has_eval_loader: bool) -> str | None:
@@ -138,16 +158,6 @@ def is_better(name: str, new: float, old: float | None) -> bool:
 
 def _is_higher_better(name: str) -> bool:
     return not any(word in name for word in LOWER_IS_BETTER)
-
-
-def _newest(paths: list[Path]) -> Path | None:
-    for path in reversed(paths):
-        try:
-            checkpoint.read_manifest(path)
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
 
 
 def _call(name: str, kwargs: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from simscaleai_jax.core import checkpoint, compile_cache, distributed, jax_settings, preemption, sharding
+from simscaleai_jax.core.runs.trackers import check_trackers
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.models.record import set_parameters
 from simscaleai_jax.training import feeding, setup, storage
@@ -97,25 +98,31 @@ class Trainer:
             self.accept(jax.eval_shape(self.train_loader.batch_at, self.resident_data, 0))
 
     def train(self) -> dict[str, float]:
-        """Trains to `max_steps`, first continuing the run found in `checkpoint_dir` (or `resume_from`).
+        """Trains to `max_steps`, first continuing the run found in `checkpoint_dir` (else from `resume_from`).
 
         Returns:
           The latest numbers: loss and the model's other outputs, learning_rate, grad_norm, steps_per_second, and the
           latest evaluation's.
         Raises:
-          preemption.Preempted: SIGTERM came; the run is saved.
-          ValueError: the loss is not finite, or a checkpoint does not fit.
+          preemption.Preempted: SIGTERM or Ctrl-C came; the run is saved.
+          FolderInUseError: another run is going on in `checkpoint_dir`.
+          ValueError: the loss is not finite, a checkpoint does not fit, or the folder holds a run of other settings.
           PeerLostError: another process died.
         """
         compile_cache.enable()
-        with distributed.peer_errors(), RunLog(self.config, distributed.is_main(), self._progress) as log:
-            self.open_series()
-            self._warn_of_short_run(log)
-            self._resume(log)
-            log.start(self.step)
-            with preemption.PreemptionWatch() as watch:
-                numbers = Loop(self, log, watch).run()
-            self._finish(log)
+        check_trackers(self.config.tracking)
+        self.open_series()
+        run = storage.make_run(self.config, self.series)
+        with distributed.peer_errors(), run:
+            newest = run.open(self.config.resume)
+            with RunLog(self.config, distributed.is_main(), self._progress) as log:
+                self._warn_of_short_run(log)
+                self._resume(newest, log)
+                run.record(self.step)
+                log.start(self.step, run.run_id, run.settings)
+                with preemption.PreemptionWatch() as watch:
+                    numbers = Loop(self, log, watch).run()
+                self._finish(log)
         return numbers
 
     def evaluate(self) -> dict[str, float]:
@@ -163,6 +170,14 @@ class Trainer:
             self.train_loader.set_state(manifest.extra["loader"])
         self._refresh_policy()
 
+    def load_weights(self, path: str) -> None:
+        """Takes what a checkpoint of this model deploys, and nothing else; raises like `load_checkpoint`."""
+        storage.read_training_manifest(path, self.model_record)
+        weights = storage.load_weights(path, self.state.params)
+        averaged = None if self.state.ema_params is None else jax.tree.map(lambda leaf: leaf + 0, weights)
+        self.state = self.state.replace(params=weights, ema_params=averaged)
+        self._refresh_policy()
+
     def open_series(self) -> None:
         """Opens the run's folder, once; a ValueError says that it cannot be written."""
         if self.series is None:
@@ -205,13 +220,17 @@ class Trainer:
                 f"{100 * total / warmup:.2g}% of lr={self.config.lr:g}."
             )
 
-    def _resume(self, log: RunLog) -> None:
+    def _resume(self, newest: Path | None, log: RunLog) -> None:
+        """Goes on from this run's newest checkpoint, else from where the config says that it starts."""
         if self.step:
             return  # loaded, or trained, by hand
-        path = storage.find_resume(self.config, self.series)
+        path = newest or storage.resume_path(self.config)
         if path is not None:
             self.load_checkpoint(str(path))
             log.say(f"Continuing {path} at step {self.step:,} of {self.config.max_steps:,}.")
+        elif self.config.init_from is not None:
+            self.load_weights(self.config.init_from)
+            log.say(f"Starting with the weights of {self.config.init_from}.")
 
     def _check_statistics(self, stored: dict[str, Any], path: str) -> None:
         for name, values in stored.items():
@@ -251,7 +270,7 @@ class Trainer:
         set_parameters(self.model, self.policy.params)
         self.series.wait()
         if distributed.is_main():
-            folder = Path(self.config.checkpoint_dir)
+            folder = self.series.folder
             if rows := read_rows(folder / JSONL):
                 title = f"{self.model_record[0]}: {self.step:,} updates"
                 plot_learning_curve(rows, folder / "learning_curve.png", title)

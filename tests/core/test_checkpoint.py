@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from simscaleai_jax.core import checkpoint, sharding
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+from simscaleai_jax.core.runs.lock import FolderInUseError
 
 MANIFEST = Manifest(kind="ppo", model_name="actor_critic", model_kwargs={"obs_dim": 3}, step=7)
 
@@ -183,8 +185,18 @@ def test_series_keeps_the_newest_and_the_best_and_finds_complete_ones(tmp_path):
         data_file(series.latest()).write_bytes(b"")
         assert series.latest().name == "step_000000004", "a cut checkpoint is passed over"
     (tmp_path / "run" / ".step_000000006.ab.tmp").mkdir()
-    assert CheckpointSeries(tmp_path / "run").latest().name == "step_000000004"
-    assert not list((tmp_path / "run").glob(".step*")), "what an interrupted write left is removed"
+    series = CheckpointSeries(tmp_path / "run")
+    assert series.latest().name == "step_000000004"
+    for name in (".series.json.12.tmp", ".metrics.csv.7.tmp", ".mine.tmp"):
+        (tmp_path / "run" / name).write_text("{")
+    assert len(list((tmp_path / "run").glob(".*.tmp"))) == 4, "a reader leaves alone what may be in flight"
+    series.hold()
+    left = {path.name for path in (tmp_path / "run").glob(".*")}
+    assert left == {".lock", ".mine.tmp"}, "the next run removes what an interrupted write left"
+    with pytest.raises(FolderInUseError, match=rf"belongs to a run that is going on: process {os.getpid()} on"):
+        CheckpointSeries(tmp_path / "run").save(9, make_tree(), MANIFEST)
+    series.close()
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_what_was_being_replaced_when_a_run_was_killed_gets_its_name_back(tmp_path):
@@ -196,6 +208,7 @@ def test_what_was_being_replaced_when_a_run_was_killed_gets_its_name_back(tmp_pa
     (tmp_path / ".step_000000002.bb.tmp" / "manifest.json").write_text("{")
     shutil.copytree(tmp_path / "step_000000001", tmp_path / ".step_000000001.cc.tmp")
     series = CheckpointSeries(tmp_path)
+    series.hold()
     assert [path.name for path in series.steps()] == ["step_000000001", "step_000000002"]
     assert checkpoint.load(series.latest())[0]["params"]["kernel"][1, 2] == 10.0
     assert not list(tmp_path.glob(".step*"))
@@ -246,7 +259,7 @@ def test_series_copies_before_it_returns_and_reports_failures(tmp_path, monkeypa
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint, "write_arrays", fail)
+    monkeypatch.setattr(checkpoint, "write", fail)
     series.save(2, {"a": array}, MANIFEST)
     with pytest.raises(OSError, match="disk full"):
         series.close()

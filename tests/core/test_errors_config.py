@@ -74,6 +74,8 @@ def test_free_fields_take_anything_and_mappings_are_converted_inside():
         ("options: {3: a}", "options key must be str; got 3"),
         ("rates: {a: fast}", r"rates\['a'\] must be float; got 'fast'"),
         ("a: [", "not valid YAML"),
+        ("name: a\ncount: 1\nname: b", r"'name' stands twice \(again in line 3\)"),
+        ("inner: {rate: 1, rate: 2}", "'rate' stands twice"),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_where_and_nearest(tmp_path, text, message):

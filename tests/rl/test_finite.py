@@ -120,11 +120,12 @@ def test_a_diverged_run_ends_with_an_error_before_anything_is_saved(probe, is_ji
 
 def test_the_command_fails_and_leaves_the_last_good_checkpoint(probe, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "make_training_env", lambda options: probe)
-    sizes = ["--n-steps", "64", "--num-envs", "16", "--num-minibatches", "4", "--n-epochs", "4", "--hidden-dim", "8"]
-    run = ["rl", "--save-path", str(tmp_path / "run"), "--device", "cpu", "--updates-per-dispatch", "1", *sizes]
+    sizes = {"n-steps": 64, "num-envs": 16, "num-minibatches": 4, "n-epochs": 4, "hidden-dim": 8}
+    sizes |= {"updates-per-dispatch": 1}
+    run = ["rl", "--output", str(tmp_path / "run"), "--device", "cpu"]
+    run += [word for name, value in sizes.items() for word in (f"--ppo.{name}", str(value))]
     assert cli.main([*run, "--total-steps", "64"]) == 0
-    wild = ["--resume", "--total-steps", "640", "--lr", "1e30", "--max-grad-norm", "1e30", "--lr-schedule", "adaptive"]
-    monkeypatch.setattr("simscaleai_jax.rl.ppo.update.ADAPTIVE_LR", (1e30, 1e30))
+    wild = ["--total-steps", "640", "--ppo.lr", "1e30"]
     assert cli.main([*run, *wild]) == 1
     assert "Training has diverged" in capsys.readouterr().err
     assert [path.name for path in sorted((tmp_path / "run").glob("step_*"))] == ["step_000000064"]

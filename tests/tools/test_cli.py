@@ -1,8 +1,11 @@
 """The `simscale` command: help, errors, and a run from training to evaluation."""
 
+import dataclasses
 import errno
+import importlib
 import json
 import math
+import re
 import resource
 import shutil
 import subprocess
@@ -12,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 import simscaleai_jax
 from simscaleai_jax.core import apply_overrides, load_yaml
 from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.errors import ExpectedError
+from simscaleai_jax.core.runs.folder import read_run
 from simscaleai_jax.models import registry
 from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
@@ -26,10 +31,12 @@ from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.sim.randomization import PRESETS
 from simscaleai_jax.sim.registry import USER_ENVS, find_task
 from simscaleai_jax.tools import cli
-from simscaleai_jax.tools.arguments import parse, print_table
-from simscaleai_jax.tools.commands import rl, transfer
+from simscaleai_jax.tools.arguments import print_table
+from simscaleai_jax.tools.commands import datagen, rl, transfer
+from simscaleai_jax.tools.env_options import EnvOptions
 
-SMALL = "--hidden-dim 16 --num-envs 8 --n-steps 64 --num-minibatches 2 --n-epochs 1 --total-steps 128 --env.dt 0.01"
+SMALL = "--ppo.hidden-dim 16 --ppo.num-envs 8 --ppo.n-steps 64 --ppo.num-minibatches 2 --ppo.n-epochs 1"
+SMALL += " --total-steps 128 --env.dt 0.01"
 
 
 def test_help_and_version_are_instant_and_import_nothing_heavy():
@@ -88,19 +95,19 @@ def test_what_cannot_be_imported_ends_in_one_line(argv, message, capsys):
 
 def test_documented_options_keep_their_names(tmp_path):
     argv = ["--env-name", "reach", "--total-steps", "5000", "--lr", "1e-3", "--save-path", "here"]
-    argv += ["--seed", "3", "--gamma", "0.9"]
-    options = parse(rl.RLOptions, argv, "rl", "")
-    assert (options.env_name, options.save_path) == ("reach", "here")
+    argv += ["--seed", "3", "--ppo.gamma", "0.9"]
+    options = rl.parse_options(argv)
+    assert (options.env_name, options.output) == ("reach", "here")
     ppo = options.ppo
     assert (ppo.total_timesteps, ppo.lr, ppo.seed, ppo.gamma) == (5000, 1e-3, 3, 0.9)
-    assert parse(rl.RLOptions, [], "rl", "").ppo.total_timesteps == 100_000
+    assert rl.parse_options([]).ppo.total_timesteps == 100_000
     assert isinstance(ppo, PPOConfig)
 
 
 def test_options_win_over_the_file(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("ppo: {lr: 5e-4, gamma: 0.8}\nenv: {dt: 0.01}\n")
-    options = parse(rl.RLOptions, ["--config", str(path), "--lr", "2e-3"], "rl", "")
+    options = rl.parse_options(["--config", str(path), "--lr", "2e-3"])
     assert (options.ppo.lr, options.ppo.gamma, options.env.dt) == (2e-3, 0.8, 0.01)
     assert apply_overrides(load_yaml(path, rl.RLOptions), {"ppo.lr": 1e-2}).ppo.lr == 1e-2
 
@@ -108,7 +115,7 @@ def test_options_win_over_the_file(tmp_path):
 def test_task_settings_come_from_the_file_and_may_be_changed(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("env_name: pick_place\nenv: {task: {curriculum_share: 0.5, area_low: [0.45, -0.1]}}\n")
-    options = parse(rl.RLOptions, ["--config", str(path), "--env.task.curriculum-share", "0.25"], "rl", "")
+    options = rl.parse_options(["--config", str(path), "--env.task.curriculum-share", "0.25"])
     assert options.env.task == {"curriculum_share": 0.25, "area_low": [0.45, -0.1]}
     env = rl.make_training_env(options)
     task = env.functional.task.config
@@ -120,15 +127,15 @@ def test_task_settings_come_from_the_file_and_may_be_changed(tmp_path):
 def test_task_settings_need_no_file():
     words = "--env.task.curriculum-share .5 --env.task.area-low 0.45 -0.1 --seed 3 --env.task.area_high=[0.6,0.1]"
     words += " --env.task.relative-observations --env.task.reach-weight 1e-1 --env-name pick_place"
-    options = parse(rl.RLOptions, words.split(), "rl", "")
+    options = rl.parse_options(words.split())
     assert (options.env_name, options.ppo.seed) == ("pick_place", 3)
     task = rl.make_training_env(options).functional.task.config
     assert (task.curriculum_share, task.area_low, task.area_high) == (0.5, (0.45, -0.1), (0.6, 0.1))
     assert (task.relative_observations, task.reach_weight) == (True, 0.1)
-    off = parse(rl.RLOptions, ["--env.task.no-relative-observations"], "rl", "")
+    off = rl.parse_options(["--env.task.no-relative-observations"])
     assert off.env.task == {"relative_observations": False}
     with pytest.raises(ValueError, match=r"--env.task.area-low \[0.4: wanted numbers"):
-        parse(rl.RLOptions, ["--env.task.area-low", "[0.4"], "rl", "")
+        rl.parse_options(["--env.task.area-low", "[0.4"])
 
 
 def test_an_environment_may_have_a_scene_and_a_randomization_of_its_own(tmp_path):
@@ -137,11 +144,11 @@ def test_an_environment_may_have_a_scene_and_a_randomization_of_its_own(tmp_path
     path = tmp_path / "mine.xml"
     path.write_text((assets / "reach.xml").read_text().replace('size=".05"', 'size=".07"'))
     words = ["--env.xml-path", str(path), "--env.randomization", "heavy"]
-    env = rl.make_training_env(parse(rl.RLOptions, words, "rl", "")).functional
+    env = rl.make_training_env(rl.parse_options(words)).functional
     assert env.physics.host_model.geom("target").size[0] == 0.07
     assert env_record(env)["config"]["xml_path"] == str(path), "the checkpoint knows it"
     assert (env.config.domain_randomization, env.config.randomization) == (True, PRESETS["heavy"])
-    options = parse(rl.RLOptions, ["--env.randomization", "light", "--env.domain-randomization", "False"], "rl", "")
+    options = rl.parse_options(["--env.randomization", "light", "--env.domain-randomization", "False"])
     assert not rl.make_training_env(options).functional.config.domain_randomization, "what is said outright holds"
 
 
@@ -164,7 +171,8 @@ def used(tmp_path):
     """A folder with a run's checkpoint, metrics and videos in `used`, and a checkpoint that names no environment."""
     manifest = Manifest(kind="ppo", model_name="actor_critic")
     with CheckpointSeries(tmp_path / "used") as series:
-        series.save(80, {"a": np.zeros(3)}, manifest, 0.5)
+        other = Manifest(kind="ppo", model_name="actor_critic", env={"name": "pick_place"})
+        series.save(80, {"a": np.zeros(3)}, other, 0.5)
     (tmp_path / "used" / "metrics.jsonl").write_text('{"total_steps": 80.0}\n')
     (tmp_path / "notes.txt").write_text("mine")
     save(tmp_path / "nameless", {"a": np.zeros(3)}, manifest)
@@ -175,7 +183,7 @@ def contents(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-UNEVEN = ["--n-steps", "100", "--num-envs", "64"]
+UNEVEN = ["--ppo.n-steps", "100", "--ppo.num-envs", "64"]
 
 
 @pytest.mark.parametrize(
@@ -185,8 +193,12 @@ UNEVEN = ["--n-steps", "100", "--num-envs", "64"]
         (["rl", "--env-name", "raech"], "Unknown env 'raech'. Available: "),
         (["rl", "--config", "missing.yaml"], "Config file 'missing.yaml' does not exist"),
         (["rl", *UNEVEN, "--save-path", "{tmp}/run"], "nearest: 64 or 128"),
-        (["rl", *UNEVEN, "--resume", "--save-path", "{tmp}/used"], "nearest: 64 or 128"),
-        (["rl", "--save-path", "{tmp}/used"], "holds a run of 80 steps; go on with --resume or take another --save-p"),
+        (["rl", *UNEVEN, "--save-path", "{tmp}/used"], "nearest: 64 or 128"),
+        (["rl", "--no-resume", "--save-path", "{tmp}/used"], "is not to be continued; take another --output"),
+        (["rl", "--save-path", "{tmp}/used"], "env_name is 'pick_place' there and 'reach' here"),
+        (["rl", "--output", "nowhere://a"], "nowhere"),
+        (["rl", "ppo_raech"], "Unknown preset 'ppo_raech'"),
+        (["config", "show", "{tmp}"], "no run's folder"),
         (["rl", "--device", "tpu", "--save-path", "{tmp}/run"], "No 'tpu' device"),
         (["eval", "{tmp}/none"], "does not exist"),
         (["eval", "{tmp}"], "holds no checkpoint"),
@@ -202,6 +214,14 @@ def test_wrong_calls_end_in_one_clear_line(argv, message, used, capsys):
     assert message in error
     assert "Traceback" not in error
     assert contents(used) == before, "nothing written, nothing lost"
+
+
+@pytest.mark.parametrize(("option", "value"), [("--log.trackers", "wandbb"), ("--ppo.lr", "fast"), ("--ppo.lrr", "1")])
+def test_options_that_do_not_parse_end_with_status_2(option, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["rl", option, value])
+    assert stop.value.code == 2
+    assert option in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -226,31 +246,74 @@ def test_failures_that_are_no_defects_are_told_in_one_line(error, message, monke
         cli.main(["list-envs"])
 
 
-def test_the_best_checkpoint_is_chosen_by_starts_that_no_curriculum_eased(monkeypatch):
+def test_the_best_checkpoint_is_chosen_by_many_starts_that_no_curriculum_eased(monkeypatch):
+    """One lucky update says less than ten, also where the run was stopped among them."""
     monkeypatch.setattr("simscaleai_jax.rl.ppo.storage.make_manifest", lambda agent: None)
-    saved = []
-    series = types.SimpleNamespace(save=lambda step, state, manifest, metric: saved.append((step, metric)))
-    watch = types.SimpleNamespace(is_requested=lambda: False)
-    callback = rl._saver(series, PPOConfig(n_steps=64, total_timesteps=192), 3, watch)
-    for steps, plain in ((64, 0.2), (128, math.nan), (192, 0.0)):
-        agent = types.SimpleNamespace(total_steps=steps, state=None)
-        assert callback(agent, {"total_steps": steps, "success_rate": 1.0, "plain_success_rate": plain})
-    assert saved == [(64, 0.2), (128, None), (192, 0.0)]
+    rates = [0.25, math.nan, 1.0, *[0.5] * 17]
+
+    def play(rates, first, earlier=()):
+        saved = []
+        series = types.SimpleNamespace(save=lambda step, state, manifest, metric: saved.append((step // 64, metric)))
+        watch = types.SimpleNamespace(is_requested=lambda: False)
+        callback = rl._saver(series, PPOConfig(n_steps=64, total_timesteps=20 * 64), 20, watch, earlier)
+        for number, plain in enumerate(rates, first):
+            agent = types.SimpleNamespace(total_steps=64 * number, state=None)
+            row = {"total_steps": 64 * number, "success_rate": 1.0, "plain_success_rate": plain}
+            assert callback(agent, row)
+        return saved
+
+    saved = play(rates, 1)
+    assert saved[:3] == [(1, 0.25), (2, 0.25), (3, 0.625)]
+    assert saved[-1] == (20, 0.5)
+    assert play(rates[12:], 13, rates[:12]) == saved[12:]
+    assert play([math.nan], 1) == [(1, None)]
 
 
-def test_resume_starts_a_run_where_there_is_none_yet(tmp_path, capsys):
-    """So that one command can be started and restarted by a scheduler."""
-    loaded = []
-    agent = types.SimpleNamespace(load=loaded.append)
-    rl._open_run(agent, tmp_path / "run", True)
-    (tmp_path / "run" / "step_000000064").mkdir(parents=True)  # cut short: it has no manifest
-    rl._open_run(agent, tmp_path / "run", True)
-    assert capsys.readouterr().err.count(f"no complete checkpoint in {tmp_path / 'run'}: a new run starts") == 2
-    with CheckpointSeries(tmp_path / "run") as series:
-        series.save(128, {"a": np.zeros(3)}, Manifest(kind="ppo", model_name="actor_critic"), 0.5)
-    rl._open_run(agent, tmp_path / "run", True)
-    assert loaded == [str(tmp_path / "run" / "step_000000128")]
-    assert capsys.readouterr().err == ""
+def test_a_preset_and_the_configuration_that_it_makes(tmp_path, capsys):
+    options = rl.parse_options(["ppo_pick_place", "--ppo.lr", "1e-3"])
+    assert (options.env_name, options.ppo.lr, options.ppo.num_envs) == ("pick_place", 1e-3, 256)
+    assert cli.main(["config", "show", "rl", "ppo_pick_place", "--ppo.lr", "1e-3"]) == 0
+    path = tmp_path / "shown.yaml"
+    path.write_text(capsys.readouterr().out)
+    shown = rl.parse_options(["--config", str(path)])
+    assert dataclasses.replace(shown, config=options.config) == options, "every setting is in it"
+    assert cli.main(["config", "show"]) == 0
+    assert "ppo_reach: " in capsys.readouterr().out
+
+
+def test_old_names_are_taken_with_a_note(capsys):
+    wanted = rl.parse_options(["--ppo.n-steps", "64", "--lr", "1e-3", "--seed", "2", "--output", "a"])
+    assert capsys.readouterr().err == "", "documented names are no old ones"
+    assert rl.parse_options(["--n-steps", "64", "--lr=1e-3", "--seed", "2", "--save_path", "a"]) == wanted
+    assert capsys.readouterr().err.count("--n-steps is now --ppo.n-steps") == 1
+    options = datagen.parse_options(["--dt", "0.01", "--max-steps", "9", "--randomize"])
+    assert options.env == EnvOptions(dt=0.01, max_episode_steps=9, domain_randomization=True)
+
+
+def options_of(name):
+    """(class, defaults) that a command hands to tyro."""
+    seen = {}
+
+    def stop(cls, **given):
+        seen.update(given, cls=cls)
+        raise SystemExit(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tyro, "cli", stop)
+        with pytest.raises(SystemExit):
+            importlib.import_module(cli.COMMANDS[name][0]).main([])
+    return seen["cls"], seen.get("default")
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "config"])
+@pytest.mark.filterwarnings("ignore:get_parser")
+def test_every_option_has_help(name):
+    cls, default = options_of(name)
+    actions = tyro.extras.get_parser(cls, default=default)._actions
+    blank = [
+        action.option_strings for action in actions if not re.sub(r"\((default|required|optional).*", "", action.help)
+    ]
+    assert not blank
 
 
 def test_a_table_in_a_file_cuts_no_word(capsys):
@@ -359,11 +422,35 @@ def evaluate(run, tmp_path, *options):
 
 
 def test_a_run_writes_its_curve_and_its_metrics(run):
+    assert read_run(run)["settings"]["ppo.n_steps"] == 64
+    assert (run / "metrics.csv").read_text().count("\n") == 3
+    assert not list(run.glob(".*"))
     assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["total_steps"] for row in rows] == [64, 128]
     terms = {name for name in rows[0] if name.startswith("reward/")}
     assert terms == {"reward/distance", "reward/success", "reward/arrival", "reward/action"}
+
+
+def test_a_run_goes_on_by_the_same_command(run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    words = ["rl", *SMALL.split(), "--save-path", str(folder), "--env.max-episode-steps", "8"]
+    assert cli.main(words) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    for other, message in (
+        (["--ppo.n-steps", "128"], "ppo.n_steps is 64 there and 128 here"),
+        (["--env.max-episode-steps", "9"], "env.max_episode_steps is 8 there and 9 here"),
+        (["--env-name", "pick_place"], "env_name is 'reach' there and 'pick_place' here"),
+    ):
+        assert cli.main([*words, *other]) == 1
+        assert message in capsys.readouterr().err
+    assert cli.main([*words, "--total-steps", "192", "--lr", "1e-5"]) == 0
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["total_steps"] for row in rows] == [64, 128, 192]
+    np.testing.assert_allclose([row["learning_rate"] for row in rows], [3e-4, 3e-4, 1e-5], rtol=1e-6)
+    assert {change["name"] for change in read_run(folder)["changes"]} >= {"ppo.lr", "ppo.total_timesteps"}
+    assert cli.main(["config", "show", str(folder)]) == 0
+    assert "# since step 128 " in capsys.readouterr().out
 
 
 def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, capsys):
@@ -416,7 +503,7 @@ def test_batched_episodes_are_filmed_and_repeat_with_their_seed(run, tmp_path):
 @pytest.mark.slow
 def test_a_run_is_tried_under_other_physics(run, tmp_path, capsys):
     folder = tmp_path / "report"
-    options = ["--parameters", "joint_damping", "--levels", "1", "--n-episodes", "2", "--output-dir", str(folder)]
+    options = ["--parameters", "joint_damping", "--levels", "1", "--n-episodes", "2", "--output", str(folder)]
     assert cli.main(["transfer", str(run), *options]) == 0
     written = json.loads((folder / "transfer.json").read_text())
     names = [row["condition"] for row in written["conditions"]]
@@ -424,5 +511,5 @@ def test_a_run_is_tried_under_other_physics(run, tmp_path, capsys):
     assert all(row["mean_length"] <= 8 for row in written["conditions"])
     assert (folder / "transfer.png").read_bytes().startswith(b"\x89PNG")
     assert "joint_damping=0.3" in capsys.readouterr().out
-    assert cli.main(["transfer", str(run), "--parameters", "object_mass", "--output-dir", str(folder)]) == 1
+    assert cli.main(["transfer", str(run), "--parameters", "object_mass", "--output", str(folder)]) == 1
     assert "Unknown parameter of reach 'object_mass'" in capsys.readouterr().err

@@ -4,20 +4,21 @@ from pathlib import Path
 
 import pytest
 
+import simscaleai_jax
 from simscaleai_jax.core.config import from_dict
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.rl.ppo.config import make_layout
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.sim.robot import find_robot, load_model
-from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.arguments import presets
 from simscaleai_jax.tools.commands import rl
 
-RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("ppo_*.yaml"))
+RECIPES = [path for name, path in presets().items() if name.startswith("ppo_")]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[path.stem for path in RECIPES])
 def test_a_recipe_fits_the_code(recipe):
-    options = parse(rl.RLOptions, ["--config", str(recipe)], "rl", "")
+    options = rl.parse_options(["--config", str(recipe)])
     make_layout(options.ppo)
     entry = find_task(options.env_name)
     config = from_dict(entry.config_cls, options.env.task)
@@ -36,5 +37,9 @@ def test_pick_place_learns_the_same_on_one_gpu_as_on_two_cores():
 
 
 def load(name):
-    path = next(path for path in RECIPES if path.stem == name)
-    return parse(rl.RLOptions, ["--config", str(path)], "rl", "")
+    return rl.parse_options([name])
+
+
+def test_the_recipes_are_in_the_package():
+    assert {"ppo_reach", "ppo_pick_place", "bc_reach"} <= set(presets())
+    assert all(path.is_relative_to(Path(simscaleai_jax.__file__).parent) for path in presets().values())

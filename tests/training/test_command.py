@@ -17,7 +17,7 @@ from simscaleai_jax.training.data import DummyTrajectoryDataset
 from simscaleai_jax.training.data.augment import ImageAugmentation
 from simscaleai_jax.training.logs import read_rows
 
-SMALL = ["--model-kwargs", '{"hidden_dim": 16, "n_layers": 1}', "--device", "cpu", "--max-steps", "4"]
+SMALL = ["--model.hidden-dim", "16", "--model.n-layers", "1", "--device", "cpu", "--max-steps", "4"]
 SETTINGS = {"dt": 0.01, "control_dt": 0.05, "max_episode_steps": 8}
 
 
@@ -60,7 +60,7 @@ def test_without_a_data_set_it_says_loudly_that_the_data_are_random(tmp_path, ca
 
 def test_demonstrations_are_trained_on_and_evaluated_without_flags(demos, tmp_path, capsys):
     run, results = tmp_path / "run", tmp_path / "results.json"
-    assert train(run, "--dataset", str(demos), "--batch-size", "4", "--eval-episodes", "1", "--log-every", "2") == 0
+    assert train(run, "--dataset", str(demos), "--batch-size", "4", "--eval.episodes", "1", "--log-every", "2") == 0
     assert "DUMMY" not in capsys.readouterr().err
     rows = read_rows(run / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == [2, 4]
@@ -78,7 +78,7 @@ def test_a_policy_that_sees_what_a_task_setting_adds_is_evaluated_with_it(tmp_pa
     chosen = SETTINGS | {"relative_observations": True, "domain_randomization": True, "cameras": []}
     settings = json_values(build_config(None, find_task("pick_place").config_cls, chosen))  # as datagen stores it
     demos = write_demos(tmp_path / "pick.h5", "pick_place", settings)
-    assert train(tmp_path / "run", "--dataset", str(demos), "--batch-size", "4", "--eval-episodes", "1") == 0
+    assert train(tmp_path / "run", "--dataset", str(demos), "--batch-size", "4", "--eval.episodes", "1") == 0
     manifest = checkpoint.read_manifest(tmp_path / "run")
     assert manifest.env["config"]["task"] == settings["task"]
     assert "domain_randomization" not in manifest.env["config"], "it is judged on the nominal model"
@@ -115,7 +115,7 @@ def test_images_are_varied_in_training_and_not_in_evaluation(tmp_path, monkeypat
     monkeypatch.setattr("simscaleai_jax.training.data.make_loader", fake)
     dataset = DummyTrajectoryDataset(16, include_image=True)
     monkeypatch.setattr("simscaleai_jax.tools.commands.train.open_dataset", lambda options, split: dataset)
-    options = ["--random-shift", "2", "--random-saturation", "0.5", "--eval-split", "valid", "--no-normalize"]
+    options = ["--random-shift", "2", "--random-saturation", "0.5", "--eval.split", "valid", "--data.no-normalize"]
     options += ["--device-mb", "12.5"]
     assert train(tmp_path, *options) == 1
     assert "enough was seen" in capsys.readouterr().err
@@ -130,9 +130,9 @@ def test_images_are_varied_in_training_and_not_in_evaluation(tmp_path, monkeypat
         (["--warmup-steps", "9"], "--warmup-steps 9 is more than --max-steps 4"),
         (["--model", "bcc"], "Did you mean 'bc'"),
         (["--batch-size", "12", "--num-devices", "8"], "nearest: 8 or 16"),
-        (["--eval-episodes", "1"], "does not say which environment it comes from"),
+        (["--eval.episodes", "1"], "does not say which environment it comes from"),
         (["--model-kwargs", "{"], "--model-kwargs is not JSON"),
-        (["--model-kwargs", '{"state_dim": 5}'], "does not fit the model 'bc'"),
+        (["--model.state-dim", "5"], "does not fit the model 'bc'"),
         (["--dataset", "nothing.h5"], "nothing.h5"),
     ],
 )

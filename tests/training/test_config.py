@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +10,15 @@ import optax
 import pytest
 from flax import nnx
 
-from simscaleai_jax.core.config import load_yaml
 from simscaleai_jax.models import create_model
-from simscaleai_jax.tools.arguments import parse
-from simscaleai_jax.tools.commands.train import TrainOptions, make_config
+from simscaleai_jax.tools.arguments import presets
+from simscaleai_jax.tools.commands.train import TrainOptions, parse_options
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.data.augment import ImageAugmentation
 from simscaleai_jax.training.optimizer import is_decayed, learning_rate, make_optimizer
 from tests.models.conftest import CASES
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("bc_*.yaml"))
+CONFIGS = [path for name, path in presets().items() if name.startswith("bc_")]
 
 
 def test_documented_defaults():
@@ -126,8 +124,9 @@ def test_weight_decay_does_not_move_what_it_spares():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_published_configs_are_built(path):
-    options = load_yaml(path, TrainOptions)
-    assert make_config(options).max_steps == options.max_steps
+    options = parse_options([path.stem])
+    assert options == parse_options(["--config", str(path)]) == dataclasses.replace(options, config=str(path))
+    assert options.checkpoint_dir != TrainConfig.checkpoint_dir
     assert path.read_text().startswith("#"), "a header says what it is"
 
 
@@ -135,17 +134,54 @@ def test_there_is_a_published_config():
     assert CONFIGS
 
 
-def test_every_setting_is_an_option_of_the_command(tmp_path):
-    """None is out of reach, and what the command line or a file says arrives."""
-    elsewhere = {"model_name": "model", "dataset_path": "dataset"}
-    options = {field.name for field in dataclasses.fields(TrainOptions)}
-    assert {elsewhere.get(field.name, field.name) for field in dataclasses.fields(TrainConfig)} <= options
-    argv = ["--amp-dtype", "float32", "--min-lr-ratio", "0.1", "--no-auto-resume", "--best-metric", "grad_norm"]
-    argv += ["--random-shift", "3", "--random-contrast", "0.25"]
+def test_the_options_of_the_command_are_the_settings(tmp_path):
+    """No field is written down twice, and what the command line or a file says arrives."""
+    own = set(vars(TrainOptions).get("__annotations__", {}))
+    shared = own & {field.name for field in dataclasses.fields(TrainConfig)}
+    assert shared == {"max_steps", "warmup_steps"}, "these two have other defaults on the command line"
+    argv = ["--amp-dtype", "float32", "--min-lr-ratio", "0.1", "--no-resume", "--best-metric", "grad_norm"]
+    argv += ["--random-shift", "3", "--random-contrast", "0.25", "--model.hidden-dim", "16"]
     path = tmp_path / "run.yaml"
     path.write_text("max_steps_per_dispatch: 7\nrandom_shift: 2\nrandom_brightness: 0.5\nrandom_saturation: 0.125\n")
-    config = make_config(parse(TrainOptions, ["--config", str(path), *argv], "train", ""))
-    assert (config.amp_dtype, config.min_lr_ratio, config.auto_resume) == ("float32", 0.1, False)
+    config = parse_options(["--config", str(path), *argv])
+    assert isinstance(config, TrainConfig)
+    assert (config.amp_dtype, config.min_lr_ratio, config.resume) == ("float32", 0.1, False)
     assert (config.best_metric, config.max_steps_per_dispatch) == ("grad_norm", 7)
     assert config.augmentation == ImageAugmentation(shift=3, brightness=0.5, contrast=0.25, saturation=0.125)
-    assert make_config(TrainOptions()).augmentation is TrainConfig().augmentation is None
+    assert config.model_kwargs == {"hidden_dim": 16}
+    assert parse_options([]).augmentation is TrainConfig().augmentation is None
+    assert (parse_options([]).max_steps, parse_options([]).warmup_steps) == (1000, 100)
+
+
+def test_old_names_are_taken_with_a_note(tmp_path, capsys):
+    new = ["--data.split", "train", "--eval.episodes", "2", "--log.trackers", "tensorboard", "--model.hidden-dim", "9"]
+    old = ["--split", "train", "--eval_episodes=2", "--use-tensorboard", "--model-kwargs", '{"hidden_dim": 9}']
+    wanted = parse_options(new)
+    assert capsys.readouterr().err == ""
+    assert parse_options(old) == wanted
+    shown = capsys.readouterr().err
+    assert "train: --split is now --data.split; the old name works for a while yet" in shown
+    assert shown.count("is now") == 4
+    path = tmp_path / "old.yaml"
+    path.write_text("model: bc\ndataset: a.h5\nsplit: train\neval_episodes: 2\nmodel_kwargs: {hidden_dim: 9}\n")
+    options = parse_options(["--config", str(path)])
+    assert (options.model_name, options.dataset_path, options.data.split) == ("bc", "a.h5", "train")
+    assert (options.eval.episodes, options.model_kwargs) == (2, {"hidden_dim": 9})
+    assert "split is now data.split" in capsys.readouterr().err
+    path.write_text("split: train\ndata: {split: valid}\n")
+    with pytest.raises(ValueError, match=r"split and data\.split are two names of one setting"):
+        parse_options(["--config", str(path)])
+
+
+def test_a_models_own_arguments_are_options(tmp_path, capsys):
+    options = parse_options(["--model", "vla", "--model.embed-dim", "32", "--model.action-head-type", "flow"])
+    assert options.model_kwargs == {"embed_dim": 32, "action_head_type": "flow"}
+    path = tmp_path / "run.yaml"
+    path.write_text("model_name: vla\nmodel: {embed_dim: 64}\n")
+    assert parse_options(["--config", str(path), "--model.num-heads", "2"]).model_kwargs == {
+        "embed_dim": 64, "num_heads": 2,
+    }  # fmt: skip
+    with pytest.raises(SystemExit):
+        parse_options(["--model", "bc", "--model.embed-dim", "32"])
+    with pytest.raises(ValueError, match="Did you mean 'vla'"):
+        parse_options(["--model", "vlaa"])

@@ -11,6 +11,8 @@ import pytest
 
 from simscaleai_jax.core import checkpoint, preemption
 from simscaleai_jax.core.checkpoint import Manifest
+from simscaleai_jax.core.runs.folder import read_run
+from simscaleai_jax.core.runs.trackers import LogConfig
 from simscaleai_jax.models import create_model
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.models.record import flat_parameters
@@ -52,22 +54,29 @@ class TestLogs:
     def test_extras_get_the_rows(self, tmp_path, monkeypatch):
         written = []
         board = types.ModuleType("tensorboardX")
-        board.SummaryWriter = lambda folder: types.SimpleNamespace(
+        board.SummaryWriter = lambda folder, purge_step: types.SimpleNamespace(
             add_scalar=lambda name, value, step: written.append((name, step)), close=lambda: written.append("closed")
         )
         wandb = types.ModuleType("wandb")
         run = types.SimpleNamespace(log=lambda row, step: written.append(("wandb", step)), finish=lambda: None)
-        wandb.init = lambda project, name, config: written.append((project, name)) or run
+        wandb.init = lambda project, name, config, id, resume: written.append((project, name)) or run
         monkeypatch.setitem(sys.modules, "tensorboardX", board)
         monkeypatch.setitem(sys.modules, "wandb", wandb)
-        make_trainer(tmp_path, max_steps=4, use_wandb=True, use_tensorboard=True, wandb_run_name="a").train()
+        make_trainer(tmp_path, max_steps=4, use_wandb=True, log=LogConfig(("tensorboard",)), wandb_run_name="a").train()
         assert {("simscaleai", "a"), ("loss", 4), ("wandb", 4), "closed"} <= set(written)
 
-    @pytest.mark.parametrize(("option", "module"), [("use_wandb", "wandb"), ("use_tensorboard", "tensorboardX")])
-    def test_missing_extras_are_named(self, tmp_path, monkeypatch, option, module):
-        monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ImportError, match=r"pip install 'simscaleai-jax\["):
-            make_trainer(tmp_path, **{option: True}).train()
+    @pytest.mark.parametrize("tracker", ["wandb", "tensorboard", "trackio"])
+    def test_missing_extras_are_named(self, tmp_path, monkeypatch, tracker):
+        monkeypatch.setitem(sys.modules, {"tensorboard": "tensorboardX"}.get(tracker, tracker), None)
+        with pytest.raises(ImportError, match=rf"pip install 'simscaleai-jax\[{tracker}\]'"):
+            make_trainer(tmp_path, log=LogConfig((tracker,))).train()
+        assert not list(tmp_path.iterdir()), "it is refused before anything is made"
+
+    def test_a_row_is_due_by_time_as_well(self, tmp_path):
+        make_trainer(
+            tmp_path, log_every=1000, max_steps=6, max_steps_per_dispatch=2, log=LogConfig(seconds=1e-9)
+        ).train()
+        assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [2, 4, 6]
 
 
 class TestCheckpoints:
@@ -143,6 +152,58 @@ class TestCheckpoints:
         best = min(rows, key=lambda row: row["eval/loss"])
         assert checkpoint.resolve(tmp_path).name == f"step_{best['step']:09d}"
         assert trainer.best_value == best["eval/loss"]
+
+    def test_a_run_from_elsewhere_goes_on_from_its_own_checkpoints(self, finished, tmp_path):
+        whole, _ = finished
+        make_trainer(tmp_path / "a", ema_decay=0.9, max_steps=24, keep_checkpoints=9).train()
+        origin = str(tmp_path / "a" / "step_000000008")
+        make_trainer(tmp_path / "b", ema_decay=0.9, resume_from=origin).train()
+        (tmp_path / "b" / "step_000000024").rename(tmp_path / "gone")  # as if it had been stopped at 16
+        again = make_trainer(tmp_path / "b", ema_decay=0.9, resume_from=origin)
+        loaded = []
+        again.load_checkpoint = lambda path, load=again.load_checkpoint: loaded.append(path) or load(path)
+        again.train()
+        assert [path.rpartition("/")[2] for path in loaded] == ["step_000000016"]
+        assert same(again.state, whole.state)
+
+    def test_other_settings_are_refused_and_a_few_are_taken(self, tmp_path):
+        make_trainer(tmp_path, max_steps=8).train()
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        with pytest.raises(
+            ValueError, match=r"weight_decay is 1e-05 there and 0\.1 here.*What may change: lr, max_steps"
+        ):
+            make_trainer(tmp_path, weight_decay=0.1).train()
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        trainer = make_trainer(tmp_path, max_steps=16, lr=1e-3)
+        trainer.train()
+        rates = [row["learning_rate"] for row in read_rows(tmp_path / "metrics.jsonl")]
+        assert rates[0] > 5e-3 > 1e-3 >= rates[2]
+        changes = {change["name"]: (change["old"], change["new"]) for change in read_run(tmp_path)["changes"]}
+        assert changes == {"max_steps": (8, 16), "lr": (1e-2, 1e-3)}
+
+    def test_a_run_starts_from_weights_elsewhere(self, finished, tmp_path):
+        trainer, _ = finished
+        tuned = make_trainer(tmp_path, init_from=str(trainer.series.folder), max_steps=4, lr=1e-12, ema_decay=0.5)
+        tuned.train()
+        assert tuned.step == 4
+        for weights in (tuned.state.params, tuned.state.ema_params):
+            pairs = zip(jax.tree.leaves(weights), jax.tree.leaves(trainer.state.ema_params), strict=True)
+            assert all(np.allclose(a, b, atol=1e-6) for a, b in pairs)
+        with pytest.raises(ValueError, match="exclude each other"):
+            make_trainer(tmp_path, init_from="a", resume_from="b")
+
+    def test_a_run_in_an_object_store_and_one_that_cannot_be_reached(self, tmp_path):
+        folder = "memory://bucket/bc"
+        make_trainer(folder, max_steps=8).train()
+        again = make_trainer(folder, max_steps=16)
+        again.train()
+        assert [row["step"] for row in read_rows(f"{folder}/metrics.jsonl")] == [4, 8, 12, 16]
+        assert checkpoint.read_manifest(folder).step == 16
+        whole = make_trainer(tmp_path, max_steps=8)
+        whole.train()
+        assert same(checkpoint.load(f"{folder}/step_000000008")[0]["params"], whole.state.params)
+        with pytest.raises(ValueError, match="nowhere"):
+            make_trainer("nowhere://bucket/bc").train()
 
     def test_weights_alone_start_a_run(self, finished, tmp_path):
         trainer, _ = finished
@@ -229,7 +290,7 @@ class TestBadInput:
         trainer, _ = finished
         other = create_model("bc", hidden_dim=32, n_layers=1)
         with pytest.raises(ValueError, match=r"holds the model bc\(hidden_dim=16.*trains bc\(hidden_dim=32"):
-            make_trainer(trainer.series.folder, model=other).train()
+            make_trainer(trainer.series.folder, ema_decay=0.9, model=other).train()
 
     def test_a_checkpoint_of_ppo(self, tmp_path):
         checkpoint.save(tmp_path / "ppo", {"x": np.zeros(1)}, Manifest("ppo", "actor_critic"))
@@ -250,9 +311,7 @@ class TestBadInput:
             make_trainer(tmp_path / "other", resume_from=str(newest)).train()
         trainer = make_trainer(tmp_path, max_steps=32)
         trainer.open_series()
-        from simscaleai_jax.training import storage
-
-        assert storage.find_resume(trainer.config, trainer.series).name == "step_000000016"
+        assert trainer.series.latest().name == "step_000000016"
 
     def test_missing_checkpoint(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="does not exist"):
@@ -260,8 +319,8 @@ class TestBadInput:
 
     def test_starting_over_needs_a_folder_of_its_own(self, finished):
         trainer, _ = finished
-        with pytest.raises(ValueError, match="auto_resume=False"):
-            make_trainer(trainer.series.folder, auto_resume=False).train()
+        with pytest.raises(ValueError, match=r"holds a run .* is not to be continued; choose another checkpoint_dir"):
+            make_trainer(trainer.series.folder, ema_decay=0.9, resume=False).train()
 
     def test_a_batch_that_does_not_divide(self, tmp_path):
         with pytest.raises(ValueError, match=r"batch size of 12 does not split evenly over 8 .*nearest: 8 or 16"):

@@ -1,6 +1,7 @@
 """`PPOAgent`: the documented shell around the pure functions."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -85,10 +86,12 @@ class PPOAgent:
         self.observation_spec: dict[str, Any] = {}
         self.env_record: dict[str, Any] = {}
         self.action_bounds = ActionBounds.unit(self.model_kwargs["action_dim"])
+        self.env_name: str | None = None  # where the environment's own name is not the one it was made by
         self._saved_env: dict[str, np.ndarray] | None = None
         self._env_source: Any = None
         self._predict: Callable | None = None
         self._predictions = 0
+        self._extra_steps = 0  # of a loaded run whose updates took another number of steps
         checkpoint.check_savable(storage.make_manifest(self))
 
     @classmethod
@@ -107,7 +110,7 @@ class PPOAgent:
     @property
     def total_steps(self) -> int:
         """Transitions seen so far."""
-        return int(self.state.update) * self.config.n_steps
+        return int(self.state.update) * self.config.n_steps + self._extra_steps
 
     def layout(self) -> Layout:
         """How a rollout is divided on this agent's devices.
@@ -118,7 +121,12 @@ class PPOAgent:
         return make_layout(self.config, self.mesh.size, self.mesh.devices.flat[0].platform)
 
     def train(
-        self, env: Any, callbacks: Sequence[Callback] = (), progress: bool = True, total_timesteps: int | None = None
+        self,
+        env: Any,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        total_timesteps: int | None = None,
+        line_seconds: float | None = None,
     ) -> dict[str, list[float]]:
         """Trains until `total_timesteps` transitions have been seen in all; a loaded agent continues where it stopped.
 
@@ -128,6 +136,7 @@ class PPOAgent:
           callbacks: called as callback(agent, numbers) after every update; a False ends training.
           progress: draw a progress bar (a printed line every `log_every` updates where there is no terminal).
           total_timesteps: replaces the config's.
+          line_seconds: also print a line after so many seconds.
         Returns:
           One number per update: episode_reward, episode_length, success_rate (means over the episodes that ended in the
           latest update in which one did), plain_success_rate (over the episodes that this update ended and no
@@ -145,14 +154,15 @@ class PPOAgent:
             self._change_config(total_timesteps=total_timesteps)
         self._check_sizes(env)
         batched = envs.find_batched_env(env, needs_images=self.config.encoder != "none")
-        record = envs.env_record(env if batched is None else batched, self.env_record.get("name"))
+        own = envs.env_record(env if batched is None else batched, self.env_name or self.env_record.get("name"))
+        record = own or self.env_record
         if self._saved_env is not None:
             envs.check_engine(self.env_record, record)
         self._take_bounds(env)
         self.env_record = record
         self.observation_spec = envs.spec_record(envs.observation_spec(env))
         checkpoint.check_savable(storage.make_manifest(self))
-        with TrainingLog(self.config, self.total_steps, progress) as log:
+        with TrainingLog(self.config, self.total_steps, progress, line_seconds) as log:
             if batched is None:
                 python_loop.train_in_python(self, env, log, callbacks)
             else:
@@ -189,9 +199,26 @@ class PPOAgent:
         self._saved_env = storage.load_agent(self, path)
         self._env_source = None
 
+    def load_weights(self, path: str) -> None:
+        """Takes weights and observation statistics of a checkpoint and nothing else; raises like `load`."""
+        storage.load_weights(self, path)
+
+    def count_steps(self, steps: int) -> None:
+        """Says how many transitions have been seen, where updates took another number of them before.
+
+        Updates are numbered as if they had always been as long as they are now, which schedules go by; random streams
+        are others than any that were used.
+        """
+        if steps == self.total_steps:
+            return
+        key = jax.random.fold_in(self.state.key, steps)
+        number = np.int32(steps // self.config.n_steps)
+        self.state = self.state.replace(**sharding.put_replicated({"key": key, "update": number}, self.mesh))
+        self._extra_steps = steps % self.config.n_steps
+
     def _train_jitted(self, env: Any, source: Any, log: TrainingLog, callbacks: Sequence[Callback]) -> None:
         layout = self.layout()
-        remaining = self.config.num_updates - int(self.state.update)
+        remaining = math.ceil((self.config.total_timesteps - self.total_steps) / self.config.n_steps)
         if remaining <= 0:
             return
         self._start_envs(env, layout, source)

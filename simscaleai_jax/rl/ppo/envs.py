@@ -7,6 +7,7 @@ import numpy as np
 
 from simscaleai_jax.core.config import to_dict
 from simscaleai_jax.core.observations import colour_keys, state_size
+from simscaleai_jax.core.paths import locate
 from simscaleai_jax.rl.ppo.actions import ActionBounds
 from simscaleai_jax.rl.ppo.config import PPOConfig
 
@@ -160,4 +161,6 @@ def env_record(env: Any, name: str | None = None) -> dict[str, Any]:
         own = getattr(config, part, None)
         if own is None or own == type(own)():
             changed.pop(part, None)
+    if changed.get("xml_path"):
+        changed["xml_path"] = str(locate(changed["xml_path"]))  # it may be read from another folder
     return {"name": name, "config": changed}

@@ -44,7 +44,7 @@ def train_in_python(agent: "PPOAgent", env: Any, log: "TrainingLog", callbacks: 
     buffer = RolloutBuffer(config.n_steps // envs.num_envs, *sizes, device=where, num_envs=envs.num_envs)
     loop = _Loop(agent, envs, buffer)
     is_going_on = True
-    while int(agent.state.update) < config.num_updates and is_going_on:
+    while agent.total_steps < config.total_timesteps and is_going_on:
         log.start_timer()
         metrics = loop.update()
         rows = reported({name: np.asarray([metrics[name]]) for name in METRICS})

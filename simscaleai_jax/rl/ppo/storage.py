@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from simscaleai_jax.core import checkpoint, flat_tree
+from simscaleai_jax.core import checkpoint, flat_tree, sharding
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.config import from_dict, to_dict
 from simscaleai_jax.rl.ppo.actions import ActionBounds
@@ -43,24 +43,44 @@ def save_agent(agent: "PPOAgent", path: str | Path) -> Path:
     return checkpoint.save(path, agent.state, make_manifest(agent))
 
 
-def load_agent(agent: "PPOAgent", path: str | Path) -> dict[str, np.ndarray] | None:
-    """Puts a checkpoint's state into `agent`; returns its environments as flat arrays, or None where it has none."""
-    manifest = read_ppo_manifest(path)
-    for name, value in agent.model_kwargs.items():
-        stored = manifest.model_kwargs.get(name)
-        if (tuple(stored) if isinstance(stored, list) else stored) != value:
-            raise ValueError(f"Checkpoint {path} was made with {name}={stored}; this agent has {name}={value}.")
-    arrays = flat_arrays(path)
+def load_agent(agent: "PPOAgent", path: str | Path) -> dict[str, Any] | None:
+    """Puts a checkpoint's state into `agent`; returns its environments, flat and not read yet, None if it has none."""
+    manifest = check_networks(agent, path)
+    arrays, _ = checkpoint.open_tree(path)
     environments = {name: array for name, array in arrays.items() if name.startswith(ENV_PREFIXES)}
     bare = agent.state.replace(env=(), discounted_return=None)
     rest = {name: array for name, array in arrays.items() if name not in environments}
     agent.state = flat_tree.restore(rest, bare, str(path)).replace(discounted_return=np.zeros(0, np.float32))
     agent.observation_spec, agent.env_record = manifest.observation_spec, manifest.env
     agent.action_bounds = ActionBounds.from_record(manifest.action_spec, agent.model_kwargs["action_dim"])
+    if "total_steps" in manifest.extra:
+        agent.count_steps(int(manifest.extra["total_steps"]))
+    if manifest.config.get("lr", agent.config.lr) != agent.config.lr:
+        rate = sharding.put_replicated(np.float32(agent.config.lr), agent.mesh)
+        agent.state = agent.state.replace(learning_rate=rate)
     return environments or None
 
 
-def with_saved_envs(started: PPOState, saved: dict[str, np.ndarray] | None) -> PPOState:
+def load_weights(agent: "PPOAgent", path: str | Path) -> None:
+    """Puts a checkpoint's weights and observation statistics into `agent`, and nothing else."""
+    check_networks(agent, path)
+    arrays, _ = checkpoint.open_tree(path)
+    target = acting_state(agent.state)
+    own = {name: array for name, array in arrays.items() if name.startswith(("params/", "normalizer/"))}
+    agent.state = agent.state.replace(**flat_tree.restore(own, target, str(path)))
+
+
+def check_networks(agent: "PPOAgent", path: str | Path) -> Manifest:
+    """The manifest of a PPO checkpoint whose networks are those of `agent`; a ValueError names what differs."""
+    manifest = read_ppo_manifest(path)
+    for name, value in agent.model_kwargs.items():
+        stored = manifest.model_kwargs.get(name)
+        if (tuple(stored) if isinstance(stored, list) else stored) != value:
+            raise ValueError(f"Checkpoint {path} was made with {name}={stored}; this agent has {name}={value}.")
+    return manifest
+
+
+def with_saved_envs(started: PPOState, saved: dict[str, Any] | None) -> PPOState:
     """`started` with its environments as they were saved; with a warning fresh ones where those do not fit."""
     if not saved or set(saved) == {"discounted_return"}:
         return started
@@ -113,9 +133,3 @@ def read_ppo_manifest(path: str | Path) -> Manifest:
     if manifest.kind != KIND:
         raise ValueError(f"Checkpoint {path} holds a {manifest.kind!r} ({manifest.model_name}), not a {KIND!r} agent.")
     return manifest
-
-
-def flat_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The checkpoint's arrays under their flat names."""
-    tree, _ = checkpoint.load(path)
-    return flat_tree.host_arrays(tree)

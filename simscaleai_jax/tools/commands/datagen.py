@@ -3,10 +3,16 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
+import tyro
+
+from simscaleai_jax.core import paths
 from simscaleai_jax.core.checkpoint import read_manifest, resolve
-from simscaleai_jax.tools.arguments import given, parse, print_table, recorded_env
+from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
+from simscaleai_jax.tools.distribution import DistributionOptions
+from simscaleai_jax.tools.env_options import EnvOptions
+from simscaleai_jax.tools.names import Names
 
 DESCRIPTION = """Play episodes on the device and write them to HDF5 (robomimic's layout).
 
@@ -15,9 +21,9 @@ settings and the seed, not on --num-envs or --shards.
 
 Examples:
   simscale datagen --env-name reach --policy scripted --n-episodes 1000 --output data/reach.h5
-  simscale datagen --env-name pick_place --policy scripted --dt 0.01 --only-success --randomize
-  simscale datagen --env-name pick_place --policy scripted --randomization heavy --xml-path lab.xml
-  simscale datagen --policy scripted --cameras front_cam wrist_cam --image-size 64
+  simscale datagen --env-name pick_place --policy scripted --env.dt 0.01 --only-success --randomize
+  simscale datagen --env-name pick_place --policy scripted --env.randomization heavy --env.xml-path lab.xml
+  simscale datagen --policy scripted --env.cameras front_cam wrist_cam --env.image-size 64
   simscale datagen --checkpoint checkpoints/ppo_reach --output data/ppo.h5
   simscale datagen --policy scripted --n-episodes 100000 --shards 8      then: simscale merge
   srun simscale datagen --distributed --policy scripted --n-episodes 100000          a shard for each process"""
@@ -35,27 +41,17 @@ class DatagenOptions:
       output: HDF5 file.
       policy: "random" or "scripted".
       checkpoint: let the policy of this checkpoint act instead, in the environment that it was trained on.
-      robot: arm to play with (see simscale list-robots); default: the checkpoint's, else the environment's own.
-      controller: how actions are read; default: the checkpoint's, else "cartesian".
-      xml_path: MJCF file to play in; default: the checkpoint's, else the environment's own scene.
-      randomize: draw a new model for every episode, as is done without it for a checkpoint that was trained so.
-      randomization: how far, which implies --randomize; default: the checkpoint's ranges, else "default".
-      max_steps: time limit in control steps; default: the checkpoint's, else 200.
       seed: of everything random.
       num_envs: episodes played at a time; default: at most 256.
-      dt: seconds per physics step; default: the checkpoint's, else the environment's own.
-      cameras: cameras whose images are stored; default: the checkpoint's, else none.
-      image_size: side of the images in pixels.
       only_success: play an episode again until it succeeds.
       shards: files to split the run into; default: one per process.
       noise_std: noise on executed actions, in action units; labels stay clean.
       noise_probability: share of the steps that are disturbed.
       next_obs: also store what followed each action.
       valid_fraction: share of episodes in the mask "valid".
-      distributed: one of several processes, each of which plays its own shards; found out by itself on TPU pods, Slurm,
-        Kubernetes and under launch.
-      coordinator: "host:port" of process 0, where it is not.
-      num_processes, process_id: likewise.
+      config: YAML file with any of these options.
+      env: settings of the environment; default: the checkpoint's, else 200 steps, no randomization and no camera.
+      distribution: one of several processes, each of which plays its own shards.
     """
 
     env_name: str | None = None
@@ -63,38 +59,53 @@ class DatagenOptions:
     output: str = "data/dataset.h5"
     policy: str = "random"
     checkpoint: str | None = None
-    robot: str | None = None
-    controller: str | None = None
-    xml_path: str | None = None
-    randomize: bool = False
-    randomization: Literal["light", "default", "heavy"] | None = None
-    max_steps: int | None = None
     seed: int = 42
     num_envs: int | None = None
-    dt: float | None = None
-    cameras: tuple[str, ...] = ()
-    image_size: int = 128
     only_success: bool = False
     shards: int | None = None
     noise_std: float = 0.0
     noise_probability: float = 1.0
     next_obs: bool = False
     valid_fraction: float = 0.1
-    distributed: bool = False
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
+    config: str | None = None
+    env: EnvOptions = dataclasses.field(default_factory=EnvOptions)
+    distribution: Annotated[DistributionOptions, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=DistributionOptions
+    )
+
+
+NAMES = Names(
+    kept={
+        "randomize": "env.domain-randomization=True",
+        "no-randomize": "env.domain-randomization=None",
+    },
+    old={
+        "dt": "env.dt", "max-steps": "env.max-episode-steps", "robot": "env.robot", "controller": "env.controller",
+        "xml-path": "env.xml-path", "randomization": "env.randomization", "cameras": "env.cameras",
+        "image-size": "env.image-size",
+    },
+)  # fmt: skip
+FILE_NAMES = Names(
+    kept={"randomize": "env.domain-randomization"}
+    | {field.name.replace("_", "-"): f"distribution.{field.name}" for field in dataclasses.fields(DistributionOptions)},
+    old=NAMES.old,
+)
+
+
+def parse_options(argv: list[str]) -> DatagenOptions:
+    """The options that the arguments say."""
+    return parse(DatagenOptions, argv, "datagen", DESCRIPTION, NAMES, FILE_NAMES)
 
 
 def main(argv: list[str]) -> None:
     """Parses the options, generates, prints a table (each process that of its own shards)."""
     from simscaleai_jax.core import distributed
 
-    options = parse(DatagenOptions, argv, "datagen", DESCRIPTION)
+    options = parse_options(argv)
+    options = dataclasses.replace(options, output=str(paths.local(options.output, "A data set")))
     name, settings = env_settings(options)
     try:
-        if options.distributed:
-            distributed.initialize(options.coordinator, options.num_processes, options.process_id)
+        options.distribution.join()
         with distributed.peer_errors():
             summary = generate(options, name, settings)
         show(options, name, summary)
@@ -125,19 +136,8 @@ def env_settings(options: DatagenOptions) -> tuple[str, dict[str, Any]]:
     name, recorded = options.env_name or "reach", {}
     if options.checkpoint:
         name, recorded = recorded_env(read_manifest(options.checkpoint).env, options.env_name)
-    size = {"width": options.image_size, "height": options.image_size}
-    chosen = {
-        "dt": options.dt,
-        "max_episode_steps": options.max_steps,
-        "robot": options.robot,
-        "controller": options.controller,
-        "xml_path": options.xml_path,
-        "domain_randomization": options.randomize or options.randomization is not None or None,
-        "randomization": options.randomization,
-        "cameras": [{"name": camera, **size} for camera in options.cameras] or None,
-    }
     defaults = {"dt": None, "max_episode_steps": 200, "domain_randomization": False, "cameras": []}
-    return name, defaults | recorded | given(chosen)
+    return name, defaults | recorded | options.env.settings()
 
 
 def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -77,15 +77,12 @@ def acting_params(agent: Any) -> Any:
 
 def main(argv: list[str]) -> None:
     """Parses the options; trains, evaluates, films; says after each what took how long."""
-    from simscaleai_jax.core.config import load_yaml
     from simscaleai_jax.rl.film import write_film
     from simscaleai_jax.tools.commands import rl
 
     options = parse(DemoOptions, argv, "demo", DESCRIPTION)
     folder = Path(options.output)
-    recipe = load_yaml(options.recipe, rl.RLOptions)
-    ppo = dataclasses.replace(recipe.ppo, seed=options.seed)
-    recipe = dataclasses.replace(recipe, save_path=str(folder), ppo=ppo)
+    recipe = rl.parse_options(["--config", options.recipe, "--output", str(folder), "--ppo.seed", str(options.seed)])
     _clear(folder)
     started = time.perf_counter()
     _say(started, f"Learning {recipe.env_name} from nothing ({options.recipe}).")
@@ -103,12 +100,19 @@ def _say(started: float, text: str) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes the checkpoints of an earlier demo."""
+    """Removes an earlier demo's run; a folder that another process is writing in is refused."""
     import shutil
 
-    for old in [*folder.glob("step_*"), *folder.glob(".step_*")]:
-        shutil.rmtree(old)
-    (folder / "series.json").unlink(missing_ok=True)
+    from simscaleai_jax.core.checkpoint import SERIES
+    from simscaleai_jax.core.runs.folder import RUN
+    from simscaleai_jax.core.runs.lock import FolderLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        for old in [*folder.glob("step_*"), *folder.glob(".step_*")]:
+            shutil.rmtree(old)
+        for name in (SERIES, RUN, "metrics.jsonl", "metrics.csv"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def judge(recipe: Any, halfway: HalfwayPolicy, folder: Path, n_episodes: int) -> tuple[Any, list[Any]]:

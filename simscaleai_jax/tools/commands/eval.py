@@ -12,6 +12,7 @@ import tyro
 from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.core.intervals import wilson
 from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
+from simscaleai_jax.tools.names import Names
 
 DESCRIPTION = """Play fresh episodes with the policy of a checkpoint and print how often it succeeds.
 
@@ -57,7 +58,7 @@ class EvalOptions:
     checkpoint: Annotated[str, tyro.conf.Positional]
     env_name: str | None = None
     n_episodes: int = 20
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, tyro.conf.arg(name="max-episode-steps")] = None
     render: bool = False
     save_videos: bool = False
     video_dir: str = "eval_videos"
@@ -73,7 +74,7 @@ class EvalOptions:
 
 def main(argv: list[str]) -> None:
     """Parses the options, evaluates, prints a table."""
-    options = parse(EvalOptions, argv, "eval", DESCRIPTION)
+    options = parse(EvalOptions, argv, "eval", DESCRIPTION, Names(old={"max-steps": "max-episode-steps"}))
     show(options, evaluate(options))
     if options.save_videos:
         print(f"Videos: {options.video_dir}")

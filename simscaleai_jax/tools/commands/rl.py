@@ -1,75 +1,52 @@
 """`simscale rl`: train a policy with PPO."""
 
+import contextlib
 import dataclasses
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from simscaleai_jax.core import paths
+from simscaleai_jax.core.runs.trackers import LogConfig
 from simscaleai_jax.rl.ppo.config import PPOConfig
-from simscaleai_jax.tools.arguments import given, parse, print_table
+from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.distribution import DistributionOptions
+from simscaleai_jax.tools.env_options import EnvOptions
+from simscaleai_jax.tools.names import Names
 
 DESCRIPTION = """Train a policy with PPO, thousands of environments at once.
 
-The run's folder (--save-path) gets checkpoints, metrics.jsonl and learning_curve.png; `simscale eval` takes it as it
-is. Every option may stand in a YAML file given with --config; options on the command line win over it. Settings of
-the task (of PickPlaceConfig or ReachConfig) go by their names: --env.task.NAME VALUE.
+The run's folder (--output) gets checkpoints, metrics.jsonl, metrics.csv, run.json with the whole configuration, and
+learning_curve.png; `simscale eval` takes it as it is. The same command continues a run that was stopped. A preset's
+name may come first, or a YAML file with --config; options on the command line win over it. Settings of the task (of
+PickPlaceConfig or ReachConfig) go by their names: --env.task.NAME VALUE.
 
 Examples:
   simscale rl                                                     a short run on reach
-  simscale rl --config configs/ppo_reach.yaml --seed 1            a published run with another seed
-  simscale rl --config configs/ppo_reach.yaml --resume --total-steps 1000000    go on with it for longer
-  srun simscale rl --distributed --resume --config configs/ppo_reach.yaml       starts, and continues when restarted
-  simscale rl --env-name reach --env.dt 0.005 --num-envs 1024 --n-steps 16384
+  simscale rl ppo_reach --ppo.seed 1                              a published run with another seed
+  simscale rl ppo_reach --total-steps 1000000                     go on with it for longer
+  srun simscale rl ppo_reach --distributed                        starts, and continues when restarted
+  simscale rl --env-name reach --env.dt 0.005 --ppo.num-envs 1024 --ppo.n-steps 16384
   simscale rl --env-name pick_place --env.task.curriculum-share 0.5 --env.task.area-low 0.45 -0.1
   simscale rl --env.xml-path arm.xml --env.randomization light"""
 
+BEST_OVER = 10  # updates whose episodes judge a checkpoint
 PEER_SECONDS = 60  # after which a process that does not answer counts as lost
+DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("wrist_cam",), 64
+MAY_CHANGE = (
+    "ppo.lr", "ppo.total_timesteps", "ppo.log_every", "ppo.updates_per_dispatch", "ppo.num_devices", "log.*",
+    "num_checkpoints", "output", "resume", "config", "device", "distribution.*",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOOptions(PPOConfig):
     __doc__ = PPOConfig.__doc__
 
-    total_timesteps: Annotated[int, tyro.conf.arg(name="total-steps")] = 100_000
-
-
-@dataclasses.dataclass(frozen=True)
-class EnvOptions:
-    """Settings of the environment; left out, the environment's own defaults hold.
-
-    Attributes:
-      dt: seconds per physics step.
-      control_dt: seconds per control step.
-      max_episode_steps: time limit in control steps.
-      robot: another arm (see simscale list-robots).
-      controller: how actions are read: "cartesian", "cartesian_position", "joint_position" or "joint_delta".
-      xml_path: your own MJCF file in place of the environment's scene (see docs/custom_mjcf.md).
-      domain_randomization: draw a new model for every episode.
-      randomization: how much of it: "light", "default" or "heavy"; naming one turns domain_randomization on, unless
-        that is set as well.
-      impl: physics engine: "auto", "c", "jax" or "warp" (see docs/engines.md).
-      cameras: cameras whose images --encoder cnn sees.
-      image_size: side of those images in pixels.
-      image_fov: their vertical field of view in degrees.
-      task: settings of the task, by the names in PickPlaceConfig or ReachConfig: --env.task.NAME VALUE.
-    """
-
-    dt: float | None = None
-    control_dt: float | None = None
-    max_episode_steps: int | None = None
-    robot: str | None = None
-    controller: str | None = None
-    xml_path: str | None = None
-    domain_randomization: bool | None = None
-    randomization: str | None = None
-    impl: str | None = None
-    cameras: tuple[str, ...] = ("wrist_cam",)
-    image_size: int = 64
-    image_fov: float = 60.0
-    task: dict[str, Any] = dataclasses.field(default_factory=dict)
+    total_timesteps: int = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,43 +55,59 @@ class RLOptions:
 
     Attributes:
       env_name: environment to learn (see simscale list-envs).
-      save_path: folder of the run, without another run in it unless --resume; default checkpoints/ppo_ENV.
-      config: YAML file with any of these options.
+      output: folder of the run; default checkpoints/ppo_ENV.
+      config: YAML file with any of these options; a preset's name may stand first instead.
       device: "auto", "cpu", "gpu" or "tpu".
-      resume: go on with the newest checkpoint in the run's folder; where there is none yet, start.
+      resume: continue the run in the folder; --no-resume refuses a folder that holds one.
+      init_from: checkpoint whose weights and observation statistics a new run starts with.
       num_checkpoints: checkpoints spread over the run; the newest three and the best are kept.
-      distributed: one of several processes; found out by itself on TPU pods, Slurm, Kubernetes and under launch.
-      coordinator: "host:port" of process 0, where it is not.
-      num_processes, process_id: likewise.
-      backend: how CPUs exchange data: "gloo" or "mpi".
+      distribution: one of several processes.
       env: settings of the environment.
       ppo: settings of PPO.
+      log: trackers, and lines by time.
     """
 
     env_name: str = "reach"
-    save_path: str | None = None
+    output: Annotated[str | None, tyro.conf.arg(aliases=["--save-path"])] = None
     config: str | None = None
     device: str = "auto"
-    resume: bool = False
+    resume: bool = True
+    init_from: str | None = None
     num_checkpoints: int = 10
-    distributed: bool = False
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    backend: str = "auto"
-    env: EnvOptions = EnvOptions()
-    ppo: Annotated[PPOOptions, tyro.conf.arg(name="")] = PPOOptions()
+    distribution: Annotated[DistributionOptions, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=DistributionOptions
+    )
+    env: EnvOptions = dataclasses.field(default_factory=EnvOptions)
+    ppo: PPOOptions = dataclasses.field(default_factory=PPOOptions)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+
+DISTRIBUTION = tuple(field.name for field in dataclasses.fields(DistributionOptions))
+NAMES = Names(
+    kept={"lr": "ppo.lr", "total-steps": "ppo.total-timesteps", "seed": "ppo.seed", "save-path": "output"},
+    old={
+        name.replace("_", "-"): f"ppo.{name.replace('_', '-')}"
+        for name in (field.name for field in dataclasses.fields(PPOConfig))
+        if name not in ("lr", "seed")
+    },
+)
+FILE_NAMES = Names(
+    kept={"save-path": "output", **{name.replace("_", "-"): f"distribution.{name}" for name in DISTRIBUTION}}
+)
+
+
+def parse_options(argv: list[str]) -> RLOptions:
+    """The options that the arguments say."""
+    return parse(RLOptions, argv, "rl", DESCRIPTION, NAMES, FILE_NAMES)
 
 
 def main(argv: list[str]) -> None:
     """Parses the options, trains, prints where everything is."""
     from simscaleai_jax.core import distributed
 
-    options = parse(RLOptions, argv, "rl", DESCRIPTION)
+    options = parse_options(argv)
     try:
-        if options.distributed:
-            joined = (options.coordinator, options.num_processes, options.process_id)
-            distributed.initialize(*joined, backend=options.backend)
+        options.distribution.join()
         with distributed.peer_errors():
             train(options)
     except distributed.PeerLostError as error:
@@ -130,70 +123,104 @@ def train(options: RLOptions, callbacks: Sequence[Callable] = ()) -> dict[str, l
     """Trains and writes the run's folder; returns the history of this call. `callbacks` as in `PPOAgent.train`."""
     from simscaleai_jax.core import distributed, preemption
     from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+    from simscaleai_jax.core.runs.trackers import About, check_trackers, open_trackers
     from simscaleai_jax.rl.agents.ppo import PPOAgent
-    from simscaleai_jax.rl.curves import plot_learning_curve
-    from simscaleai_jax.rl.progress import MetricsFile, read_metrics
+    from simscaleai_jax.rl.progress import MetricsFile
 
+    check_trackers(options.log)
     env = make_training_env(options)
     config = ppo_config(options)
     agent = PPOAgent.for_env(env, config, options.device)
     agent.layout()  # sizes that do not divide are refused before the folder is touched
-    agent.env_record = {"name": options.env_name}
-    folder = Path(options.save_path or f"checkpoints/ppo_{options.env_name}")
+    agent.env_name = options.env_name
+    folder = paths.locate(options.output or f"checkpoints/ppo_{options.env_name}")
     is_main = distributed.is_main()
-    _open_run(agent, folder, options.resume)
-    with CheckpointSeries(folder) as series, preemption.PreemptionWatch() as watch:
-        saver = _saver(series, config, options.num_checkpoints, watch)
-        metrics = MetricsFile(folder / "metrics.jsonl", agent.total_steps) if is_main else None
-        own = [metrics, _warner(), saver] if metrics else [saver]
-        history = agent.train(env, callbacks=[*own, *callbacks], progress=is_main)
-    distributed.barrier("finish", PEER_SECONDS)
-    if agent.total_steps < config.num_updates * config.n_steps:
-        raise preemption.stop(f"{agent.total_steps:,} steps in {folder}", "with --resume ")
-    if metrics is None:
-        return history
+    run = make_run(options, CheckpointSeries(folder))
+    with run, contextlib.ExitStack() as stack:
+        open_run(run, agent, options)
+        own: list[Callable] = []
+        if is_main:
+            about = About(folder, run.run_id, run.settings, agent.total_steps)
+            metrics = MetricsFile(folder / "metrics.jsonl", agent.total_steps, open_trackers(options.log, about))
+            stack.callback(metrics.close)
+            own = [metrics, _warner()]
+        watch = stack.enter_context(preemption.PreemptionWatch())
+        earlier = _plain_rates(folder / "metrics.jsonl", agent.total_steps)
+        saver = _saver(run.series, config, options.num_checkpoints, watch, earlier)
+        history = agent.train(env, [*own, saver, *callbacks], is_main, line_seconds=options.log.seconds)
+        run.series.wait()
+        distributed.barrier("finish", PEER_SECONDS)
+        if agent.total_steps < config.total_timesteps:
+            raise watch.stop(f"{agent.total_steps:,} steps in {folder}")
+    if is_main:
+        show(options, agent, history, folder / "metrics.jsonl")
+    return history
+
+
+def show(options: RLOptions, agent: Any, history: dict[str, list[float]], metrics: Any) -> None:
+    """Draws the learning curve and prints the results."""
+    from simscaleai_jax.rl.curves import plot_learning_curve
+    from simscaleai_jax.rl.progress import read_metrics
+
+    folder = metrics.parent
     if not history:
-        print(f"Nothing to do: the run in {folder} has its {config.total_timesteps:,} steps (see --total-steps).")
-        return history
-    curve = plot_learning_curve(read_metrics(metrics.path), folder / "learning_curve.png", f"PPO on {options.env_name}")
+        print(f"Nothing to do: the run in {folder} has its {agent.total_steps:,} steps (see --total-steps).")
+        return
+    curve = plot_learning_curve(read_metrics(metrics), folder / "learning_curve.png", f"PPO on {options.env_name}")
     rows = [(name, history[name][-1]) for name in ("success_rate", "episode_reward", "episode_length", "approx_kl")]
     rows += [("steps in all", agent.total_steps), ("steps per second", round(history["steps_per_second"][-1]))]
-    rows += [("checkpoint", folder), ("learning curve", curve), ("metrics", metrics.path)]
+    rows += [("checkpoint", folder), ("learning curve", curve), ("metrics", metrics)]
     print_table(f"PPO on {options.env_name}", ("result", "value"), rows)
-    return history
 
 
 def make_training_env(options: RLOptions) -> Any:
     """The batched environment that the options describe; cameras only with an image encoder."""
-    from simscaleai_jax.sim.config import CameraConfig
     from simscaleai_jax.sim.factory import make_batched_env
 
-    settings = given(dataclasses.asdict(options.env))
-    if not settings["task"]:
-        del settings["task"]
-    if "randomization" in settings:
-        settings.setdefault("domain_randomization", True)
-    names, side, fov = (settings.pop(key) for key in ("cameras", "image_size", "image_fov"))
-    cameras = [CameraConfig(name, side, side, fov) for name in names] if options.ppo.encoder != "none" else []
-    return make_batched_env(options.env_name, cameras=cameras, **settings)
+    size = options.env.image_size or DEFAULT_IMAGE_SIZE
+    env = dataclasses.replace(options.env, cameras=options.env.cameras or DEFAULT_CAMERAS, image_size=size)
+    settings = env.settings()
+    if options.ppo.encoder == "none":
+        settings["cameras"] = []
+    return make_batched_env(options.env_name, **settings)
 
 
-def _open_run(agent: Any, folder: Path, is_resumed: bool) -> None:
-    """Loads the newest checkpoint, if any, with --resume; without it, refuses a folder that has checkpoints."""
-    from simscaleai_jax.core import distributed
-    from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+def make_run(options: RLOptions, series: Any) -> Any:
+    """The run that the options describe, in the folder of `series`."""
+    from simscaleai_jax.core.runs.folder import RunFolder, RunRules, flat_settings
 
-    latest = None
-    if distributed.is_main() and folder.is_dir():
-        with CheckpointSeries(folder) as series:
-            latest = series.latest()
-    step = distributed.agree(-1 if latest is None else int(latest.name.removeprefix("step_")))
-    if step >= 0 and is_resumed:
-        agent.load(str(folder / f"step_{step:09d}"))
-    elif is_resumed and distributed.is_main():
-        print(f"simscale rl: --resume finds no complete checkpoint in {folder}: a new run starts.", file=sys.stderr)
-    elif step >= 0:
-        raise ValueError(f"{folder} holds a run of {step:,} steps; go on with --resume or take another --save-path.")
+    rules = RunRules(MAY_CHANGE, ("init_from",), "take another --output")
+    settings = flat_settings(options) | {"output": str(series.folder)}
+    for name in ("env.xml_path", "init_from"):
+        settings[name] = settings[name] and str(paths.locate(settings[name]))
+
+    def of_checkpoint(manifest: Any) -> dict[str, Any]:
+        known = {f"ppo.{name}": value for name, value in manifest.config.items()}
+        return known | ({"env_name": manifest.env["name"]} if manifest.env.get("name") else {})
+
+    return RunFolder(series, "ppo", settings, rules, of_checkpoint)
+
+
+def open_run(run: Any, agent: Any, options: RLOptions) -> None:
+    """Goes on with the run in the folder, or starts one, from the weights of `init_from` where that is given."""
+    newest = run.open(options.resume)
+    if newest is not None:
+        agent.load(str(newest))
+    elif options.init_from is not None:
+        agent.load_weights(options.init_from)
+    run.record(agent.total_steps)
+
+
+def _plain_rates(metrics: Any, total_steps: int) -> list[float]:
+    """plain_success_rate of the updates that a continued run has behind it."""
+    from simscaleai_jax.rl.progress import read_metrics
+
+    rows = read_metrics(metrics)
+    return [
+        rate
+        for steps, rate in zip(rows.get("total_steps", ()), rows.get("plain_success_rate", ()), strict=True)
+        if steps <= total_steps
+    ]
 
 
 def _warner() -> Callable[[Any, dict[str, float]], None]:
@@ -212,25 +239,34 @@ def _warner() -> Callable[[Any, dict[str, float]], None]:
     return warn
 
 
-def _saver(series: Any, config: PPOConfig, count: int, watch: Any) -> Callable[[Any, dict[str, float]], bool]:
-    """A callback that saves `count` checkpoints over the run, the last one at its end or when SIGTERM ends it."""
+def _saver(
+    series: Any, config: PPOConfig, count: int, watch: Any, earlier: Sequence[float] = ()
+) -> Callable[[Any, dict[str, float]], bool]:
+    """A callback that saves `count` checkpoints over the run, the last one at its end or when a signal ends it.
+
+    The best one is that whose latest BEST_OVER updates have the best mean `plain_success_rate`: a curriculum's eased
+    starts say nothing about the task, and one update's episodes are too few. `earlier` are the rates of a continued run.
+    """
     import math
 
     from simscaleai_jax.rl.ppo.storage import make_manifest
 
     due = {math.ceil(config.num_updates * (i + 1) / max(count, 1)) * config.n_steps for i in range(max(count, 1))}
     passed: set[int] = set()
+    recent = deque(earlier, BEST_OVER)
 
     def save(agent: Any, row: dict[str, float]) -> bool:
         passed.update(steps for steps in due if steps <= row["total_steps"])
+        recent.append(row["plain_success_rate"])
         is_current = int(row["total_steps"]) == agent.total_steps  # the state is that of the end of the dispatch
         is_stopped = is_current and watch.is_requested()
         if is_current and (passed or is_stopped):
             passed.clear()
             due.difference_update([steps for steps in due if steps <= agent.total_steps])
-            success = row["plain_success_rate"]  # a curriculum's eased starts say nothing about the task
-            metric = success if math.isfinite(success) else None
-            series.save(agent.total_steps, agent.state, make_manifest(agent), metric)
+            known = [success for success in recent if math.isfinite(success)]
+            series.save(
+                agent.total_steps, agent.state, make_manifest(agent), sum(known) / len(known) if known else None
+            )
         return not is_stopped
 
     return save

@@ -8,128 +8,146 @@ from typing import Annotated, Any
 
 import tyro
 
-from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, parse, print_table
+from simscaleai_jax.core import paths
+from simscaleai_jax.core.config import init_fields
+from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse, print_table
+from simscaleai_jax.tools.distribution import JoinOptions
+from simscaleai_jax.tools.model_options import model_options_class, named_model
+from simscaleai_jax.tools.names import Names
+from simscaleai_jax.training.config import TrainConfig
 
 DESCRIPTION = """Train a model on demonstrations (see simscale datagen).
 
-The run's folder (--checkpoint-dir) gets checkpoints, metrics.jsonl, metrics.csv and learning_curve.png; `simscale eval`
-takes it as it is. A run that was stopped (SIGTERM, a crash) is continued by the same command. Every option may stand in
-a YAML file given with --config; options on the command line win over it.
+The run's folder (--checkpoint-dir) gets checkpoints, metrics.jsonl, metrics.csv, run.json with the whole
+configuration, and learning_curve.png; `simscale eval` takes it as it is. A run that was stopped (SIGTERM, Ctrl-C, a
+crash) is continued by the same command. A preset's name may come first, or a YAML file with --config; options on the
+command line win over it. --help lists the arguments of the model that --model names.
 
 Examples:
   simscale train --dataset data/reach.h5 --max-steps 5000 --checkpoint-dir checkpoints/bc_reach
-  simscale train --config configs/bc_reach.yaml --lr 5e-4
+  simscale train bc_reach --lr 5e-4
+  simscale train --model vla --model.embed-dim 128 --dataset data/reach.h5
   simscale train                                           random dummy data, to see that everything works
-  simscale launch --num-processes 2 -- train --config configs/bc_reach.yaml --distributed"""
+  simscale launch --num-processes 2 -- train bc_reach --distributed"""
 
 DUMMY_SAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """Options of `simscale train`; what is None is the default of TrainConfig.
+class DataOptions:
+    """What the model is trained on.
 
     Attributes:
-      model: registered model (see simscale list-models).
-      model_kwargs: constructor arguments as JSON; sizes are taken from the data set.
-      dataset: HDF5 file of demonstrations; empty: random dummy data.
       split: mask of the file to train on, for example "train"; default: all episodes.
-      eval_split: mask of the file to evaluate on, for example "valid"; default: no such evaluation.
       obs_keys: observations to train on; default: all.
       seq_len: actions per sample, for models that predict chunks.
       normalize: train on states with mean 0 and deviation 1; the statistics travel in the checkpoint.
-      eval_episodes: episodes of closed-loop evaluation in the data set's environment, on host physics.
-      batch_size: samples per update over all devices and processes.
-      max_steps: updates.
-      warmup_steps: updates of linear warm-up; default: 500, at most a tenth of max_steps.
-      lr: peak learning rate.
-      min_lr_ratio: final learning rate as a share of it.
-      weight_decay, grad_clip, grad_accum_steps, ema_decay: see TrainConfig.
-      checkpoint_dir: folder of the run.
-      resume_from: checkpoint to continue.
-      auto_resume: continue the run that is found in checkpoint_dir; --no-auto-resume starts over.
-      best_metric: number that decides which checkpoint is best; default: eval/success_rate, else eval/loss.
-      save_every, log_every, eval_every, keep_checkpoints: updates between them; checkpoints to keep.
-      num_workers: threads that decode images, at most one per core.
-      device_mb: keep data sets of states up to this size on the device; larger ones are streamed.
-      random_shift: shift images by up to so many pixels along each axis; see ImageAugmentation for this and the next.
-      random_brightness, random_contrast, random_saturation: vary images by factors from [1 - x, 1 + x].
-      use_amp: compute in amp_dtype on accelerators.
-      amp_dtype: "bfloat16", or "float32" for none.
-      remat: recompute activations to save memory.
-      fsdp: split large parameters over the devices.
-      max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
-      use_wandb, use_tensorboard: log there, too.
-      wandb_project, wandb_run_name: where to.
-      device: "auto", "cpu", "gpu" or "tpu".
-      num_devices: how many of them.
-      seed: of the weights, the order of the data and dropout.
-      distributed: one of several processes; found out by itself on TPU pods, Slurm, Kubernetes and under launch.
-      coordinator: "host:port" of process 0, where it is not.
-      num_processes, process_id: likewise.
-      backend: how CPUs exchange data: "gloo" or "mpi".
-      lost_peer_seconds: how long a process may be silent before the others count it as lost.
-      config: YAML file with any of these options.
-      verbose: show what libraries log.
     """
 
-    model: str = "bc"
-    model_kwargs: str = "{}"
-    dataset: str = ""
     split: str | None = None
-    eval_split: str | None = None
     obs_keys: tuple[str, ...] | None = None
     seq_len: int = 1
     normalize: bool = True
-    eval_episodes: int = 0
-    batch_size: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainEvalOptions:
+    """How the model is evaluated while it trains.
+
+    Attributes:
+      split: mask of the file to evaluate on, for example "valid"; default: no such evaluation.
+      episodes: episodes of closed-loop evaluation in the data set's environment, on host physics.
+    """
+
+    split: str | None = None
+    episodes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(TrainConfig):
+    """Options of `simscale train`: those of `TrainConfig`, and these.
+
+    Attributes:
+      max_steps: updates in all.
+      warmup_steps: updates of linear warm-up; default: 500, at most a tenth of max_steps.
+      data: what the model is trained on.
+      eval: how it is evaluated.
+      join: one of several processes, where no scheduler says which.
+      config: YAML file with any of these options; a preset's name may stand first instead.
+      verbose: show what libraries log.
+    """
+
     max_steps: int = 1000
-    warmup_steps: int | None = None
-    lr: float = 1e-4
-    min_lr_ratio: float = 0.0
-    weight_decay: float = 1e-5
-    grad_clip: float = 1.0
-    grad_accum_steps: int = 1
-    ema_decay: float | None = None
-    checkpoint_dir: str = "checkpoints"
-    resume_from: str | None = None
-    auto_resume: bool = True
-    best_metric: str | None = None
-    save_every: int = 5000
-    log_every: int = 100
-    eval_every: int = 1000
-    keep_checkpoints: int = 3
-    num_workers: int = 4
-    device_mb: float = 1024.0
-    random_shift: int = 0
-    random_brightness: float = 0.0
-    random_contrast: float = 0.0
-    random_saturation: float = 0.0
-    use_amp: bool = True
-    amp_dtype: str = "bfloat16"
-    remat: bool = False
-    fsdp: bool = False
-    max_steps_per_dispatch: int = 500
-    use_wandb: bool = False
-    use_tensorboard: bool = False
-    wandb_project: str = "simscaleai"
-    wandb_run_name: str | None = None
-    device: str = "auto"
-    num_devices: int | None = None
-    seed: int = 0
-    distributed: bool = False
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    backend: str = "auto"
-    lost_peer_seconds: int = 60
+    warmup_steps: int | None = None  # type: ignore[assignment]
+    data: DataOptions = dataclasses.field(default_factory=DataOptions)
+    eval: TrainEvalOptions = dataclasses.field(default_factory=TrainEvalOptions)
+    join: Annotated[JoinOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=JoinOptions)
     config: str | None = None
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", min(500, self.max_steps // 10))
+        super().__post_init__()
+
+
+KEPT = {"model": "model-name", "dataset": "dataset-path", "output": "checkpoint-dir"}
+OLD = {
+    "split": "data.split", "eval-split": "eval.split", "obs-keys": "data.obs-keys", "seq-len": "data.seq-len",
+    "normalize": "data.normalize", "no-normalize": "data.no-normalize", "eval-episodes": "eval.episodes",
+    "auto-resume": "resume", "no-auto-resume": "no-resume", "use-tensorboard": "log.trackers=tensorboard",
+}  # fmt: skip
+NAMES = Names(kept={}, old=OLD)
+FILE_NAMES = Names(
+    kept=KEPT | {name: f"join.{name}" for name in init_fields(JoinOptions)},
+    old={name: new for name, new in OLD.items() if not name.startswith(("no-", "use-"))},
+)
+
+
+def parse_options(argv: list[str]) -> TrainOptions:
+    """The options that the arguments say, the model's own among them under `model_kwargs`."""
+    argv = _without_json(argv)
+    model = model_options_class(named_model(argv, FILE_NAMES))
+    extended = dataclasses.make_dataclass(
+        "TrainOptions", [("model", model, dataclasses.field(default=model()))], bases=(TrainOptions,), frozen=True
+    )
+    extended.__doc__ = f"{TrainOptions.__doc__}\n    model: arguments of the model; sizes are taken from the data set."
+    filled = parse(extended, argv, "train", DESCRIPTION, NAMES, FILE_NAMES)
+    values = {name: getattr(filled, name) for name in init_fields(TrainOptions)}
+    values["model_kwargs"] = dict(filled.model_kwargs) | given(dataclasses.asdict(filled.model))
+    warmup, total = filled.warmup_steps, filled.max_steps
+    if warmup > total:
+        raise ValueError(f"--warmup-steps {warmup} is more than --max-steps {total}: lr is never reached.")
+    return TrainOptions(**values)
+
+
+def _without_json(argv: list[str]) -> list[str]:
+    """--model-kwargs JSON, the old way to give a model's arguments, as --model.NAME VALUE."""
+    names = ("--model-kwargs", "--model_kwargs")
+    at = next((i for i, argument in enumerate(argv) if argument.partition("=")[0] in names), None)
+    if at is None:
+        return list(argv)
+    _, is_joined, text = argv[at].partition("=")
+    rest = argv[at + 1 :] if is_joined else argv[at + 2 :]
+    text = text if is_joined else "".join(argv[at + 1 : at + 2])
+    try:
+        kwargs = dict(json.loads(text))
+    except ValueError as error:
+        raise ValueError(f"--model-kwargs is not JSON: {error}.") from None
+    words = [word for name, value in kwargs.items() for word in _as_flag(f"model.{name.replace('_', '-')}", value)]
+    Names(old={"model-kwargs": "model.NAME"}).in_arguments(["--model-kwargs"], "train")
+    return [*argv[:at], *words, *rest]
+
+
+def _as_flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", str(value)]
 
 
 def main(argv: list[str]) -> None:
     """Parses the options, trains, prints where everything is."""
-    options = parse(TrainOptions, argv, "train", DESCRIPTION)
+    options = parse_options(argv)
     if options.verbose:
         logging.basicConfig(level=logging.INFO)
     from simscaleai_jax.core import distributed
@@ -142,7 +160,7 @@ def main(argv: list[str]) -> None:
     if distributed.is_main():
         rows = [(name, value) for name, value in sorted(numbers.items())]
         rows += [("run", options.checkpoint_dir), ("next", f"simscale eval {options.checkpoint_dir}")]
-        print_table(f"{options.model} after {options.max_steps:,} updates", ("result", "value"), rows)
+        print_table(f"{options.model_name} after {options.max_steps:,} updates", ("result", "value"), rows)
 
 
 def train(options: TrainOptions) -> dict[str, float]:
@@ -154,63 +172,46 @@ def train(options: TrainOptions) -> dict[str, float]:
     from simscaleai_jax.training.trainer import Trainer
 
     if options.distributed:
-        joined = (options.coordinator, options.num_processes, options.process_id)
+        joined = (options.join.coordinator, options.join.num_processes, options.join.process_id)
         distributed.initialize(*joined, backend=options.backend, lost_peer_seconds=options.lost_peer_seconds)
-    config = make_config(options)
-    mesh = sharding.make_mesh(sharding.pick_devices(config.device, config.num_devices))
-    dataset = open_dataset(options, options.split)
-    if config.augmentation and not dataset.image_keys:
-        raise ValueError(f"{config.augmentation} varies images, and there are none in {options.dataset or 'the data'}.")
-    kwargs = model_kwargs_for(config.model_name, dataset[0], config.model_kwargs)
-    model = create_model(config.model_name, **kwargs, **_seeded(options.seed))
-    statistics = dataset_statistics(dataset) if options.normalize else None
-    settings: dict[str, Any] = {"mesh": mesh, "seed": options.seed, "num_workers": config.num_workers}
-    settings |= {"device_mb": config.device_mb}
-    loader = make_loader(dataset, config.batch_size, augmentation=config.augmentation, **settings)
+    mesh = sharding.make_mesh(sharding.pick_devices(options.device, options.num_devices))
+    dataset = open_dataset(options, options.data.split)
+    if options.augmentation and not dataset.image_keys:
+        where = options.dataset_path or "the data"
+        raise ValueError(f"{options.augmentation} varies images, and there are none in {where}.")
+    kwargs = model_kwargs_for(options.model_name, dataset[0], options.model_kwargs)
+    model = create_model(options.model_name, **kwargs, **_seeded(options.seed))
+    statistics = dataset_statistics(dataset) if options.data.normalize else None
+    settings: dict[str, Any] = {"mesh": mesh, "seed": options.seed, "num_workers": options.num_workers}
+    settings |= {"device_mb": options.device_mb}
+    loader = make_loader(dataset, options.batch_size, augmentation=options.augmentation, **settings)
     eval_loader = None
-    if options.eval_split:
-        eval_data = open_dataset(options, options.eval_split)
-        eval_loader = make_loader(eval_data, min(config.batch_size, len(eval_data)), shuffle=False, **settings)
+    if options.eval.split:
+        eval_data = open_dataset(options, options.eval.split)
+        eval_loader = make_loader(eval_data, min(options.batch_size, len(eval_data)), shuffle=False, **settings)
     env = env_record(dataset)
-    eval_fn = make_eval_fn(env, options.eval_episodes, options.dataset) if options.eval_episodes else None
-    language = dataset.demos.language(0) or None if options.dataset else None
+    eval_fn = make_eval_fn(env, options.eval.episodes, options.dataset_path) if options.eval.episodes else None
+    language = dataset.demos.language(0) or None if options.dataset_path else None
     trainer = Trainer(
-        model, loader, config, eval_loader, eval_fn, statistics=statistics, env=env, language=language
+        model, loader, options, eval_loader, eval_fn, statistics=statistics, env=env, language=language
     )  # fmt: skip
     return trainer.train()
-
-
-def make_config(options: TrainOptions) -> Any:
-    """The options as a TrainConfig."""
-    from simscaleai_jax.core.config import init_fields
-    from simscaleai_jax.training.config import TrainConfig
-
-    try:
-        kwargs = json.loads(options.model_kwargs)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--model-kwargs is not JSON: {error}.") from None
-    shared = {name: getattr(options, name) for name in init_fields(TrainConfig) if hasattr(options, name)}
-    warmup = min(500, options.max_steps // 10) if options.warmup_steps is None else options.warmup_steps
-    renamed = {"model_name": options.model, "model_kwargs": kwargs, "dataset_path": options.dataset}
-    if warmup > options.max_steps:
-        raise ValueError(f"--warmup-steps {warmup} is more than --max-steps {options.max_steps}: lr is never reached.")
-    values: dict[str, Any] = shared | renamed | {"warmup_steps": warmup}
-    return TrainConfig(**values)
 
 
 def open_dataset(options: TrainOptions, split: str | None) -> Any:
     """The demonstrations, or, said loudly, random data of the documented shapes."""
     from simscaleai_jax.training.data import DummyTrajectoryDataset, TrajectoryDataset
 
-    is_vla = options.model == "vla"
-    if options.dataset:
+    is_vla = options.model_name == "vla"
+    if options.dataset_path:
+        data = options.data
         return TrajectoryDataset(
-            options.dataset,
-            options.seq_len,
-            list(options.obs_keys) if options.obs_keys else None,
+            paths.local(options.dataset_path, "A data set"),
+            data.seq_len,
+            list(data.obs_keys) if data.obs_keys else None,
             include_language=is_vla,
             split=split,
-            obs_horizon=1 if options.seq_len > 1 else None,
+            obs_horizon=1 if data.seq_len > 1 else None,
         )
     _warn("NO DATA SET WAS GIVEN (--dataset): training on RANDOM DUMMY DATA. The result is worth nothing.")
     return DummyTrajectoryDataset(DUMMY_SAMPLES, include_image=is_vla, include_language=is_vla, seed=options.seed)
@@ -236,7 +237,7 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
     from simscaleai_jax.sim.factory import list_envs
 
     if not env:
-        raise ValueError("--eval-episodes: the data set does not say which environment it comes from.")
+        raise ValueError("--eval.episodes: the data set does not say which environment it comes from.")
     check_names(f"environment of {dataset}:", [env["name"]], list_envs())
     check_scene_file(env["config"], dataset)
 

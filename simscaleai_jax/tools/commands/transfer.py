@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from simscaleai_jax.core import paths
 from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
+from simscaleai_jax.tools.names import Names
 
 DESCRIPTION = """Play one policy under clean, light, default and heavy randomization, and under each parameter alone.
 
@@ -16,7 +18,7 @@ state was not finite, "lost" those that a full buffer of the physics may have co
 
 Examples:
   simscale transfer checkpoints/ppo_reach
-  simscale transfer checkpoints/ppo_pick --parameters friction object_mass --n-episodes 100 --output-dir report"""
+  simscale transfer checkpoints/ppo_pick --parameters friction object_mass --n-episodes 100 --output report"""
 
 COLUMNS = {  # of the report: their headings in the terminal, where eight long ones have no room
     "condition": "condition", "success_rate": "success", "success_low": "low", "success_high": "high",
@@ -34,9 +36,9 @@ class TransferOptions:
       parameters: what to sweep; default: everything that reaches the scene.
       levels: values of each parameter on either side of nominal.
       n_episodes: episodes of each condition.
-      max_steps: steps after which an episode is cut; default: the environment's own limit.
+      max_episode_steps: steps after which an episode is cut; default: the environment's own limit.
       seed: of the episodes.
-      output_dir: folder for the table and the heat map.
+      output: folder for the table and the heat map.
       impl: physics engine: "auto" (what suits this machine), "c", "jax" or "warp".
       language: instruction; default: the one in the checkpoint.
       execute_steps: actions executed of every planned chunk; default: all of them.
@@ -48,24 +50,27 @@ class TransferOptions:
     parameters: tuple[str, ...] = ()
     levels: int = 2
     n_episodes: int = 32
-    max_steps: int | None = None
+    max_episode_steps: int | None = None
     seed: int = 0
-    output_dir: str = "outputs/transfer"
+    output: str = "outputs/transfer"
     impl: Literal["auto", "c", "jax", "warp"] = "auto"
     language: str | None = None
     execute_steps: int | None = None
     ensemble: float | None = None
 
 
+NAMES = Names(old={"output-dir": "output", "max-steps": "max-episode-steps"})
+
+
 def main(argv: list[str]) -> None:
     """Parses the options, plays, writes and prints the report."""
     from simscaleai_jax.rl.transfer.report import write_report
 
-    options = parse(TransferOptions, argv, "transfer", DESCRIPTION)
+    options = parse(TransferOptions, argv, "transfer", DESCRIPTION, NAMES)
     rows, about = evaluate(options)
-    paths = write_report(rows, options.output_dir, about)
+    written = write_report(rows, paths.local(options.output, "A report"), about)
     print_table(about["title"], list(COLUMNS.values()), [[row[name] for name in COLUMNS] for row in rows])
-    print("Written: " + ", ".join(str(path) for path in paths))
+    print("Written: " + ", ".join(str(path) for path in written))
 
 
 def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -86,7 +91,7 @@ def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, 
     )
     env = make_functional_env(name, **settings | {"domain_randomization": False, "impl": options.impl})
     conditions = make_conditions(env, options.parameters, options.levels)
-    rows = evaluate_conditions(env, policy, conditions, options.n_episodes, options.max_steps, options.seed)
+    rows = evaluate_conditions(env, policy, conditions, options.n_episodes, options.max_episode_steps, options.seed)
     engine = ENGINES[env.config.impl]
     title = (
         f"{options.checkpoint} on {name}: {options.n_episodes} episodes per condition, dt {env.config.dt} s, {engine}"

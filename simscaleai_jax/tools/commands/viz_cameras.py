@@ -1,6 +1,9 @@
 """`simscale viz-cameras`: what the cameras of an environment see."""
 
 import dataclasses
+from typing import Annotated
+
+import tyro
 
 from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.commands.viz_dataset import show_or_name
@@ -23,7 +26,7 @@ class VizCamerasOptions:
 
     env_name: str = "reach"
     seed: int = 42
-    save: str | None = None
+    save: Annotated[str | None, tyro.conf.arg(aliases=["--output"])] = None
 
 
 def main(argv: list[str]) -> None:

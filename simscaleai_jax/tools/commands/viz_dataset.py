@@ -23,7 +23,7 @@ class VizDatasetOptions:
     """
 
     path: Annotated[str, tyro.conf.Positional]
-    save: str | None = None
+    save: Annotated[str | None, tyro.conf.arg(aliases=["--output"])] = None
 
 
 def main(argv: list[str]) -> None:

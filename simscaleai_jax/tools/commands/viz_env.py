@@ -1,6 +1,9 @@
 """`simscale viz-env`: a grid of frames of an environment."""
 
 import dataclasses
+from typing import Annotated
+
+import tyro
 
 from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.commands.viz_dataset import show_or_name
@@ -26,7 +29,7 @@ class VizEnvOptions:
     env_name: str = "reach"
     n_steps: int = 10
     seed: int = 42
-    save: str | None = None
+    save: Annotated[str | None, tyro.conf.arg(aliases=["--output"])] = None
 
 
 def main(argv: list[str]) -> None:

@@ -1,6 +1,9 @@
 """`simscale viz-live`: episodes in MuJoCo's viewer."""
 
 import dataclasses
+from typing import Annotated
+
+import tyro
 
 from simscaleai_jax.tools.arguments import parse, print_table
 
@@ -25,7 +28,7 @@ class VizLiveOptions:
 
     env_name: str | None = None
     n_episodes: int = 3
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, tyro.conf.arg(aliases=["--max-episode-steps"])] = None
     seed: int = 42
     checkpoint: str | None = None
 

@@ -27,7 +27,7 @@ class VizTrajectoryOptions:
 
     path: Annotated[str, tyro.conf.Positional]
     episode: int = 0
-    save: str | None = None
+    save: Annotated[str | None, tyro.conf.arg(aliases=["--output"])] = None
 
 
 def main(argv: list[str]) -> None:
