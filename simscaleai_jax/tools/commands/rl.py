@@ -245,7 +245,7 @@ def _saver(
     """A callback that saves `count` checkpoints over the run, the last one at its end or when a signal ends it.
 
     The best one is that whose latest BEST_OVER updates have the best mean `plain_success_rate`: a curriculum's eased
-    starts say nothing about the task, and one update's episodes are too few. `earlier` are the rates of a continued run.
+    starts say nothing about the task, and one update's episodes are too few. `earlier`: those of a continued run.
     """
     import math
 
