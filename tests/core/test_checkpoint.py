@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simscaleai_jax.core import checkpoint, sharding
+from simscaleai_jax.core import checkpoint, distributed, sharding
 from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.runs.lock import FolderInUseError
@@ -197,6 +197,18 @@ def test_series_keeps_the_newest_and_the_best_and_finds_complete_ones(tmp_path):
         CheckpointSeries(tmp_path / "run").save(9, make_tree(), MANIFEST)
     series.close()
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_steps_beyond_nine_digits_are_the_newest(tmp_path, monkeypatch):
+    with CheckpointSeries(tmp_path, keep=1) as series:
+        for step in (999_999_999, 1_000_000_000):
+            series.save(step, {"a": np.zeros(1)}, MANIFEST)
+            series.wait()
+        assert [path.name for path in series.steps()] == ["step_1000000000"]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr("jax.experimental.multihost_utils.broadcast_one_to_all", lambda halves: halves)
+    for step in (-2, -1, 0, True, 2**31 - 1, 2**31, 3_000_000_000):
+        assert distributed.agree(step) == step, "more than an int32 holds"
 
 
 def test_what_was_being_replaced_when_a_run_was_killed_gets_its_name_back(tmp_path):

@@ -18,7 +18,7 @@ that succeeds half of the time, and of the trained one.
 
 Examples:
   simscale demo
-  simscale demo --recipe configs/ppo_reach.yaml --output outputs/reach_demo"""
+  simscale demo --recipe ppo_reach --output outputs/reach_demo"""
 
 HALF = 0.5  # success rate of the policy in the film's second act
 WINDOW = 4  # updates that it is averaged over
@@ -32,13 +32,13 @@ class DemoOptions:
     """Options of `simscale demo`.
 
     Attributes:
-      recipe: YAML file of a PPO run.
+      recipe: preset (see simscale config show) or YAML file of a PPO run.
       output: folder for everything; a run in it is replaced.
       seed: of the run.
       n_episodes: fresh episodes that judge the policy.
     """
 
-    recipe: str = "configs/ppo_pick_place.yaml"
+    recipe: str = "ppo_pick_place"
     output: str = "outputs/demo"
     seed: int = 0
     n_episodes: int = 100
@@ -82,7 +82,8 @@ def main(argv: list[str]) -> None:
 
     options = parse(DemoOptions, argv, "demo", DESCRIPTION)
     folder = Path(options.output)
-    recipe = rl.parse_options(["--config", options.recipe, "--output", str(folder), "--ppo.seed", str(options.seed)])
+    source = ["--config", options.recipe] if Path(options.recipe).is_file() else [options.recipe]
+    recipe = rl.parse_options([*source, "--output", str(folder), "--ppo.seed", str(options.seed)])
     _clear(folder)
     started = time.perf_counter()
     _say(started, f"Learning {recipe.env_name} from nothing ({options.recipe}).")
