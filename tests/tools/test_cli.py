@@ -264,7 +264,8 @@ def test_the_best_checkpoint_is_chosen_by_many_starts_that_no_curriculum_eased(m
         return saved
 
     saved = play(rates, 1)
-    assert saved[:3] == [(1, 0.25), (2, 0.25), (3, 0.625)]
+    assert saved[:3] == [(1, 0.25), (2, 0.25), (3, 0.62)]
+    assert play([0.9993], 1, [0.9993] * 9) == play([0.9975], 1, [0.9975] * 9), "chance: the newer one is the best"
     assert saved[-1] == (20, 0.5)
     assert play(rates[12:], 13, rates[:12]) == saved[12:]
     assert play([math.nan], 1) == [(1, None)]

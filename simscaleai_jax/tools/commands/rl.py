@@ -245,7 +245,8 @@ def _saver(
     """A callback that saves `count` checkpoints over the run, the last one at its end or when a signal ends it.
 
     The best one is that whose latest BEST_OVER updates have the best mean `plain_success_rate`: a curriculum's eased
-    starts say nothing about the task, and one update's episodes are too few. `earlier`: those of a continued run.
+    starts say nothing about the task, and one update's episodes are too few. Less than a point between two is chance:
+    then the newer one is the best. `earlier`: the rates of a continued run.
     """
     import math
 
@@ -264,9 +265,8 @@ def _saver(
             passed.clear()
             due.difference_update([steps for steps in due if steps <= agent.total_steps])
             known = [success for success in recent if math.isfinite(success)]
-            series.save(
-                agent.total_steps, agent.state, make_manifest(agent), sum(known) / len(known) if known else None
-            )
+            metric = round(sum(known) / len(known), 2) if known else None
+            series.save(agent.total_steps, agent.state, make_manifest(agent), metric)
         return not is_stopped
 
     return save
