@@ -54,7 +54,7 @@ test-torch: $(VENV)/.dev $(TORCH_VENV)/.done  ## JAX models against their torch 
 test-warp: $(VENV)/.warp  ## the warp backend, on CPU where there is no GPU
 	$(BIN)/python -m pytest -m warp
 
-test-clients: $(CLIENTS_VENV)/.done  ## exports and adapters in torch, onnxruntime, Stable-Baselines3, rsl_rl and brax
+test-clients: $(CLIENTS_VENV)/.done  ## exports, adapters and trackers in the programs that people bring
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients
 
 check-python:
@@ -83,7 +83,7 @@ $(TORCH_VENV)/.done:
 
 $(CLIENTS_VENV)/.done: pyproject.toml
 	$(PYTHON) -m venv $(CLIENTS_VENV)
-	$(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,lerobot,onnx,torch]' \
+	$(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,lerobot,onnx,torch,wandb,tensorboard,trackio]' \
 		onnxruntime stable-baselines3 rsl-rl-lib brax
 	@touch $@
 

@@ -68,6 +68,7 @@ def work(folder: Path, saves: int) -> None:
     distributed.initialize()
     mesh = sharding.make_mesh()
     rows = NamedSharding(mesh, P(sharding.AXIS))
+    distributed.barrier("started", 600)  # what this imports is no part of a save
     tree = {f"params/w{i}": make_array(i, rows) for i in range(ARRAYS)}
     blocked: list[float] = []
     written: list[float] = []

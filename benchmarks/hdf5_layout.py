@@ -1,6 +1,6 @@
 """Why demonstration files store states contiguous and images one frame per chunk under gzip 1.
 
-    python benchmarks/hdf5_layout.py DEMOS.h5      a file of `simscale datagen --cameras front_cam --image-size 64`
+    python benchmarks/hdf5_layout.py DEMOS.h5    a file of simscale datagen --env.cameras front_cam --env.image-size 64
 
 For every way of storing the same episodes: milliseconds to write an episode, bytes per episode and their share of the
 raw arrays, and microseconds per random read of one step (states: all keys of the step; images: one frame).

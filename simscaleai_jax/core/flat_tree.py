@@ -129,16 +129,18 @@ def _place(array: Any, leaf: Any, name: str, where: str) -> Any:
 
 
 def _read_shares(array: StoredArray, placement: jax.sharding.NamedSharding, dtype: Any) -> jax.Array:
-    """Reads for every device of this process what it is to hold, and no more; copies are read once."""
-    read: dict[str, np.ndarray] = {}
+    """Reads for every device of this process what it is to hold, and no more; copies are read once.
 
-    def share(index: Any) -> np.ndarray:
-        name = str(index)
-        if name not in read:
-            read[name] = array.read(index).astype(dtype, copy=False)
-        return read[name]
-
-    return jax.make_array_from_callback(array.shape, placement, share)
+    One share at a time: all of an array's on the host beside those on the devices would be twice what is held.
+    """
+    wanted: dict[str, tuple[Any, list[Any]]] = {}
+    for device, index in placement.addressable_devices_indices_map(array.shape).items():
+        wanted.setdefault(str(index), (index, []))[1].append(device)
+    shares: list[jax.Array] = []
+    for index, devices in wanted.values():
+        share = array.read(index).astype(dtype, copy=False)
+        shares += [jax.block_until_ready(jax.device_put(share, device)) for device in devices]
+    return jax.make_array_from_single_device_arrays(array.shape, placement, shares)
 
 
 def _key_impl(leaf: Any) -> Any:

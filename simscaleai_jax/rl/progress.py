@@ -112,6 +112,16 @@ class MetricsFile:
             finite = {name: number for name, number in row.items() if math.isfinite(number)}
             sink.write(int(row["total_steps"]), finite)
 
+    def video(self, step: int, name: str, path: Path) -> None:
+        """Hands a video file to the trackers."""
+        for sink in self._sinks:
+            sink.video(step, name, path)
+
+    def table(self, step: int, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Hands a table to the trackers."""
+        for sink in self._sinks:
+            sink.table(step, name, columns, rows)
+
     def close(self) -> None:
         """Writes what is buffered."""
         self._files.close()

@@ -27,6 +27,7 @@ class Loop:
     def __init__(self, trainer: "Trainer", log: RunLog, watch: preemption.PreemptionWatch) -> None:
         self.trainer, self.config, self.log, self.watch = trainer, trainer.config, log, watch
         self.numbers: dict[str, float] = {}
+        self.evaluations: list[list[float]] = []
         self.totals: Metrics | None = None
         self.window_start = self.saved_at = trainer.step
         self.pending: tuple[int, int, Metrics] | None = None
@@ -171,6 +172,7 @@ class Loop:
         results = trainer.evaluate()
         self.numbers |= results
         self.log.record(trainer.step, results)
+        self._show_evaluation(results)
         self.restart_clock()
         if trainer.config.best_metric is not None and trainer.config.best_metric not in results:
             raise ValueError(f"best_metric {trainer.config.best_metric!r} is not among {', '.join(sorted(results))}.")
@@ -182,6 +184,14 @@ class Loop:
             return None
         trainer.best_value = value
         return value
+
+    def _show_evaluation(self, results: dict[str, float]) -> None:
+        """Gives the trackers what was filmed, and every evaluation so far as a table."""
+        step = self.trainer.step
+        for path in self.trainer.videos:
+            self.log.video(step, f"eval/{path.stem}", path)
+        self.evaluations.append([step, *results.values()])
+        self.log.table(step, "eval/all", ["step", *results], self.evaluations)
 
     def _save(self, metric: float | None = None) -> None:
         trainer = self.trainer

@@ -7,7 +7,7 @@ The work happens in `step` (one jitted, donated update), `programs` (its compile
 `storage` (checkpoints).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Trainer:
       policy: the model as it is evaluated and deployed (averaged weights where `ema_decay` is set).
       resident_data: a data set that lives on the device, as jit takes it; None where batches come from the host.
       series: the run's checkpoints, once `train` or `save_checkpoint` has opened them.
+      videos: paths of what the latest evaluation has filmed.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class Trainer:
           train_loader: a loader of training.data, or any iterable of batches.
           config: settings.
           eval_loader: batches for `evaluate`; a loader gives one epoch of them.
-          eval_fn: closed-loop evaluation: called with the policy, returns a success rate or a dict of numbers.
+          eval_fn: closed-loop evaluation: called with the policy, returns a success rate or a dict of numbers, in which
+            "videos" may hold paths of what it has filmed.
           statistics: normalisation of states and actions; kept in checkpoints.
           env: {"name", "config"} of the environment that the data comes from, for `simscale eval`.
           language: instruction that policies read where none is given.
@@ -84,6 +86,7 @@ class Trainer:
         self.step = 0
         self._progress = progress
         self.series: Any = None
+        self.videos: Sequence[Path] = ()
         self.resident_data: Any = None
         self._observations: dict[str, Any] = {}
         self._action_dim = int(getattr(model, "action_dim", 0))
@@ -133,7 +136,9 @@ class Trainer:
         if self.eval_fn is not None:
             self._refresh_policy()
             answer = self.eval_fn(self.policy)
-            results |= dict(answer) if isinstance(answer, dict) else {"success_rate": answer}
+            numbers = dict(answer) if isinstance(answer, dict) else {"success_rate": answer}
+            self.videos = numbers.pop("videos", ())
+            results |= numbers
         return {f"eval/{name}": float(value) for name, value in results.items()}
 
     def save_checkpoint(self, step: int, is_final: bool = False, *, metric: float | None = None) -> Path:

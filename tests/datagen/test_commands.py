@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from pathlib import Path
 
 import h5py
 import matplotlib
@@ -125,30 +124,33 @@ def test_datagen_passes_every_option_on(monkeypatch, capsys, tmp_path):
         "datagen --env-name pick_place --n-episodes 7 --output x.h5 --policy scripted --randomize --seed 5 --num-envs 3"
     )
     more = (
-        "--cameras front_cam wrist_cam --image-size 64 --only-success --shards 2 --dt 0.01 --noise-std 0.2 --next-obs"
+        "--env.cameras front_cam wrist_cam --env.image-size 64 --only-success --shards 2 --env.dt 0.01 "
+        "--noise-std 0.2 --next-obs"
     )
     assert main([*command.split(), *more.split()]) == 0
-    assert seen["args"] == ("pick_place", 7, str(Path("x.h5").absolute()), "scripted", True, 200, 5)
+    assert seen["args"] == ("pick_place", 7, str(pathlib.Path("x.h5").absolute()), "scripted", True, 200, 5)
     assert seen["cameras"] == [{"name": name, "width": 64, "height": 64} for name in ("front_cam", "wrist_cam")]
     assert (seen["num_envs"], seen["shards"], seen["only_success"], seen["dt"]) == (3, 2, True, 0.01)
     assert (seen["noise"].std, seen["with_next_obs"], seen["policy"]) == (0.2, True, None)
-    assert f"simscale merge {Path('x.h5').absolute()} a b" in capsys.readouterr().out
+    assert f"simscale merge {pathlib.Path('x.h5').absolute()} a b" in capsys.readouterr().out
     assert seen["env_options"] == {}
     task = {"relative_observations": True}
     config = {"dt": 0.005, "max_episode_steps": 50, "domain_randomization": True, "cameras": ["front_cam"]}
     run, env = str(tmp_path / "run"), {"name": "pick_place", "config": config | {"task": task}}
     save(run, {"a": np.zeros(1)}, Manifest("ppo", "actor_critic", env=env))
     assert main(["datagen", "--checkpoint", run]) == 0
-    assert seen["args"] == ("pick_place", 100, str(Path("data/dataset.h5").absolute()), "policy", True, 50, 42)
+    default = str(pathlib.Path("data/dataset.h5").absolute())
+    assert seen["args"] == ("pick_place", 100, default, "policy", True, 50, 42)
     assert (seen["dt"], seen["cameras"], seen["env_options"]) == (0.005, ["front_cam"], {"task": task})
     assert (seen["policy"], seen["policy_name"], seen["noise"]) == (f"policy of {run}", run, None)
     first = seen["policy_digest"]
+    changes = "--env.dt 0.01 --env.max-episode-steps 9 --env.cameras wrist_cam"
     save(run, {"a": np.ones(1)}, Manifest("ppo", "actor_critic", env=env, step=7))  # trained further, in its place
-    assert main(["datagen", "--checkpoint", run, "--dt", "0.01", "--max-steps", "9", "--cameras", "wrist_cam"]) == 0
+    assert main(["datagen", "--checkpoint", run, *changes.split()]) == 0
     assert (seen["args"][5], seen["dt"], seen["cameras"][0]["name"]) == (9, 0.01, "wrist_cam")
     assert len({first, seen["policy_digest"], ""}) == 3
     assert main(["datagen", "--checkpoint", run, "--env-name", "reach"]) == 0
-    assert seen["args"] == ("reach", 100, str(Path("data/dataset.h5").absolute()), "policy", False, 200, 42)
+    assert seen["args"] == ("reach", 100, default, "policy", False, 200, 42)
     assert (seen["dt"], seen["env_options"]) == (None, {})
 
 
@@ -157,8 +159,8 @@ def test_datagen_passes_every_option_on(monkeypatch, capsys, tmp_path):
     [
         ("", (False, None, "")),
         ("--randomize", (True, PRESETS["default"], "")),
-        ("--randomization heavy", (True, PRESETS["heavy"], "")),
-        ("--randomize --randomization light --xml-path {scene}", (True, PRESETS["light"], "{scene}")),
+        ("--env.randomization heavy", (True, PRESETS["heavy"], "")),
+        ("--randomize --env.randomization light --env.xml-path {scene}", (True, PRESETS["light"], "{scene}")),
     ],
 )
 def test_datagen_takes_a_preset_and_a_scene_and_stores_them(options, wanted, monkeypatch, tmp_path):
@@ -183,10 +185,10 @@ def test_datagen_takes_a_preset_and_a_scene_and_stores_them(options, wanted, mon
 
 def test_datagen_refuses_a_scene_that_is_not_there_and_a_preset_that_there_is_not(capsys, tmp_path):
     common = ["datagen", "--n-episodes", "1", "--output", str(tmp_path / "a.h5")]
-    assert main([*common, "--xml-path", "nowhere.xml"]) == 1
-    assert f"no MJCF file at '{Path('nowhere.xml').absolute()}'" in capsys.readouterr().err
+    assert main([*common, "--env.xml-path", "nowhere.xml"]) == 1
+    assert f"no MJCF file at '{pathlib.Path('nowhere.xml').absolute()}'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*common, "--randomization", "heavyy"])
+        main([*common, "--env.randomization", "heavyy"])
     assert "light" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -199,7 +201,9 @@ def test_datagen_joins_a_run_of_several_processes(index, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr("jax.process_count", lambda: 2)
     monkeypatch.setattr("jax.process_index", lambda: index)
-    monkeypatch.setattr("simscaleai_jax.core.distributed.initialize", lambda *joined, backend: calls.append(joined))
+    monkeypatch.setattr(
+        "simscaleai_jax.core.distributed.initialize", lambda *joined, backend: calls.append((*joined, backend))
+    )
     monkeypatch.setattr("simscaleai_jax.core.distributed.barrier", lambda name, seconds: calls.append(name))
 
     def fake(*args, **options):
@@ -208,14 +212,14 @@ def test_datagen_joins_a_run_of_several_processes(index, monkeypatch, capsys):
 
     monkeypatch.setattr("simscaleai_jax.datagen.generate_dataset", fake)
     assert main(["datagen", "--distributed", *ADDRESS, "--output", "x.h5", "--n-episodes", "6"]) == 0
-    assert calls == [("host:1", 2, 1), "generate", "all shards"]
+    assert calls == [("host:1", 2, 1, "auto"), "generate", "all shards"]
     shown = " ".join(capsys.readouterr().out.split())
     assert f"Demonstrations of reach, process {index} of 2" in shown
-    here = Path.cwd()
-    merge = f"simscale merge {here}/x.h5 {here}/x-00000-of-00002.h5 {here}/x-00001-of-00002.h5"
-    assert (merge in shown) is (index == 0)
+    names = ("x.h5", "x-00000-of-00002.h5", "x-00001-of-00002.h5")
+    join = " ".join(str(pathlib.Path(name).absolute()) for name in names)
+    assert (f"simscale merge {join}" in shown) is (index == 0)
     assert main(["datagen", "--output", "x.h5"]) == 0
-    assert ("host:1", 2, 1) not in calls[3:]
+    assert ("host:1", 2, 1, "auto") not in calls[3:]
 
 
 def test_datagen_ends_at_once_when_a_peer_is_lost(monkeypatch):

@@ -86,7 +86,7 @@ TWO_PROCESSES = ["launch", "--num-processes", "2", "--devices-per-process", "2",
 
 
 def test_two_processes_write_a_shard_each(tmp_path):
-    command = ["--dt", "0.01", "--max-steps", "8", "--n-episodes", "5", "--num-envs", "16"]
+    command = ["--env.dt", "0.01", "--env.max-episode-steps", "8", "--n-episodes", "5", "--num-envs", "16"]
     run = start(*TWO_PROCESSES, *command, "--output", str(tmp_path / "a.h5"))
     output = run.communicate()[0]
     assert run.returncode == 0, output
@@ -104,7 +104,17 @@ def test_two_processes_write_a_shard_each(tmp_path):
 
 def test_c26_a_process_killed_among_its_peers_leaves_whole_shards_or_none(tmp_path):
     """The same command completes what is missing, and the result is that of an undisturbed run."""
-    command = ["--dt", "0.01", "--max-steps", "8", "--n-episodes", "6000", "--num-envs", "16", "--output"]
+    command = [
+        "--env.dt",
+        "0.01",
+        "--env.max-episode-steps",
+        "8",
+        "--n-episodes",
+        "6000",
+        "--num-envs",
+        "16",
+        "--output",
+    ]
     killed = start(*TWO_PROCESSES, *command, str(tmp_path / "a.h5"))
     paths = [tmp_path / f"a-{index:05d}-of-00002.h5" for index in range(2)]
     parts = paths[1].with_name(paths[1].name + ".parts")

@@ -37,12 +37,12 @@ def test_a_custom_task_is_listed(tmp_path):
 @pytest.mark.slow
 def test_every_command_knows_a_custom_task(tmp_path):
     known = ("--import", EXAMPLE)
-    shown = simscale("datagen", *known, "--env-name", "sweep", "--policy", "scripted", "--n-episodes", 4, "--dt", 0.01,
-                     "--output", "sweep.h5", cwd=tmp_path)  # fmt: skip
+    shown = simscale("datagen", *known, "--env-name", "sweep", "--policy", "scripted", "--n-episodes", 4,
+                     "--env.dt", 0.01, "--output", "sweep.h5", cwd=tmp_path)  # fmt: skip
     assert "success_rate" in shown
     with h5py.File(tmp_path / "sweep.h5") as file:
         assert all(demo.attrs["success"] for demo in file["data"].values())
         assert any("red cube" in demo.attrs["language"] for demo in file["data"].values())
-    simscale("rl", *known, "--env-name", "sweep", "--env.dt", 0.01, "--num-envs", 16, "--n-steps", 128,
-             "--num-minibatches", 2, "--total-steps", 256, "--save-path", "ppo", cwd=tmp_path)  # fmt: skip
-    assert "success_rate" in simscale("eval", *known, "ppo", "--n-episodes", 2, "--max-steps", 10, cwd=tmp_path)
+    simscale("rl", *known, "--env-name", "sweep", "--env.dt", 0.01, "--ppo.num-envs", 16, "--ppo.n-steps", 128,
+             "--ppo.num-minibatches", 2, "--total-steps", 256, "--output", "ppo", cwd=tmp_path)  # fmt: skip
+    assert "success_rate" in simscale("eval", *known, "ppo", "--n-episodes", 2, "--max-episode-steps", 10, cwd=tmp_path)

@@ -23,7 +23,7 @@ from simscaleai_jax.core.checkpoint import Manifest, save
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.core.runs.folder import read_run
-from simscaleai_jax.models import registry
+from simscaleai_jax.models import list_models, registry
 from simscaleai_jax.rl.agents.ppo import PPOConfig, load_policy
 from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
 from simscaleai_jax.rl.ppo.envs import env_record
@@ -34,6 +34,7 @@ from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import print_table
 from simscaleai_jax.tools.commands import datagen, rl, transfer
 from simscaleai_jax.tools.env_options import EnvOptions
+from simscaleai_jax.tools.model_options import MEANINGS, model_options_class
 
 SMALL = "--ppo.hidden-dim 16 --ppo.num-envs 8 --ppo.n-steps 64 --ppo.num-minibatches 2 --ppo.n-epochs 1"
 SMALL += " --total-steps 128 --env.dt 0.01"
@@ -316,6 +317,12 @@ def test_every_option_has_help(name):
         action.option_strings for action in actions if not re.sub(r"\((default|required|optional).*", "", action.help)
     ]
     assert not blank
+    assert len(actions) > {"rl": 60, "train": 60, "datagen": 30}.get(name, 0), "all of them were looked at"
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_argument_of_a_model_has_help(name):
+    assert {field.name for field in dataclasses.fields(model_options_class(name))} <= set(MEANINGS)
 
 
 def test_a_table_in_a_file_cuts_no_word(capsys):
@@ -453,6 +460,23 @@ def test_a_run_goes_on_by_the_same_command(run, tmp_path, capsys):
     assert {change["name"] for change in read_run(folder)["changes"]} >= {"ppo.lr", "ppo.total_timesteps"}
     assert cli.main(["config", "show", str(folder)]) == 0
     assert "# since step 128 " in capsys.readouterr().out
+
+
+def test_trackers_get_the_results_and_films_of_a_run(run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    told = []
+    sink = types.SimpleNamespace(
+        write=lambda step, row: told.append(step),
+        video=lambda step, name, path: told.append((name, path.stat().st_size > 500)),
+        table=lambda step, name, columns, rows: told.append((name, dict(rows)["steps in all"])),
+        close=lambda: told.append("closed"),
+    )
+    monkeypatch.setattr("simscaleai_jax.core.runs.trackers.open_trackers", lambda config, about: [sink])
+    words = [*SMALL.split(), "--output", str(folder), "--env.max-episode-steps", "8"]
+    assert cli.main(["rl", *words, "--log.videos", "1", "--total-steps", "192"]) == 0
+    assert told == [192, ("videos/episode_000", True), ("results", 192), "closed"]
+    assert cli.main(["rl", *words, "--log.videos", "1", "--output", "memory://runs/filmed"]) == 1
+    assert "(log.videos) must lie on a local or mounted disk" in capsys.readouterr().err
 
 
 def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, capsys):

@@ -17,14 +17,14 @@ from .conftest import same
 
 BC = [
     "train", "--distributed", "--max-steps", "600", "--save-every", "50", "--log-every", "50", "--warmup-steps", "5",
-    "--model-kwargs", '{"hidden_dim": 16, "n_layers": 1}', "--keep-checkpoints", "2",
+    "--model.hidden-dim", "16", "--model.n-layers", "1", "--keep-checkpoints", "2",
 ]  # fmt: skip
 PPO = [
-    "rl", "--distributed", "--env.dt", "0.01", "--num-envs", "16", "--n-steps", "128", "--num-minibatches", "2",
-    "--n-epochs", "2", "--hidden-dim", "16", "--updates-per-dispatch", "1", "--total-steps", "7680",
-    "--num-checkpoints", "30", "--resume",
+    "rl", "--distributed", "--env.dt", "0.01", "--ppo.num-envs", "16", "--ppo.n-steps", "128",
+    "--ppo.num-minibatches", "2", "--ppo.n-epochs", "2", "--ppo.hidden-dim", "16", "--ppo.updates-per-dispatch", "1",
+    "--total-steps", "7680", "--num-checkpoints", "30",
 ]  # fmt: skip
-RUNS = {"bc": (BC, "--checkpoint-dir"), "ppo": (PPO, "--save-path")}
+RUNS = {"bc": (BC, "--checkpoint-dir"), "ppo": (PPO, "--output")}
 SECONDS = 480
 
 

@@ -54,8 +54,10 @@ class TestLogs:
     def test_extras_get_the_rows(self, tmp_path, monkeypatch):
         written = []
         board = types.ModuleType("tensorboardX")
-        board.SummaryWriter = lambda folder, purge_step: types.SimpleNamespace(
-            add_scalar=lambda name, value, step: written.append((name, step)), close=lambda: written.append("closed")
+        board.SummaryWriter = lambda folder, purge_step, filename_suffix: types.SimpleNamespace(
+            add_scalar=lambda name, value, step: written.append((name, step)),
+            add_text=lambda name, text, step: written.append((name, step, text)),
+            close=lambda: written.append("closed"),
         )
         wandb = types.ModuleType("wandb")
         run = types.SimpleNamespace(log=lambda row, step: written.append(("wandb", step)), finish=lambda: None)
@@ -64,6 +66,31 @@ class TestLogs:
         monkeypatch.setitem(sys.modules, "wandb", wandb)
         make_trainer(tmp_path, max_steps=4, use_wandb=True, log=LogConfig(("tensorboard",)), wandb_run_name="a").train()
         assert {("simscaleai", "a"), ("loss", 4), ("wandb", 4), "closed"} <= set(written)
+
+    def test_extras_get_films_and_tables(self, tmp_path, monkeypatch):
+        told = []
+        sink = types.SimpleNamespace(
+            write=lambda step, row: None,
+            video=lambda step, name, path: told.append((step, name, path)),
+            table=lambda step, name, columns, rows: told.append((step, name, list(columns), [list(r) for r in rows])),
+            close=lambda: None,
+        )
+        monkeypatch.setattr("simscaleai_jax.training.logs.open_trackers", lambda config, about: [sink])
+        videos = [tmp_path / "episode_000.mp4"]
+        answer = {"success_rate": 0.5, "videos": videos}
+        trainer = make_trainer(
+            tmp_path, max_steps=4, eval_every=2, save_every=4, trainer={"eval_fn": lambda policy: dict(answer)}
+        )
+        numbers = trainer.train()
+        assert numbers["eval/success_rate"] == 0.5
+        assert "eval/videos" not in numbers
+        columns = ["step", "eval/success_rate"]
+        assert told == [
+            (2, "eval/episode_000", videos[0]),
+            (2, "eval/all", columns, [[2, 0.5]]),
+            (4, "eval/episode_000", videos[0]),
+            (4, "eval/all", columns, [[2, 0.5], [4, 0.5]]),
+        ]
 
     @pytest.mark.parametrize("tracker", ["wandb", "tensorboard", "trackio"])
     def test_missing_extras_are_named(self, tmp_path, monkeypatch, tracker):

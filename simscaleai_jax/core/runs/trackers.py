@@ -24,6 +24,8 @@ class LogConfig:
       name: what wandb and trackio call this run; default: the folder's name.
       offline: keep wandb's files in the run's folder and send nothing; `wandb sync` sends them later.
       seconds: also log when so many seconds have passed since the latest row.
+      videos: episodes to film, into the run's folder and for the trackers: of every closed-loop evaluation of a model,
+        at the end of a run of PPO.
     """
 
     trackers: tuple[Tracker, ...] = ()
@@ -31,6 +33,7 @@ class LogConfig:
     name: str | None = None
     offline: bool = False
     seconds: float | None = None
+    videos: int = 0
 
     def __post_init__(self) -> None:
         for tracker in self.trackers:
@@ -38,6 +41,8 @@ class LogConfig:
                 raise unknown_name("tracker", tracker, TRACKERS)
         if self.seconds is not None and self.seconds <= 0:
             raise ValueError(f"log.seconds must be positive; got {self.seconds}.")
+        if self.videos < 0:
+            raise ValueError(f"log.videos must not be negative; got {self.videos}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +112,9 @@ class TensorBoardSink:
 
     def __init__(self, config: LogConfig, about: About) -> None:
         writer = _imported("tensorboardX", "tensorboard").SummaryWriter
-        self._writer = writer(str(about.folder / "tensorboard"), purge_step=about.first_step or None)
+        suffix = f".{about.first_step}"  # a file's name says the second that it began in, and nothing else
+        folder = str(about.folder / "tensorboard")
+        self._writer = writer(folder, purge_step=about.first_step or None, filename_suffix=suffix)
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -15,6 +16,7 @@ from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.tools.arguments import parse, print_table
 from simscaleai_jax.tools.distribution import DistributionOptions
 from simscaleai_jax.tools.env_options import EnvOptions
+from simscaleai_jax.tools.films import evaluate_filmed, filming_folder
 from simscaleai_jax.tools.names import Names
 
 DESCRIPTION = """Train a policy with PPO, thousands of environments at once.
@@ -134,16 +136,15 @@ def train(options: RLOptions, callbacks: Sequence[Callable] = ()) -> dict[str, l
     agent.layout()  # sizes that do not divide are refused before the folder is touched
     agent.env_name = options.env_name
     folder = paths.locate(options.output or f"checkpoints/ppo_{options.env_name}")
-    is_main = distributed.is_main()
+    where, is_main = filming_folder(folder, options.log.videos), distributed.is_main()
     run = make_run(options, CheckpointSeries(folder))
     with run, contextlib.ExitStack() as stack:
         open_run(run, agent, options)
-        own: list[Callable] = []
-        if is_main:
-            about = About(folder, run.run_id, run.settings, agent.total_steps)
-            metrics = MetricsFile(folder / "metrics.jsonl", agent.total_steps, open_trackers(options.log, about))
-            stack.callback(metrics.close)
-            own = [metrics, _warner()]
+        about = About(folder, run.run_id, run.settings, agent.total_steps)
+        sinks = open_trackers(options.log, about) if is_main else []
+        metrics = MetricsFile(folder / "metrics.jsonl", agent.total_steps, sinks)
+        stack.callback(metrics.close)
+        own: list[Callable] = [metrics, _warner()] if is_main else []
         watch = stack.enter_context(preemption.PreemptionWatch())
         earlier = _plain_rates(folder / "metrics.jsonl", agent.total_steps)
         saver = _saver(run.series, config, options.num_checkpoints, watch, earlier)
@@ -152,6 +153,10 @@ def train(options: RLOptions, callbacks: Sequence[Callable] = ()) -> dict[str, l
         distributed.barrier("finish", PEER_SECONDS)
         if agent.total_steps < config.total_timesteps:
             raise watch.stop(f"{agent.total_steps:,} steps in {folder}")
+        if is_main and history:
+            for path in film(env, agent, where, options.log.videos):
+                metrics.video(agent.total_steps, f"videos/{path.stem}", path)
+            metrics.table(agent.total_steps, "results", ("result", "value"), results(agent, history))
     if is_main:
         show(options, agent, history, folder / "metrics.jsonl")
     return history
@@ -167,10 +172,25 @@ def show(options: RLOptions, agent: Any, history: dict[str, list[float]], metric
         print(f"Nothing to do: the run in {folder} has its {agent.total_steps:,} steps (see --total-steps).")
         return
     curve = plot_learning_curve(read_metrics(metrics), folder / "learning_curve.png", f"PPO on {options.env_name}")
-    rows = [(name, history[name][-1]) for name in ("success_rate", "episode_reward", "episode_length", "approx_kl")]
-    rows += [("steps in all", agent.total_steps), ("steps per second", round(history["steps_per_second"][-1]))]
-    rows += [("checkpoint", folder), ("learning curve", curve), ("metrics", metrics)]
+    rows = [*results(agent, history), ("checkpoint", folder), ("learning curve", curve), ("metrics", metrics)]
     print_table(f"PPO on {options.env_name}", ("result", "value"), rows)
+
+
+def results(agent: Any, history: dict[str, list[float]]) -> list[tuple[str, float]]:
+    """Where training has ended: name and number."""
+    rows = [(name, history[name][-1]) for name in ("success_rate", "episode_reward", "episode_length", "approx_kl")]
+    return [*rows, ("steps in all", agent.total_steps), ("steps per second", round(history["steps_per_second"][-1]))]
+
+
+def film(env: Any, agent: Any, folder: Path | None, count: int) -> list[Path]:
+    """Films fresh episodes of the trained policy; none where `folder` is None (`filming_folder`)."""
+    from simscaleai_jax.core.streams import Stream
+    from simscaleai_jax.rl.evaluator import EvalConfig
+
+    if folder is None:
+        return []
+    config = EvalConfig(count, env.functional.max_episode_steps, stream=Stream.VALIDATION)
+    return evaluate_filmed(env.functional, agent.policy(), config, folder, count)[1]
 
 
 def make_training_env(options: RLOptions) -> Any:

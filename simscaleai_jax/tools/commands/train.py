@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -12,6 +13,7 @@ from simscaleai_jax.core import paths
 from simscaleai_jax.core.config import init_fields
 from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse, print_table
 from simscaleai_jax.tools.distribution import JoinOptions
+from simscaleai_jax.tools.films import evaluate_filmed, filming_folder
 from simscaleai_jax.tools.model_options import model_options_class, named_model
 from simscaleai_jax.tools.names import Names
 from simscaleai_jax.training.config import TrainConfig
@@ -190,7 +192,10 @@ def train(options: TrainOptions) -> dict[str, float]:
         eval_data = open_dataset(options, options.eval.split)
         eval_loader = make_loader(eval_data, min(options.batch_size, len(eval_data)), shuffle=False, **settings)
     env = env_record(dataset)
-    eval_fn = make_eval_fn(env, options.eval.episodes, options.dataset_path) if options.eval.episodes else None
+    eval_fn = None
+    if options.eval.episodes:
+        folder = filming_folder(options.checkpoint_dir, options.log.videos)
+        eval_fn = make_eval_fn(env, options.eval.episodes, options.dataset_path, options.log.videos, folder)
     language = dataset.demos.language(0) or None if options.dataset_path else None
     trainer = Trainer(
         model, loader, options, eval_loader, eval_fn, statistics=statistics, env=env, language=language
@@ -227,9 +232,15 @@ def env_record(dataset: Any) -> dict[str, Any]:
     return {"name": name, "config": config}
 
 
-def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
-    """Closed-loop evaluation, all episodes at once: eval_fn(policy) -> success_rate, mean_reward, mean_length.
+def make_eval_fn(
+    env: dict[str, Any], num_episodes: int, dataset: str, num_videos: int = 0, folder: Path | None = None
+) -> Any:
+    """Closed-loop evaluation, all episodes at once: eval_fn(policy) -> success_rate, mean_reward, mean_length, videos.
 
+    Args:
+      env: `env_record` of the data set. num_episodes: of each evaluation.
+      dataset: name of the data, for messages.
+      num_videos: episodes to film. folder: `filming_folder`.
     Raises:
       ValueError, FileNotFoundError: the file `dataset` names no environment, one that there is not, or such a scene.
     """
@@ -247,13 +258,13 @@ def make_eval_fn(env: dict[str, Any], num_episodes: int, dataset: str) -> Any:
 
         return make_functional_env(env["name"], **env["config"])
 
-    def evaluate(policy: Any) -> dict[str, float]:
+    def evaluate(policy: Any) -> dict[str, Any]:
         from simscaleai_jax.core.streams import Stream
-        from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy
+        from simscaleai_jax.rl.evaluator import EvalConfig
 
-        steps = environment().max_episode_steps
-        found = evaluate_policy(environment(), policy, EvalConfig(num_episodes, steps, stream=Stream.VALIDATION))
-        return {name: found[name] for name in ("success_rate", "mean_reward", "mean_length")}
+        config = EvalConfig(num_episodes, environment().max_episode_steps, stream=Stream.VALIDATION)
+        found, videos = evaluate_filmed(environment(), policy, config, folder, num_videos)
+        return {name: found[name] for name in ("success_rate", "mean_reward", "mean_length")} | {"videos": videos}
 
     return evaluate
 
