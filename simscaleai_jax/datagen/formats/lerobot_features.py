@@ -48,7 +48,7 @@ class LeRobotView:
         if not demos.lengths.all():
             raise ValueError(f"{demos.path}: {demos.names[int(np.argmin(demos.lengths))]} has no steps.")
         states = [key for key in demos.obs_keys if key not in demos.image_keys]
-        self.vectors = _split(["state"] if "state" in states else states)
+        self.vectors = split_keys(["state"] if "state" in states else states)
         self.cameras = _camera_names(demos, self.env_kwargs)
         self.index = ensure_index(demos)
         self.starts = np.concatenate([[0], np.cumsum(demos.lengths)])
@@ -168,6 +168,13 @@ def component_names(key: str, size: int, joints: list[str]) -> list[str]:
     return [f"{key}.{part}" for part in AXES.get((words[-1], size), range(size))]
 
 
+def split_keys(keys: list[str]) -> dict[str, list[str]]:
+    """Feature -> the observation keys, no pictures, that it joins; everything is the robot's where nothing, or all, has its name."""
+    own = [key for key in keys if key.split("_")[0] in ROBOT_WORDS and not set(key.split("_")) & set(OTHER_WORDS)]
+    rest = [key for key in keys if key not in own]
+    return {STATE: own, ENVIRONMENT: rest} if own and rest else {STATE: keys}
+
+
 def env_entry(demos: DemonstrationFile) -> dict[str, Any]:
     """The environment of a file: env_name ("" where it is unknown) and env_kwargs."""
     env_args = demos.attributes.get("env_args", {})
@@ -178,13 +185,6 @@ def env_entry(demos: DemonstrationFile) -> dict[str, Any]:
 def _env_kwargs(demos: DemonstrationFile) -> dict[str, Any]:
     env_args = demos.attributes.get("env_args", {})
     return env_args.get("env_kwargs", {}) if isinstance(env_args, dict) else {}
-
-
-def _split(keys: list[str]) -> dict[str, list[str]]:
-    """Feature -> its keys; everything is the robot's where nothing, or all, has its name."""
-    own = [key for key in keys if key.split("_")[0] in ROBOT_WORDS and not set(key.split("_")) & set(OTHER_WORDS)]
-    rest = [key for key in keys if key not in own]
-    return {STATE: own, ENVIRONMENT: rest} if own and rest else {STATE: keys}
 
 
 def _tasks(instructions: np.ndarray, languages: np.ndarray) -> tuple[list[str], np.ndarray]:
