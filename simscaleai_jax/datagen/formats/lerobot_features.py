@@ -169,7 +169,7 @@ def component_names(key: str, size: int, joints: list[str]) -> list[str]:
 
 
 def split_keys(keys: list[str]) -> dict[str, list[str]]:
-    """Feature -> the observation keys, no pictures, that it joins; everything is the robot's where nothing, or all, has its name."""
+    """Feature -> the observation keys, no pictures, that it joins; all is the robot's where nothing has its name."""
     own = [key for key in keys if key.split("_")[0] in ROBOT_WORDS and not set(key.split("_")) & set(OTHER_WORDS)]
     rest = [key for key in keys if key not in own]
     return {STATE: own, ENVIRONMENT: rest} if own and rest else {STATE: keys}

@@ -86,9 +86,8 @@ class _Reader:
         features, own = self.info["features"], source / ENV_FILE
         self.entry: dict[str, Any] = json.loads(own.read_text()) if own.is_file() else self.info.get(ENV_ENTRY, {})
         self.vectors = self.entry.get("observations") or _vector_features(features, source)
-        self.cameras = self.entry.get("cameras")
-        if self.cameras is None:
-            self.cameras = _camera_features(features, self.entry.get("env_kwargs", {}))
+        cameras, settings = self.entry.get("cameras"), self.entry.get("env_kwargs", {})
+        self.cameras: dict[str, str] = _camera_features(features, settings) if cameras is None else cameras
         self.videos = [feature for feature in self.cameras if features[feature]["dtype"] == "video"]
         self.images = [feature for feature in self.cameras if feature not in self.videos]
 

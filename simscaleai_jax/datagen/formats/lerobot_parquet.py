@@ -57,9 +57,8 @@ class RollingWriter:
 
     def write(self, table: Any) -> None:
         """Writes the table as one row group to where it was reserved."""
-        if self._writer is None:
-            self._open(table.schema)
-        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        writer = self._writer or self._open(table.schema)
+        writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
     def close(self) -> None:
         """Completes the file that is open."""
@@ -67,13 +66,14 @@ class RollingWriter:
             self._writer.close()
             self._writer = None
 
-    def _open(self, schema: Any) -> None:
+    def _open(self, schema: Any) -> Any:
         import pyarrow.parquet as pq
 
         chunk, file = place(self._number)
         path = self.folder / self.path.format(chunk_index=chunk, file_index=file)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pq.ParquetWriter(path, schema, compression="snappy")
+        return self._writer
 
 
 def frame_schema(features: Features) -> Any:
