@@ -16,9 +16,8 @@ from typing import Any
 import tyro
 from stamp import stamp
 
-from simscaleai_jax.core.config import load_yaml
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
-from simscaleai_jax.tools.commands.rl import RLOptions, make_training_env, ppo_config
+from simscaleai_jax.tools.commands.rl import make_training_env, parse_options, ppo_config
 
 RECIPE = Path("configs/ppo_pick_place.yaml")
 RESULTS = Path("benchmarks/results/ppo_ablation.json")
@@ -87,7 +86,7 @@ def main(options: Options) -> None:
 def run(name: str, seed: int, max_steps: int) -> dict[str, Any]:
     """One run of a variant: steps and seconds to the goal (None where it was not reached), success at its end."""
     task, ppo = VARIANTS[name]
-    recipe = load_yaml(RECIPE, RLOptions)
+    recipe = parse_options(["--config", str(RECIPE)])
     env_options = dataclasses.replace(recipe.env, task=recipe.env.task | task)
     env = make_training_env(dataclasses.replace(recipe, env=env_options))
     config: PPOConfig = dataclasses.replace(ppo_config(recipe), seed=seed, **ppo)

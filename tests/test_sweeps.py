@@ -90,7 +90,9 @@ def test_environments_record_plain_values():
     assert config.task.target_low == (0.35, -0.3, 0.08)
     env = type("Env", (), {"config": config, "task_name": "mine"})()
     record = env_record(env)
-    assert (record["config"]["dt"], record["config"]["xml_path"], record["config"]["seed"]) == (0.01, "a.xml", 3)
+    assert (record["config"]["dt"], record["config"]["xml_path"], record["config"]["seed"]) == (
+        0.01, str(Path("a.xml").absolute()), 3,
+    )  # fmt: skip
     assert type(record["config"]["cameras"][0]["width"]) is int
 
 

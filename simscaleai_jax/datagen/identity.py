@@ -1,6 +1,7 @@
 """What the data depend on beyond the settings that somebody typed: names stay while what they stand for changes."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from simscaleai_jax.core import checkpoint
 
+OWN_ARM = "panda"  # of our scenes
 DIGITS = 16  # of a digest, hexadecimal
 
 
@@ -19,6 +21,17 @@ def physics_settings(env: Any) -> dict[str, str]:
     physics = getattr(env, "physics", None)
     model = getattr(physics, "host_model", None)
     return {"impl": getattr(physics, "impl", ""), "scene_digest": "" if model is None else model_digest(model)}
+
+
+def robot_attributes(env: Any) -> dict[str, str]:
+    """What a file says of the robot in `env`: its type and the names of its joints (JSON); {} where it shows none."""
+    robot = getattr(getattr(env, "task", None), "robot", None)
+    if robot is None:
+        return {}
+    chosen, scene = getattr(env.config, "robot", ""), getattr(env.config, "xml_path", "")
+    joints = [robot.model.joint(number).name or f"joint{number}" for number in robot.joints]
+    kind = chosen or (Path(scene).stem if scene else OWN_ARM)
+    return {"robot_type": kind, "joint_names": json.dumps(joints)}
 
 
 def check_env_name(env: Any, env_name: str) -> None:

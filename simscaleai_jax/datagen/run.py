@@ -21,6 +21,7 @@ from simscaleai_jax.datagen.generator import (
     file_attributes,
     instruction,
 )
+from simscaleai_jax.datagen.identity import robot_attributes
 from simscaleai_jax.datagen.policies import make_policy
 from simscaleai_jax.datagen.rollout import Slots, empty_slots, make_chunk_fn
 
@@ -60,7 +61,7 @@ class Run:
         wanted = sum(shard.count for shard in shards)
         done = 0
         for shard in shards:
-            attributes = file_attributes(self.settings)
+            attributes = file_attributes(self.settings) | robot_attributes(self.env)
             with ShardWriter(shard, self.settings, attributes, masks, self._part_episodes()) as writer:
                 numbers = writer.missing()
                 done += shard.count - len(numbers)

@@ -1,7 +1,7 @@
 """The settings of an environment as every command takes them: --env.NAME."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from simscaleai_jax.core import paths
 from simscaleai_jax.tools.arguments import given
@@ -32,11 +32,11 @@ class EnvOptions:
     control_dt: float | None = None
     max_episode_steps: int | None = None
     robot: str | None = None
-    controller: str | None = None
+    controller: Literal["cartesian", "cartesian_position", "joint_position", "joint_delta"] | None = None
     xml_path: str | None = None
     domain_randomization: bool | None = None
-    randomization: str | None = None
-    impl: str | None = None
+    randomization: Literal["light", "default", "heavy"] | None = None
+    impl: Literal["auto", "c", "jax", "warp"] | None = None
     cameras: tuple[str, ...] | None = None
     image_size: int | None = None
     image_fov: float | None = None

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from simscaleai_jax.core.demonstrations import QUANTILES, DemonstrationFile
-from simscaleai_jax.datagen.formats import lerobot_export
+from simscaleai_jax.datagen.formats import lerobot_export, lerobot_parquet
 from simscaleai_jax.datagen.formats.lerobot_export import export_lerobot
 from simscaleai_jax.datagen.formats.lerobot_import import import_lerobot
 from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
@@ -55,7 +55,7 @@ class TestLeRobot:
         features = info.pop("features")
         assert info == {
             "codebase_version": "v3.0",
-            "robot_type": "panda",
+            "robot_type": "unknown",
             "total_episodes": 4,
             "total_frames": 20,
             "total_tasks": 3,
@@ -70,6 +70,11 @@ class TestLeRobot:
         assert json.loads((folder / "meta/simscaleai.json").read_text()) == {
             "env_name": "toy",
             "env_kwargs": {"control_dt": 0.05, "domain_randomization": False},
+            "observations": {
+                "observation.state": {"ee_pos": [3], "joint_pos": [7]},
+                "observation.environment_state": {"target_pos": [3]},
+            },
+            "cameras": {"observation.images.image": "image"},
         }
         card = (folder / "README.md").read_text()
         assert card.startswith("---\ntags: [LeRobot]")
@@ -88,8 +93,8 @@ class TestLeRobot:
             "index": ("int64", [1]),
             "task_index": ("int64", [1]),
         }
-        assert features["observation.state"]["names"][:4] == ["ee_pos.0", "ee_pos.1", "ee_pos.2", "joint_pos.0"]
-        assert features["observation.environment_state"]["names"] == [f"target_pos.{i}" for i in range(3)]
+        assert features["observation.state"]["names"][:4] == ["ee_pos.x", "ee_pos.y", "ee_pos.z", "joint_pos.0"]
+        assert features["observation.environment_state"]["names"] == [f"target_pos.{axis}" for axis in "xyz"]
         assert features["action"]["names"] == ["delta_x", "delta_y", "delta_z", "gripper"]
 
     def test_schema_and_one_row_group_per_episode(self, exported):
@@ -185,14 +190,25 @@ class TestLeRobot:
         assert np.shape(stats["observation.images.image"]["mean"]) == (3, 1, 1)
 
     def test_files_are_split_by_size(self, exported, tmp_path, monkeypatch):
-        monkeypatch.setattr(lerobot_export, "DATA_FILE_MB", 0.001)
-        monkeypatch.setattr(lerobot_export, "CHUNKS_SIZE", 3)
+        monkeypatch.setattr(lerobot_parquet, "FILE_MB", 0.001)
+        monkeypatch.setattr(lerobot_parquet, "CHUNKS_SIZE", 3)
+        monkeypatch.setattr(lerobot_export, "BLOCK_ROWS", 16)
         folder = export_lerobot(exported[1], tmp_path / "split")
         files = sorted(str(path.relative_to(folder / "data")) for path in (folder / "data").rglob("*.parquet"))
         assert files == [f"chunk-000/file-00{i}.parquet" for i in range(3)] + ["chunk-001/file-000.parquet"]
         assert frames(folder).equals(frames(exported[0]))
-        rows = pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+        files = sorted((folder / "meta/episodes").glob("*/*.parquet"))
+        rows = [row for path in files for row in pq.read_table(path).to_pylist()]
         assert [(row["data/chunk_index"], row["data/file_index"]) for row in rows] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+        places = [(row["meta/episodes/chunk_index"], row["meta/episodes/file_index"]) for row in rows]
+        assert places == [(0, 0), (0, 0), (0, 1), (0, 1)]
+        assert [str(path.relative_to(folder / "meta/episodes")) for path in files] == [
+            f"chunk-000/file-00{i}.parquet" for i in range(2)
+        ]
+        whole = pq.read_table(exported[0] / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+        for one, two in zip(rows, whole, strict=True):
+            same = [name for name in two if name.startswith("stats/") or "dataset" in name]
+            assert {name: one[name] for name in same} == {name: two[name] for name in same}
 
     def test_export_then_import_is_identity(self, exported, tmp_path):
         folder, path, _ = exported
@@ -208,7 +224,7 @@ class TestLeRobot:
                 np.testing.assert_array_equal(one["observations"][key], two["observations"][key])
         np.testing.assert_array_equal(ours.demos.masks["success"], back.demos.masks["success"])
         assert back.demos.attributes["env_args"] == ours.demos.attributes["env_args"]
-        assert back.demos.attributes["robot_type"] == "panda"
+        assert back.demos.attributes["robot_type"] == "unknown"
 
     def test_an_older_file_keeps_its_environment(self, exported, tmp_path):
         demo_files.write_older(tmp_path / "older.h5", exported[2])
@@ -226,7 +242,7 @@ class TestLeRobot:
         dataset = TrajectoryDataset(import_lerobot(folder, tmp_path / "back.h5"))
         np.testing.assert_array_equal(dataset[0]["observations"]["state"], state_of(exported[2][0])[0])
         assert env_record(dataset) == {}
-        assert dataset.demos.attributes["robot_type"] == "panda"
+        assert dataset.demos.attributes["robot_type"] == "unknown"
 
     def test_one_component_is_a_number(self, tmp_path):
         episodes = [demo_files.make_episode(number) for number in range(2)]
@@ -268,7 +284,7 @@ class TestLeRobot:
             )["fps"]
             == 10
         )
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["older.h5", "out"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["older.h5", "older.h5.index", "out"]
         with pytest.raises(FileNotFoundError, match=r"no meta/info\.json"):
             import_lerobot(tmp_path, tmp_path / "x.h5")
         info = json.loads((folder / "meta/info.json").read_text())

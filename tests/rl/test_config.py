@@ -12,8 +12,7 @@ from simscaleai_jax.core import from_dict
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.ppo.config import make_layout
 from simscaleai_jax.rl.ppo.update import as_units, minibatch_units
-from simscaleai_jax.tools.arguments import load_yaml
-from simscaleai_jax.tools.commands.rl import RLOptions
+from simscaleai_jax.tools.commands.rl import parse_options
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("ppo_*.yaml"))
 
@@ -92,7 +91,7 @@ def test_minibatches_take_every_unit_once_and_do_not_depend_on_the_devices():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_published_presets_are_built(path):
-    options = load_yaml(path, RLOptions)
+    options = parse_options(["--config", str(path)])
     layout = make_layout(options.ppo)
     assert layout.num_envs * layout.num_steps == options.ppo.n_steps
     assert path.read_text().startswith("# "), "a preset says how to run it"

@@ -1,46 +1,53 @@
-"""Reads a LeRobot v3.0 data set of states and images into a demonstration file of ours, for training."""
+"""Reads a LeRobot v3.0 data set of states, images and videos into a demonstration file of ours, for training."""
 
 import io
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from simscaleai_jax.core.demonstrations import Episode, split_masks
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.datagen.files.shards import plan_shards
 from simscaleai_jax.datagen.files.writer import ShardWriter
-from simscaleai_jax.datagen.formats.lerobot_export import CODEBASE_VERSION, require_extra
-from simscaleai_jax.datagen.formats.lerobot_features import ENV_ENTRY, ENV_FILE
+from simscaleai_jax.datagen.formats.lerobot_export import CODEBASE_VERSION
+from simscaleai_jax.datagen.formats.lerobot_features import ENV_ENTRY, ENV_FILE, IMAGES
+from simscaleai_jax.datagen.formats.lerobot_parquet import matrix, require_extra
+from simscaleai_jax.datagen.formats.lerobot_video import Videos
 from simscaleai_jax.datagen.generator import file_attributes
 
-COMPONENT = re.compile(r"(.+)\.(\d+)$")
+COMPONENT = re.compile(r"(.+)\.(\d+)$")  # names of exports that do not record their observations
+PART_BYTES = 64 * 2**20  # of pictures written at a time
+PART_EPISODES = 64
 
 
-def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_fraction: float = 0.1) -> Path:
-    """Converts states, images, actions, rewards and tasks; videos are left out.
+def import_lerobot(
+    source: str | Path, output: str | Path, seed: int = 0, valid_fraction: float = 0.1, *, progress: bool = False
+) -> Path:
+    """Converts states, pictures (images and videos), actions, rewards and tasks.
 
-    `observation.state` is split into keys where its component names say so ("ee_pos.0", as our exporter writes them)
-    and becomes the key `state` otherwise; other float vectors `observation.x` become the key `x`; the first camera
-    becomes `image`, others `image_NAME`. The environment is the one that our exporter names; a data set from elsewhere
-    has none, and its robot is the attribute `robot_type`.
+    An export of ours says which observation is where. Of other data sets, `observation.state` is split into keys where
+    its component names say so ("ee_pos.0"), and becomes the key `state` otherwise; other float vectors `observation.x`
+    become the key `x`; the first camera becomes `image`, others `image_NAME`. The environment is the one that our
+    exporter names; a data set from elsewhere has none, and its robot is the attribute `robot_type`.
 
     Raises:
       ImportError: pyarrow or pandas is missing.
-      FileNotFoundError, ValueError: not a LeRobot v3.0 data set, one without `action` or any state, or with other
-        episodes than it announces.
+      FileNotFoundError, ValueError: not a LeRobot v3.0 data set, one without `action` or any state, with other
+        episodes than it announces, or a video that is cut.
     """
     require_extra()
     source, output = Path(source), Path(output)
     if output.exists():
         raise ValueError(f"{output} exists; delete it first or choose another name.")
-    info = _read_info(source)
-    keys = _state_features(info["features"], source)
-    own = source / ENV_FILE
-    entry = json.loads(own.read_text()) if own.is_file() else info.get(ENV_ENTRY, {})
-    images = _image_features(info["features"], entry.get("env_kwargs", {}))
+    reader = _Reader(source)
+    info, entry = reader.info, reader.entry
     settings = {
         "env_name": entry.get("env_name", ""),
         "env_kwargs": {"control_dt": 1.0 / info["fps"]} | entry.get("env_kwargs", {}),
@@ -52,15 +59,108 @@ def import_lerobot(source: str | Path, output: str | Path, seed: int = 0, valid_
     }
     masks = split_masks(settings["n_episodes"], seed, valid_fraction)
     shard = plan_shards(output, settings["n_episodes"])[0]
-    attributes = file_attributes(settings) | {"robot_type": info.get("robot_type") or ""}
-    with ShardWriter(shard, settings, attributes, masks) as writer:
+    attributes = file_attributes(settings) | reader.robot()
+    with (
+        ShardWriter(shard, settings, attributes, masks, reader.part_episodes()) as writer,
+        Progress(console=Console(stderr=True), disable=not progress) as bar,
+    ):
         missing = set(writer.missing())
-        for number, episode in _episodes(source, keys, images):
+        for number, episode in bar.track(reader.episodes(missing), total=shard.count, description="episodes"):
             if not 0 <= number < shard.count:
                 raise ValueError(f"{source} holds episode {number}, and its info.json says {shard.count} episodes.")
-            if number in missing:
+            if episode is not None:
                 writer.add(number, episode)
         return writer.finish()
+
+
+class _Reader:
+    """A LeRobot data set in the words of our files.
+
+    Attributes:
+      info: meta/info.json. entry: what our exporter says of it, {} if it is another's.
+      vectors: feature -> observation key -> shape. cameras: feature -> observation key.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self.source, self.info = source, _read_info(source)
+        features, own = self.info["features"], source / ENV_FILE
+        self.entry: dict[str, Any] = json.loads(own.read_text()) if own.is_file() else self.info.get(ENV_ENTRY, {})
+        self.vectors = self.entry.get("observations") or _vector_features(features, source)
+        cameras, settings = self.entry.get("cameras"), self.entry.get("env_kwargs", {})
+        self.cameras: dict[str, str] = _camera_features(features, settings) if cameras is None else cameras
+        self.videos = [feature for feature in self.cameras if features[feature]["dtype"] == "video"]
+        self.images = [feature for feature in self.cameras if feature not in self.videos]
+
+    def robot(self) -> dict[str, Any]:
+        """Attributes of the robot."""
+        found = {"robot_type": self.info.get("robot_type") or ""}
+        return found | ({"joint_names": json.dumps(self.entry["joint_names"])} if "joint_names" in self.entry else {})
+
+    def part_episodes(self) -> int:
+        """As many episodes as are written at a time: fewer with pictures."""
+        pixels = sum(int(np.prod(self.info["features"][feature]["shape"])) for feature in self.cameras)
+        mean_length = self.info["total_frames"] / max(self.info["total_episodes"], 1)
+        return int(np.clip(PART_BYTES // max(pixels * mean_length, 1), 1, PART_EPISODES))
+
+    def episodes(self, wanted: set[int]) -> Iterator[tuple[int, Episode | None]]:
+        """(number, Episode) in the order of the files; None for those that are not wanted, or not announced."""
+        import pandas as pd
+
+        tasks = pd.read_parquet(self.source / "meta" / "tasks.parquet")
+        instructions = {int(row.task_index): str(task) for task, row in tasks.iterrows()}
+        videos = Videos(self.source, self.info, self.videos)
+        try:
+            for number, table in self._tables():
+                if number not in wanted:
+                    yield number, None
+                    continue
+                pictures = {self.cameras[f]: _pictures(table[f]) for f in self.images}
+                pictures |= {self.cameras[f]: videos.read(f, number, table.num_rows) for f in self.videos}
+                yield number, self._episode(table, pictures, instructions)
+        finally:
+            videos.close()
+
+    def _tables(self) -> Iterator[tuple[int, Any]]:
+        """(number, its frames) of each episode; one may lie in several row groups, and several in one."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number, pieces = -1, []
+        for path in sorted((self.source / "data").glob("*/*.parquet")):
+            file = pq.ParquetFile(path)
+            unknown = {name for name in file.schema_arrow.names if name.startswith(IMAGES)} - set(self.images)
+            wanted = [name for name in file.schema_arrow.names if name not in unknown]
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=wanted)
+                numbers = table["episode_index"].to_numpy()
+                bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1), len(numbers)]
+                for start, stop in itertools.pairwise(bounds):
+                    if pieces and number != numbers[start]:
+                        yield number, pa.concat_tables(pieces)
+                        pieces = []
+                    number = int(numbers[start])
+                    pieces.append(table.slice(start, stop - start))
+        if pieces:
+            yield number, pa.concat_tables(pieces)
+
+    def _episode(self, table: Any, pictures: dict[str, np.ndarray], instructions: dict[int, str]) -> Episode:
+        obs: dict[str, np.ndarray] = {}
+        for feature, keys in self.vectors.items():
+            values, at = matrix(table[feature]), 0
+            for key, shape in keys.items():
+                size = int(np.prod(shape, dtype=int))
+                obs[key] = values[:, at : (at := at + size)].reshape(len(values), *shape)
+        has, length = table.schema.names, table.num_rows
+        success = bool(matrix(table["next.success"]).any()) if "next.success" in has else False
+        rewards = matrix(table["next.reward"])[:, 0] if "next.reward" in has else np.zeros(length, np.float32)
+        return Episode(
+            obs=obs | pictures,
+            actions=matrix(table["action"]),
+            rewards=rewards,
+            success=success,
+            terminated=success,
+            language=instructions.get(int(table["task_index"][0].as_py()), "") if "task_index" in has else "",
+        )
 
 
 def _read_info(source: Path) -> dict[str, Any]:
@@ -75,25 +175,30 @@ def _read_info(source: Path) -> dict[str, Any]:
     return info
 
 
-def _state_features(features: dict[str, Any], source: Path) -> dict[str, list[str]]:
-    """Feature -> the observation key of each of its components."""
-    keys = {}
-    for name, feature in features.items():
-        if (
-            name.startswith("observation.")
-            and feature["dtype"] in ("float32", "float64")
-            and len(feature["shape"]) == 1
-        ):
-            keys[name] = _component_keys(name.removeprefix("observation."), feature)
-    if not keys:
+def _vector_features(features: dict[str, Any], source: Path) -> dict[str, dict[str, list[int]]]:
+    """Feature -> its observation keys and their shapes, by the names of its components."""
+    found = {
+        name: _component_keys(name.removeprefix("observation."), feature)
+        for name, feature in features.items()
+        if name.startswith("observation.") and feature["dtype"] in ("float32", "float64") and len(feature["shape"]) == 1
+    }
+    if not found:
         raise ValueError(f"{source} has no state: no float vector among {sorted(features)}.")
-    return keys
+    return found
 
 
-def _image_features(features: dict[str, Any], env_kwargs: dict[str, Any]) -> dict[str, str]:
+def _component_keys(name: str, feature: dict[str, Any]) -> dict[str, list[int]]:
+    parsed = [COMPONENT.match(part) for part in feature.get("names") or [] if isinstance(part, str)]
+    if len(parsed) != feature["shape"][0] or not all(parsed):
+        return {name: [feature["shape"][0]]}
+    keys = [match[1] for match in parsed if match]
+    return {key: [keys.count(key)] for key in dict.fromkeys(keys)}
+
+
+def _camera_features(features: dict[str, Any], env_kwargs: dict[str, Any]) -> dict[str, str]:
     """Feature -> observation key of its pictures."""
-    names = [name for name, feature in features.items() if feature["dtype"] == "image"]
-    cameras = [name.removeprefix("observation.images.") for name in names]
+    names = [name for name, feature in features.items() if feature["dtype"] in ("image", "video")]
+    cameras = [name.removeprefix(IMAGES) for name in names]
     known = env_kwargs.get("cameras") or []
     first = known[0]["name"] if known else "image" if "image" in cameras else next(iter(cameras), "")
     return {
@@ -101,78 +206,9 @@ def _image_features(features: dict[str, Any], env_kwargs: dict[str, Any]) -> dic
     }
 
 
-def _component_keys(name: str, feature: dict[str, Any]) -> list[str]:
-    names = feature.get("names") or []
-    parsed = [COMPONENT.match(part) for part in names if isinstance(part, str)]
-    if len(parsed) == feature["shape"][0] and all(parsed):
-        return [match[1] for match in parsed if match]
-    return [name] * feature["shape"][0]
-
-
-def _episodes(source: Path, keys: dict[str, list[str]], images: dict[str, str]) -> Any:
-    """(number, Episode) in the order of the data files."""
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    tasks = pd.read_parquet(source / "meta" / "tasks.parquet")
-    instructions = {int(row.task_index): str(task) for task, row in tasks.iterrows()}
-    pending: dict[str, Any] = {}
-    for path in sorted((source / "data").glob("*/*.parquet")):
-        file = pq.ParquetFile(path)
-        pictures = [name for name in file.schema_arrow.names if name.startswith("observation.images.")]
-        wanted = [name for name in file.schema_arrow.names if name not in pictures or name in images]
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=wanted)
-            numbers = table["episode_index"].to_numpy()
-            bounds = np.flatnonzero(np.diff(numbers)) + 1
-            for start, stop in zip([0, *bounds], [*bounds, len(numbers)], strict=True):
-                piece, number = table.slice(start, stop - start), int(numbers[start])
-                if pending and pending["number"] != number:
-                    yield pending["number"], _episode(pending["pieces"], keys, images, instructions)
-                    pending = {}
-                pending.setdefault("number", number)
-                pending.setdefault("pieces", []).append(piece)
-    if pending:
-        yield pending["number"], _episode(pending["pieces"], keys, images, instructions)
-
-
-def _episode(
-    pieces: list[Any], keys: dict[str, list[str]], images: dict[str, str], instructions: dict[int, str]
-) -> Episode:
-    import pyarrow as pa
-
-    table = pa.concat_tables(pieces)
-    obs: dict[str, list[np.ndarray]] = {}
-    for feature, names in keys.items():
-        values = _matrix(table[feature], len(names))
-        for component, name in enumerate(names):
-            obs.setdefault(name, []).append(values[:, component])
-    length = table.num_rows
-    has = table.schema.names
-    success = bool(np.asarray(table["next.success"].to_pylist()).any()) if "next.success" in has else False
-    rewards = (
-        np.asarray(table["next.reward"].to_pylist(), np.float32).reshape(length)
-        if "next.reward" in has
-        else np.zeros(length)
-    )
-    actions = table["action"].to_pylist()
-    return Episode(
-        obs={name: np.stack(columns, axis=1) for name, columns in obs.items()}
-        | {key: np.stack([_picture(cell) for cell in table[name].to_pylist()]) for name, key in images.items()},
-        actions=np.asarray(actions, np.float32).reshape(length, -1),
-        rewards=rewards.astype(np.float32),
-        success=success,
-        terminated=success,
-        language=instructions.get(int(table["task_index"][0].as_py()), "") if "task_index" in has else "",
-    )
-
-
-def _picture(cell: dict[str, Any]) -> np.ndarray:
-    """uint8 (H, W, 3) of a cell {"bytes", "path"}."""
+def _pictures(column: Any) -> np.ndarray:
+    """uint8 (T, H, W, 3) of a column of PNG files."""
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
-
-
-def _matrix(column: Any, width: int) -> np.ndarray:
-    return np.asarray(column.to_pylist(), np.float32).reshape(-1, width)
+    contents = [cell["bytes"] for cell in column.to_pylist()]
+    return np.stack([np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents])

@@ -12,6 +12,7 @@ DESCRIPTION = """Convert a data set to LeRobot v3.0 or robomimic, or a LeRobot d
 
 Examples:
   simscale export-dataset data/reach.h5 lerobot/reach --to lerobot
+  simscale export-dataset data/pick.h5 lerobot/pick --to lerobot --images h264
   simscale export-dataset data/reach.h5 data/reach_robomimic.h5 --to robomimic
   simscale export-dataset lerobot/reach data/from_lerobot.h5 --from lerobot"""
 
@@ -26,6 +27,7 @@ class ExportOptions:
       to: format to write.
       from_: "lerobot" imports, "hdf5" exports.
       fps: frames per second, where the file does not say.
+      images: LeRobot's pictures as they are (png), or as videos, which are smaller and lose a little.
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -33,6 +35,7 @@ class ExportOptions:
     to: Literal["lerobot", "robomimic", "hdf5"] | None = None
     from_: Annotated[Literal["hdf5", "lerobot"], tyro.conf.arg(name="from")] = "hdf5"
     fps: int | None = None
+    images: Literal["png", "h264", "av1"] = "png"
 
 
 def main(argv: list[str]) -> None:
@@ -47,11 +50,11 @@ def convert(options: ExportOptions) -> Path:
             raise ValueError(f"--from lerobot writes HDF5, not {options.to}; convert it in a second step.")
         from simscaleai_jax.datagen.formats.lerobot_import import import_lerobot
 
-        return import_lerobot(options.source, options.output)
+        return import_lerobot(options.source, options.output, progress=True)
     if options.to == "lerobot":
         from simscaleai_jax.datagen.formats.lerobot_export import export_lerobot
 
-        return export_lerobot(options.source, options.output, options.fps, progress=True)
+        return export_lerobot(options.source, options.output, options.fps, progress=True, images=options.images)
     if options.to == "robomimic":
         from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ Examples:
   simscale rl --env-name pick_place --env.task.curriculum-share 0.5 --env.task.area-low 0.45 -0.1
   simscale rl --env.xml-path arm.xml --env.randomization light"""
 
+BEST_OVER = 10  # updates whose episodes judge a checkpoint
 PEER_SECONDS = 60  # after which a process that does not answer counts as lost
 DEFAULT_CAMERAS, DEFAULT_IMAGE_SIZE = ("wrist_cam",), 64
 MAY_CHANGE = (
@@ -144,7 +146,8 @@ def train(options: RLOptions, callbacks: Sequence[Callable] = ()) -> dict[str, l
         stack.callback(metrics.close)
         own: list[Callable] = [metrics, _warner()] if is_main else []
         watch = stack.enter_context(preemption.PreemptionWatch())
-        saver = _saver(run.series, config, options.num_checkpoints, watch)
+        earlier = _plain_rates(folder / "metrics.jsonl", agent.total_steps)
+        saver = _saver(run.series, config, options.num_checkpoints, watch, earlier)
         history = agent.train(env, [*own, saver, *callbacks], is_main, line_seconds=options.log.seconds)
         run.series.wait()
         distributed.barrier("finish", PEER_SECONDS)
@@ -228,6 +231,18 @@ def open_run(run: Any, agent: Any, options: RLOptions) -> None:
     run.record(agent.total_steps)
 
 
+def _plain_rates(metrics: Any, total_steps: int) -> list[float]:
+    """plain_success_rate of the updates that a continued run has behind it."""
+    from simscaleai_jax.rl.progress import read_metrics
+
+    rows = read_metrics(metrics)
+    return [
+        rate
+        for steps, rate in zip(rows.get("total_steps", ()), rows.get("plain_success_rate", ()), strict=True)
+        if steps <= total_steps
+    ]
+
+
 def _warner() -> Callable[[Any, dict[str, float]], None]:
     """A callback that says once that a full buffer has cost contacts."""
     warned: list[float] = []
@@ -244,24 +259,33 @@ def _warner() -> Callable[[Any, dict[str, float]], None]:
     return warn
 
 
-def _saver(series: Any, config: PPOConfig, count: int, watch: Any) -> Callable[[Any, dict[str, float]], bool]:
-    """A callback that saves `count` checkpoints over the run, the last one at its end or when SIGTERM ends it."""
+def _saver(
+    series: Any, config: PPOConfig, count: int, watch: Any, earlier: Sequence[float] = ()
+) -> Callable[[Any, dict[str, float]], bool]:
+    """A callback that saves `count` checkpoints over the run, the last one at its end or when a signal ends it.
+
+    The best one is that whose latest BEST_OVER updates have the best mean `plain_success_rate`: a curriculum's eased
+    starts say nothing about the task, and one update's episodes are too few. Less than a point between two is chance:
+    then the newer one is the best. `earlier`: the rates of a continued run.
+    """
     import math
 
     from simscaleai_jax.rl.ppo.storage import make_manifest
 
     due = {math.ceil(config.num_updates * (i + 1) / max(count, 1)) * config.n_steps for i in range(max(count, 1))}
     passed: set[int] = set()
+    recent = deque(earlier, BEST_OVER)
 
     def save(agent: Any, row: dict[str, float]) -> bool:
         passed.update(steps for steps in due if steps <= row["total_steps"])
+        recent.append(row["plain_success_rate"])
         is_current = int(row["total_steps"]) == agent.total_steps  # the state is that of the end of the dispatch
         is_stopped = is_current and watch.is_requested()
         if is_current and (passed or is_stopped):
             passed.clear()
             due.difference_update([steps for steps in due if steps <= agent.total_steps])
-            success = row["plain_success_rate"]  # a curriculum's eased starts say nothing about the task
-            metric = success if math.isfinite(success) else None
+            known = [success for success in recent if math.isfinite(success)]
+            metric = round(sum(known) / len(known), 2) if known else None
             series.save(agent.total_steps, agent.state, make_manifest(agent), metric)
         return not is_stopped
 
