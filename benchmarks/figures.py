@@ -69,7 +69,12 @@ def readme(text: str) -> str:
     """The README with its table as the results have it."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    rows = [row(claim) for section in SECTIONS for claim in section.claims if claim.in_readme]
+    rows = [
+        row(dataclasses.replace(claim, what=f"{section.title}: {claim.what.removeprefix('... ')}"))
+        for section in SECTIONS
+        for claim in section.claims
+        if claim.in_readme
+    ]
     return f"{before}{BEGIN}\n\n{HEAD}{''.join(rows)}\n{END}{after}"
 
 

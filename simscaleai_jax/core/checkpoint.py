@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from simscaleai_jax.core import paths
-from simscaleai_jax.core.checkpoint_files import Snapshot, StoredArray, open_arrays, write_part
+from simscaleai_jax.core.checkpoint_files import Snapshot, open_arrays, write_part
 from simscaleai_jax.core.config import from_dict, to_dict
 from simscaleai_jax.core.errors import suggest
 
@@ -108,7 +108,7 @@ def load(path: str | Path, target: Any = None) -> tuple[Any, Manifest]:
     return flat_tree.nest({name: np.asarray(array) for name, array in arrays.items()}), manifest
 
 
-def open_tree(path: str | Path) -> tuple[dict[str, StoredArray], Manifest]:
+def open_tree(path: str | Path) -> tuple[dict[str, Any], Manifest]:
     """A checkpoint's arrays by their flat names, to be read by parts, and its manifest; raises like `load`."""
     path = resolve(path)
     manifest = read_manifest(path)
@@ -116,7 +116,7 @@ def open_tree(path: str | Path) -> tuple[dict[str, StoredArray], Manifest]:
     if manifest.format_version == 1:
         from simscaleai_jax.core import checkpoint_v1
 
-        return checkpoint_v1.read_arrays(path, record, TREE), manifest  # type: ignore[return-value]
+        return checkpoint_v1.read_arrays(path, record, TREE), manifest
     return open_arrays(path, record), manifest
 
 

@@ -64,7 +64,10 @@ class RemotePath:
             store, path = url_to_fs(url)
         except ImportError as error:
             raise ImportError(f"{url} cannot be reached: {error}") from error
-        return cls(store, path, URL.match(url).group())  # type: ignore[union-attr]
+        scheme = URL.match(url)
+        if scheme is None:
+            raise ValueError(f"{url!r} names no object store, as in gs://bucket/folder.")
+        return cls(store, path, scheme.group())
 
     def __truediv__(self, name: str) -> "RemotePath":
         return RemotePath(self._store, posixpath.join(self._path, name), self._prefix)

@@ -12,7 +12,7 @@ from simscaleai_jax.core.config import from_dict, init_fields
 from simscaleai_jax.core.errors import check_names, unknown_name
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
 from simscaleai_jax.sim.control import from_cartesian
-from simscaleai_jax.sim.robot import PICKING, TARGET_ONLY, Needs, Robot
+from simscaleai_jax.sim.robot import PICKING, STACKING, TARGET_ONLY, Needs, Robot
 from simscaleai_jax.sim.tasks.base import Task
 from simscaleai_jax.sim.tasks.expert import Expert
 from simscaleai_jax.sim.tasks.snapshot import Snapshot
@@ -180,19 +180,27 @@ def _installed_tasks() -> dict[str, TaskEntry]:
 
 @functools.cache
 def _builtin_tasks() -> dict[str, TaskEntry]:
-    from simscaleai_jax.sim.tasks import pick_place, reach
-    from simscaleai_jax.sim.tasks.pick_place import config, expert, task
+    from simscaleai_jax.sim.tasks import lift, pick_place, push, reach, stack
+    from simscaleai_jax.sim.tasks.grasping.expert import make_carry_expert
+    from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig
+    from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceTask
+    from simscaleai_jax.sim.tasks.stack.config import StackConfig
+    from simscaleai_jax.sim.tasks.stack.expert import make_expert as make_stack_expert
+    from simscaleai_jax.sim.tasks.stack.task import StackTask
 
+    on_table = asset("pick_place.xml")
     return {
+        "lift": TaskEntry(lift.LiftTask, lift.LiftConfig, on_table, PICKING, make_carry_expert, lift.INSTRUCTIONS),
         "pick_place": TaskEntry(
-            task.PickPlaceTask,
-            config.PickPlaceConfig,
-            asset("pick_place.xml"),
+            PickPlaceTask,
+            PickPlaceConfig,
+            on_table,
             needs=PICKING,
-            make_expert=expert.make_expert,
+            make_expert=make_carry_expert,
             instructions=pick_place.INSTRUCTIONS,
             adapter="simscaleai_jax.sim.envs.pick_place_env:PickPlaceEnv",
         ),
+        "push": TaskEntry(push.PushTask, push.PushConfig, on_table, PICKING, push.make_expert, push.INSTRUCTIONS),
         "reach": TaskEntry(
             reach.ReachTask,
             reach.ReachConfig,
@@ -201,4 +209,5 @@ def _builtin_tasks() -> dict[str, TaskEntry]:
             instructions=reach.INSTRUCTIONS,
             adapter="simscaleai_jax.sim.envs.reach_env:ReachEnv",
         ),
+        "stack": TaskEntry(StackTask, StackConfig, asset("stack.xml"), STACKING, make_stack_expert, stack.INSTRUCTIONS),
     }

@@ -246,7 +246,7 @@ def test_images_are_stored_as_rendered(tmp_path):
 
 def test_language_is_seeded_varied_and_fits_the_tokenizer():
     symbols = set(" abcdefghijklmnopqrstuvwxyz0123456789.,!?'-")
-    for name in ("reach", "pick_place"):
+    for name in ("lift", "pick_place", "push", "reach", "stack"):
         texts = instructions(name)
         assert len(set(texts)) >= 3
         assert all(set(text) <= symbols and len(text) <= 64 for text in texts)
@@ -264,7 +264,8 @@ def test_language_is_seeded_varied_and_fits_the_tokenizer():
 def test_instructions_are_true_of_the_scenes():
     """Colours and shapes that they name are those of the target and the object, and no target lies on anything."""
     shapes = {mujoco.mjtGeom.mjGEOM_SPHERE: "ball", mujoco.mjtGeom.mjGEOM_BOX: "cube"}
-    for name, words in (("reach", {"ball": "target"}), ("pick_place", {"ball": "target", "cube": "object"})):
+    on_table = {"ball": "target", "cube": "object"}
+    for name, words in (("reach", {"ball": "target"}), *((name, on_table) for name in ("lift", "pick_place", "push"))):
         model = mujoco.MjModel.from_xml_path(find_task(name).xml_path)
         for shape, geom in words.items():
             assert shapes[mujoco.mjtGeom(model.geom(geom).type[0])] == shape

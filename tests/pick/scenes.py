@@ -7,8 +7,9 @@ import numpy as np
 
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.robot import PICKING, Robot, find_robot, load_model
+from simscaleai_jax.sim.tasks.grasping.task import GraspState
 from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig
-from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceState, PickPlaceTask
+from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceTask
 from simscaleai_jax.sim.tasks.snapshot import Snapshot
 
 HALF = 0.02  # m
@@ -44,10 +45,10 @@ def snapshot(object_pos, ee_pos=(0.5, 0.0, 0.4), vel=STILL, touch=(0.0, 0.0), qu
     )
 
 
-def fresh_state(target=TARGET, lifted=False) -> PickPlaceState:
+def fresh_state(target=TARGET, lifted=False) -> GraspState:
     zeros = {name: jnp.float32(0.0) for name in ("reach", "grasp", "lift", "place")}
     no = jnp.bool_(False)
-    return PickPlaceState(
+    return GraspState(
         target_pos=jnp.array(target, jnp.float32),
         table_height=jnp.float32(0.0),
         half_size=jnp.full(3, HALF, jnp.float32),

@@ -11,7 +11,8 @@ from simscaleai_jax.datagen.experts import make_expert
 from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.factory import make_env, make_functional_env
 from simscaleai_jax.sim.registry import find_expert
-from simscaleai_jax.sim.tasks.pick_place.expert import ABOVE, CLOSE, DESCEND, HOVER, PickPhase
+from simscaleai_jax.sim.tasks.expert import StagePhase
+from simscaleai_jax.sim.tasks.grasping.expert import ABOVE, CLOSE, DESCEND, HOVER
 from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceTask
 
 from .episodes import host_expert, play
@@ -56,7 +57,7 @@ def test_the_gripper_is_open_by_its_own_measure(finger_range, enough):
     hand = dataclasses.replace(robot(), finger_range=np.array([0.0, finger_range]))
     expert, above = (
         find_expert("pick_place", PickPlaceTask(hand)).act,
-        PickPhase(jnp.int32(ABOVE), jnp.int32(0), jnp.int32(0)),
+        StagePhase(jnp.int32(ABOVE), jnp.int32(0), jnp.int32(0)),
     )
     for opening, stage in ((enough, ABOVE), (enough + 1e-4, DESCEND)):
         scene = snapshot((0.5, 0.0, HALF), ee_pos=(0.5, 0.0, HALF + HOVER)).replace(gripper=jnp.array([opening]))
@@ -65,7 +66,7 @@ def test_the_gripper_is_open_by_its_own_measure(finger_range, enough):
 
 def test_pads_press_with_the_tasks_own_force():
     scene = snapshot((0.5, 0.0, HALF), ee_pos=(0.5, 0.0, HALF), touch=(0.5, 0.5))
-    closing = PickPhase(jnp.int32(CLOSE), jnp.int32(0), jnp.int32(1))
+    closing = StagePhase(jnp.int32(CLOSE), jnp.int32(0), jnp.int32(1))
     for force, grip in ((0.05, 2), (1.0, 0)):
         assert find_expert("pick_place", task(touch_force=force)).act(scene, fresh_state(), closing)[1].grip == grip
 
@@ -73,5 +74,5 @@ def test_pads_press_with_the_tasks_own_force():
 def test_environments_without_an_expert():
     with pytest.raises(ValueError, match=r"environment 'toy' has no task for a scripted expert"):
         make_expert("toy", object())
-    with pytest.raises(ValueError, match=r"Unknown scripted expert 'reech'. Available: pick_place, reach"):
+    with pytest.raises(ValueError, match=r"Unknown scripted expert 'reech'. Available: lift, pick_place, push, "):
         find_expert("reech", task())

@@ -10,7 +10,7 @@ from simscaleai_jax.core.observations import state_vector
 from simscaleai_jax.sim.randomization import draw_between
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.robot import PICKING, find_robot
-from simscaleai_jax.sim.tasks.pick_place.stages import clearance
+from simscaleai_jax.sim.tasks.grasping.stages import clearance
 
 from .scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
 

@@ -55,6 +55,9 @@ def test_first_far_takes_the_first_that_is_far_enough_and_else_the_farthest():
     [
         ("reach", {}),
         ("pick_place", {"domain_randomization": True, "randomization": PARAMETERS, "task": {"curriculum_share": 0.7}}),
+        ("lift", {"domain_randomization": True, "randomization": PARAMETERS, "task": {"curriculum_share": 0.7}}),
+        ("push", {"domain_randomization": True, "randomization": PARAMETERS}),
+        ("stack", {"domain_randomization": True, "randomization": PARAMETERS, "task": {"curriculum_share": 0.7}}),
     ],
 )
 def test_c27_starts_goals_and_models_are_drawn_to_the_same_bit_in_every_program(name, settings):

@@ -1,5 +1,6 @@
 """The parquet files of a LeRobot data set: their columns, and files that end where they are large enough."""
 
+import importlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,8 @@ FILE_MB = 100  # of a parquet file
 def require_extra() -> None:
     """Raises an ImportError that names the extra to install where pyarrow or pandas is missing."""
     try:
-        import pandas  # noqa: F401
-        import pyarrow  # noqa: F401
+        for name in ("pandas", "pyarrow"):
+            importlib.import_module(name)
     except ImportError as error:
         message = "LeRobot data sets need pyarrow and pandas: pip install 'simscaleai-jax[lerobot]'"
         raise ImportError(message) from error

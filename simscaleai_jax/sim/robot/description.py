@@ -32,6 +32,7 @@ class Needs:
 
 TARGET_ONLY = Needs()
 PICKING = Needs(objects=1, gripper=True, touch=True)
+STACKING = Needs(objects=2, targets=0, gripper=True, touch=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,7 @@ def make_start(
       opening: of one finger, m. A gripper that is not wide open is told to close: it holds what is between its
         fingers.
       objects: positions, m, and orientations, wxyz.
-      target_pos: where the target marker is, m.
+      target_pos: where the target marker is, m; nothing moves in a scene without one.
       overrides: randomized fields of this episode; a `table_height` moves the table.
     """
     qpos, ctrl = (jnp.asarray(values, jnp.float32) for values in (robot.home_qpos, robot.home_ctrl))
@@ -49,8 +49,7 @@ def make_start(
         ctrl = ctrl.at[robot.gripper_actuators].set(jnp.where(is_closing, closed, opened))
     if objects is not None:
         qpos = qpos.at[robot.object_qpos[: len(objects)]].set(objects)
-    target = robot.mocap_pos[robot.target_mocap] if target_pos is None else target_pos
-    return Start(qpos, ctrl, scenery(robot, target, overrides or {}), jnp.asarray(robot.mocap_quat, jnp.float32))
+    return Start(qpos, ctrl, scenery(robot, target_pos, overrides or {}), jnp.asarray(robot.mocap_quat, jnp.float32))
 
 
 def finger_positions(robot: Any, opening: Float[Array, ""] | float) -> Any:
@@ -62,9 +61,13 @@ def finger_positions(robot: Any, opening: Float[Array, ""] | float) -> Any:
     return closed + (opened - closed) * jnp.clip((opening - low) / (high - low), 0.0, 1.0)
 
 
-def scenery(robot: Any, target_pos: Float[Array, "3"], overrides: dict[str, Array]) -> Float[Array, "M 3"]:
-    """Positions of the movable scenery (mocap bodies), m: the target marker, and the table at this episode's height."""
-    mocap_pos = jnp.asarray(robot.mocap_pos, jnp.float32).at[robot.target_mocap].set(target_pos)
+def scenery(robot: Any, target_pos: Float[Array, "3"] | None, overrides: dict[str, Array]) -> Float[Array, "M 3"]:
+    """Positions of the movable scenery (mocap bodies), m: the first target's marker, where the scene has one and
+    `target_pos` is given, and the table at this episode's height.
+    """
+    mocap_pos = jnp.asarray(robot.mocap_pos, jnp.float32)
+    if len(robot.target_mocaps) and target_pos is not None:
+        mocap_pos = mocap_pos.at[robot.target_mocap].set(target_pos)
     if robot.table_mocap >= 0 and "table_height" in overrides:
         mocap_pos = mocap_pos.at[robot.table_mocap, 2].set(overrides["table_height"] - robot.table_top)
     return mocap_pos

@@ -1,4 +1,4 @@
-"""Eased starts of pick and place: the arm hovers over the object, is around it, or already holds it."""
+"""Eased starts of a task that grasps: the arm hovers over the object, is around it, or already holds it."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from simscaleai_jax.sim import exact_random
 from simscaleai_jax.sim.robot import Robot
 from simscaleai_jax.sim.robot.ik import solve_poses
-from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig
+from simscaleai_jax.sim.tasks.grasping.config import GraspConfig
 
 POSTURES = 192  # arm postures of each kind
 HIGH = (0.08, 0.2)  # m above the table, heights of the end effector that holds or hovers
@@ -24,7 +24,7 @@ Eased = tuple[Array, Array, Array, Array]
 class EasedStarts:
     """Starts drawn from postures that are found once; the same ones every time."""
 
-    def __init__(self, robot: Robot, config: PickPlaceConfig) -> None:
+    def __init__(self, robot: Robot, config: GraspConfig) -> None:
         self.config, self.opened = config, float(robot.finger_range[1])
         low, high = [*config.area_low, robot.table_height], [*config.area_high, robot.table_height]
         rest = float(robot.object_half_size[0][2])

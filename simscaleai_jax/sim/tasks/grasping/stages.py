@@ -1,4 +1,4 @@
-"""What pick and place measures of a snapshot: whether the object is held, how high it is, how far a grasp has come."""
+"""What is measured of a snapshot: whether the object is held, how high it is, how far a grasp has come."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -24,11 +24,6 @@ def clearance(
     world_up = jnp.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)])  # in the object's frame
     extent = jnp.sum(jnp.abs(world_up) * half_size)
     return snapshot.object_pos[0, 2] - extent - table_height
-
-
-def closeness(distance: Float[Array, ""]) -> Float[Array, ""]:
-    """1 at distance 0, falling to 0 over decimetres; steep within the last centimetres, never flat far away."""
-    return 1.0 - 0.5 * (jnp.tanh(distance / 0.3) + jnp.tanh(distance / 0.05))
 
 
 def grasp_progress(
