@@ -12,7 +12,7 @@ import pytest
 
 from simscaleai_jax.core import checkpoint, flat_tree
 
-SECONDS = 120
+SECONDS = 480
 LAUNCH = "from simscaleai_jax.tools.commands.launch import *; sys.exit(launch(LaunchOptions(2, 2), sys.argv[1:]))"
 
 
