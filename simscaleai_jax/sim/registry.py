@@ -190,7 +190,15 @@ def _builtin_tasks() -> dict[str, TaskEntry]:
 
     on_table = asset("pick_place.xml")
     return {
-        "lift": TaskEntry(lift.LiftTask, lift.LiftConfig, on_table, PICKING, make_carry_expert, lift.INSTRUCTIONS),
+        "lift": TaskEntry(
+            lift.LiftTask,
+            lift.LiftConfig,
+            on_table,
+            needs=PICKING,
+            make_expert=make_carry_expert,
+            instructions=lift.INSTRUCTIONS,
+            adapter="simscaleai_jax.sim.envs.tabletop_envs:LiftEnv",
+        ),
         "pick_place": TaskEntry(
             PickPlaceTask,
             PickPlaceConfig,
@@ -200,7 +208,15 @@ def _builtin_tasks() -> dict[str, TaskEntry]:
             instructions=pick_place.INSTRUCTIONS,
             adapter="simscaleai_jax.sim.envs.pick_place_env:PickPlaceEnv",
         ),
-        "push": TaskEntry(push.PushTask, push.PushConfig, on_table, PICKING, push.make_expert, push.INSTRUCTIONS),
+        "push": TaskEntry(
+            push.PushTask,
+            push.PushConfig,
+            on_table,
+            needs=PICKING,
+            make_expert=push.make_expert,
+            instructions=push.INSTRUCTIONS,
+            adapter="simscaleai_jax.sim.envs.tabletop_envs:PushEnv",
+        ),
         "reach": TaskEntry(
             reach.ReachTask,
             reach.ReachConfig,
@@ -209,5 +225,13 @@ def _builtin_tasks() -> dict[str, TaskEntry]:
             instructions=reach.INSTRUCTIONS,
             adapter="simscaleai_jax.sim.envs.reach_env:ReachEnv",
         ),
-        "stack": TaskEntry(StackTask, StackConfig, asset("stack.xml"), STACKING, make_stack_expert, stack.INSTRUCTIONS),
+        "stack": TaskEntry(
+            StackTask,
+            StackConfig,
+            asset("stack.xml"),
+            needs=STACKING,
+            make_expert=make_stack_expert,
+            instructions=stack.INSTRUCTIONS,
+            adapter="simscaleai_jax.sim.envs.tabletop_envs:StackEnv",
+        ),
     }
