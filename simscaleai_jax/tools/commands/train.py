@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,12 @@ import tyro
 
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.config import init_fields
-from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse, print_table
+from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse
 from simscaleai_jax.tools.distribution import JoinOptions
 from simscaleai_jax.tools.films import evaluate_filmed, filming_folder
 from simscaleai_jax.tools.model_options import model_options_class, named_model
 from simscaleai_jax.tools.names import Names
+from simscaleai_jax.tools.output import print_table
 from simscaleai_jax.training.config import TrainConfig
 
 DESCRIPTION = """Train a model on demonstrations (see simscale datagen).
@@ -161,7 +163,7 @@ def main(argv: list[str]) -> None:
         raise
     if distributed.is_main():
         rows = [(name, value) for name, value in sorted(numbers.items())]
-        rows += [("run", options.checkpoint_dir), ("next", f"simscale eval {options.checkpoint_dir}")]
+        rows += [("run", options.checkpoint_dir), ("next", shlex.join(["simscale", "eval", options.checkpoint_dir]))]
         print_table(f"{options.model_name} after {options.max_steps:,} updates", ("result", "value"), rows)
 
 
