@@ -148,15 +148,16 @@ def record(
 
 
 def make_init(learner: Learner, env: Any, layout: Layout, mesh: Mesh) -> Callable[[PPOState], PPOState]:
-    """Builds init(state without environments) -> state with freshly started ones, spread over the mesh."""
+    """Builds the jitted init(state without environments) -> state with freshly started ones, spread over the mesh."""
+    num_envs = layout.num_envs // mesh.size
 
-    def init(state: PPOState, env_ids: Array) -> PPOState:
+    def init(state: PPOState) -> PPOState:
+        env_ids = jax.lax.axis_index(sharding.AXIS) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)
         env_state = env.init(substream(state.key, Stream.TRAINING_EPISODES), env_ids)
         return state.replace(env=env_state, discounted_return=jnp.zeros(env_ids.shape))
 
     start = STATE_SPECS.replace(discounted_return=sharding.REPLICATED, env=sharding.REPLICATED)
-    mapped = jax.shard_map(init, mesh=mesh, in_specs=(start, sharding.BATCH), out_specs=STATE_SPECS, check_vma=False)
-    return lambda state: jax.jit(mapped)(state, jnp.arange(layout.num_envs, dtype=jnp.int32))
+    return jax.jit(jax.shard_map(init, mesh=mesh, in_specs=(start,), out_specs=STATE_SPECS, check_vma=False))
 
 
 def make_dispatch(learner: Learner, env: Any, layout: Layout, mesh: Mesh, max_updates: int) -> Callable:
