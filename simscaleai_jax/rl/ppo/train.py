@@ -49,13 +49,15 @@ def make_update(learner: Learner, env: Any, layout: Layout, axis_name: str | Non
 
     def update(state: PPOState) -> tuple[PPOState, dict[str, Array]]:
         part = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-        env_state, rollout = collect(learner, state, env, layout.num_steps, part * num_envs + jnp.arange(num_envs))
-        state, units, explained = prepare(learner, state, rollout, layout, axis_name)
-        key = jax.random.fold_in(substream(state.key, Stream.MINIBATCHES), state.update)
-        blocks = part * num_blocks + jnp.arange(num_blocks)
-        indices = minibatch_units(key, layout, blocks, learner.config.n_epochs)
-        learned, metrics = learn(learner, state, units, indices, axis_name)
-        learned, episode_metrics = record(learner, learned, rollout, axis_name)
+        with jax.named_scope("policy"):
+            env_state, rollout = collect(learner, state, env, layout.num_steps, part * num_envs + jnp.arange(num_envs))
+        with jax.named_scope("learning"):
+            state, units, explained = prepare(learner, state, rollout, layout, axis_name)
+            key = jax.random.fold_in(substream(state.key, Stream.MINIBATCHES), state.update)
+            blocks = part * num_blocks + jnp.arange(num_blocks)
+            indices = minibatch_units(key, layout, blocks, learner.config.n_epochs)
+            learned, metrics = learn(learner, state, units, indices, axis_name)
+            learned, episode_metrics = record(learner, learned, rollout, axis_name)
         metrics |= episode_metrics | {"explained_variance": explained}
         metrics = {name: metrics[name] for name in metric_names(state)}
         return learned.replace(env=env_state, update=state.update + 1), metrics
