@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -22,9 +24,22 @@ SHARDED_MIN_SIZE = 65_536  # numbers; smaller arrays cost more to gather than th
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A 1-D mesh over `devices` (default: every device of every process)."""
+    """A 1-D mesh over `devices` (default: every device of every process), which may be those of a topology description.
+
+    Neighbours in the mesh are neighbours in the machine; where there are several slices, one comes after the other.
+    """
     devices = list(jax.devices() if devices is None else devices)
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    rows = [mesh_utils.create_device_mesh((len(part),), part) for _, part in sorted(slices.items())]
+    return Mesh(np.concatenate(rows), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def platform(mesh: Mesh) -> str:
+    """What the mesh's devices are: "cpu", "gpu" or "tpu"."""
+    found = mesh.devices.flat[0].platform
+    return "gpu" if found in ("cuda", "rocm") else found
 
 
 def pick_devices(device: str = "auto", count: int | None = None) -> list[Any]:
@@ -115,8 +130,6 @@ def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    import numpy as np
-
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

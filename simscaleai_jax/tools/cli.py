@@ -39,6 +39,11 @@ COMMANDS = {
         "Start a command as several processes that work together",
         "simscale launch --num-processes 2 -- train --distributed",
     ),
+    "plan": (
+        "simscaleai_jax.tools.commands.plan",
+        "Compile a run for a TPU that is not there: memory, exchanges, estimated time",
+        "simscale plan ppo_pick_place --topology v5e:16x16",
+    ),
     "eval": (
         "simscaleai_jax.tools.commands.eval",
         "Play fresh episodes with a checkpoint, all at once and behind the gymnasium API",

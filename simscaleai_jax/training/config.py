@@ -180,5 +180,9 @@ class TrainConfig:
     @property
     def compute_dtype(self) -> str:
         """Name of the dtype that activations have on the resolved device."""
-        is_reduced = self.use_amp and self.resolved_device != "cpu"
+        return self.compute_dtype_on(self.resolved_device)
+
+    def compute_dtype_on(self, platform: str) -> str:
+        """Name of the dtype that activations have on "cpu", "gpu" or "tpu", whether this machine has one or not."""
+        is_reduced = self.use_amp and platform != "cpu"
         return self.amp_dtype if is_reduced else "float32"

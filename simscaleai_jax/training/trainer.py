@@ -92,7 +92,7 @@ class Trainer:
         self._action_dim = int(getattr(model, "action_dim", 0))
         self._check_batch_size()
         checkpoint.check_savable(self._manifest(0))
-        training, evaluation, params = setup.split_model(model, config)
+        training, evaluation, params = setup.split_model(model, config, sharding.platform(self.mesh))
         self.programs = Programs(training, evaluation, statistics, config, self.mesh, setup.recomputes_layers(model))
         self.state: TrainState = self.programs.place(init_state(params, config))
         self.policy = ModelPolicy(evaluation, params, statistics, self._tokens())
