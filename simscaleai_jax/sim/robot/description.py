@@ -101,8 +101,7 @@ class Robot:
     object_body: np.ndarray  # (N,)
     object_qpos: np.ndarray  # (N, 7)
     object_dof: np.ndarray  # (N, 6)
-    object_geom: np.ndarray  # (N,) the first geom of each object
-    object_half_size: np.ndarray  # (N, 3) m, half the box around that geom in its own frame
+    object_half_size: np.ndarray  # (N, 3) m: half the width along x and y, depth of the lowest point below the origin
     touch_sensor: np.ndarray  # (N, 2, 4) addresses into sensordata, -1 without a sensor
     home_qpos: np.ndarray  # (nq,)
     home_ctrl: np.ndarray  # (U,)

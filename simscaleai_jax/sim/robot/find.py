@@ -8,6 +8,7 @@ import numpy as np
 from simscaleai_jax.core.config import load_yaml
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.sim.robot.description import PADS, Needs, Robot, RobotNames
+from simscaleai_jax.sim.robot.extent import half_size
 from simscaleai_jax.sim.robot.gripper import Gripper, drives, find_gripper
 from simscaleai_jax.sim.robot.models import home_data, table_surface
 
@@ -182,7 +183,7 @@ def _build(
     if _id(model, mujoco.mjtObj.mjOBJ_KEY, "home") < 0:
         data.ctrl[actuators] = data.qpos[model.jnt_qposadr[joints]]
     free = [model.body_jntadr[body] for body in objects]
-    geoms = model.body_geomadr[objects]
+    extents = np.array([half_size(model, body) for body in objects]).reshape(-1, 3)
     return Robot(
         model=model,
         joints=np.array(joints),
@@ -202,12 +203,11 @@ def _build(
         target_mocaps=np.array(targets, int),
         table_mocap=int(model.body_mocapid[table]) if table >= 0 else -1,
         table_top=table_surface(model, table),
-        table_height=_table_height(model, table, data, geoms),
+        table_height=_table_height(model, table, data.xpos, objects, extents),
         object_body=np.array(objects, int),
         object_qpos=np.array([model.jnt_qposadr[j] + np.arange(7) for j in free], int).reshape(-1, 7),
         object_dof=np.array([model.jnt_dofadr[j] + np.arange(6) for j in free], int).reshape(-1, 6),
-        object_geom=geoms,
-        object_half_size=model.geom_aabb[geoms, 3:].copy(),
+        object_half_size=extents,
         touch_sensor=sensors,
         home_qpos=data.qpos.copy(),
         home_ctrl=data.ctrl.copy(),
@@ -246,8 +246,10 @@ def _joint_range(model: mujoco.MjModel, joints: list[int], actuators: list[int])
     return np.stack([low, high], axis=1)
 
 
-def _table_height(model: mujoco.MjModel, table: int, data: mujoco.MjData, geoms: np.ndarray) -> float:
+def _table_height(
+    model: mujoco.MjModel, table: int, xpos: np.ndarray, objects: list[int], extents: np.ndarray
+) -> float:
     """Top of the table; without one, where the lowest object rests, else 0."""
     if table >= 0:
-        return float(data.xpos[table, 2]) + table_surface(model, table)
-    return float(np.min(data.geom_xpos[geoms, 2] - model.geom_aabb[geoms, 5], initial=np.inf)) if len(geoms) else 0.0
+        return float(xpos[table, 2]) + table_surface(model, table)
+    return float(np.min(xpos[objects, 2] - extents[:, 2])) if objects else 0.0
