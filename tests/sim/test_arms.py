@@ -18,6 +18,7 @@ from simscaleai_jax.datagen.experts import make_expert
 from simscaleai_jax.sim import SimConfig, list_robots, make_env, make_functional_env
 from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.registry import asset
+from simscaleai_jax.sim.robot import load_model
 from simscaleai_jax.sim.robot.arms import find_arm, locate
 from simscaleai_jax.tools import cli
 
@@ -46,6 +47,12 @@ def test_a_scene_is_built_around_an_arm(models):
     np.testing.assert_allclose(robot.home_ee_mat, np.diag([1.0, -1.0, -1.0]), atol=2e-3)
     assert (robot.touch_sensor >= 0).all()
     assert np.all(env.model.geom_contype == 0), "nothing touches but through pairs"
+    own = load_model(asset("pick_place.xml"), 0.002)
+    for name in ("front_cam", "side_cam"):
+        np.testing.assert_allclose(env.model.camera(name).pos, own.camera(name).pos, atol=1e-3)
+        np.testing.assert_allclose(env.model.camera(name).quat, own.camera(name).quat, atol=1e-3)
+    wrist = env.data.camera("wrist_cam").xmat.reshape(3, 3)
+    np.testing.assert_allclose(wrist[:, 2], -robot.home_ee_mat[:, 2], atol=0.2)
     config = env.unwrapped.config.task
     low, high = np.array(config.area_low), np.array(config.area_high)
     for seed in range(5):

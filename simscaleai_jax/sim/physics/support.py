@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import mujoco
 
+from simscaleai_jax.core.errors import listed
 from simscaleai_jax.sim.physics.buffers import candidate_pairs
 
 with contextlib.redirect_stdout(io.StringIO()):  # as in `mjx`
     from mujoco.mjx._src import collision_driver, types
 
 MESH = mujoco.mjtGeom.mjGEOM_MESH
-NAMED = 6  # geoms, or pairs of them, that a message names
 MANY_MESH_PAIRS = 10  # each is compiled code of its own kind; a whole arm's took more than five minutes
 ADVICE = "or play it on MuJoCo itself (impl='c')"
 
@@ -98,18 +98,13 @@ def _collisions(model: mujoco.MjModel) -> Iterator[str]:
         if margin and {int(MESH), int(mujoco.mjtGeom.mjGEOM_HFIELD)} & set(kinds.tolist()):
             lacking.setdefault(f"a margin between {names}", []).append((first, second))
     for what, pairs in lacking.items():
-        yield f"{what} ({_some([' with '.join(_label(model, geom) for geom in pair) for pair in pairs])})"
+        yield f"{what} ({listed([' with '.join(_label(model, geom) for geom in pair) for pair in pairs])})"
 
 
 def _label(model: mujoco.MjModel, geom: int) -> str:
     """What to call a geom: its name, else its number and its body's name."""
     name = model.geom(geom).name
     return repr(name) if name else f"#{geom} of body {model.body(model.geom_bodyid[geom]).name!r}"
-
-
-def _some(names: list[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _warn_of_meshes(model: mujoco.MjModel) -> None:
@@ -119,7 +114,7 @@ def _warn_of_meshes(model: mujoco.MjModel) -> None:
         meshes = {geom for pair in with_mesh for geom in pair if model.geom_type[geom] == MESH}
         warnings.warn(
             f"{len(with_mesh)} of the scene's {len(pairs)} pairs of geoms that may touch have a mesh "
-            f"({_some([_label(model, geom) for geom in sorted(meshes)])}). MJX compiles its test of "
+            f"({listed([_label(model, geom) for geom in sorted(meshes)])}). MJX compiles its test of "
             f"convex meshes into every step: many minutes, and slow steps. Give colliding parts primitive geoms, or "
             f"list the few pairs that matter (<contact><pair>, contype='0' conaffinity='0' elsewhere), {ADVICE}.",
             UserWarning,
