@@ -20,6 +20,7 @@ from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.robot import load_model
 from simscaleai_jax.sim.robot.arms import find_arm, locate
+from simscaleai_jax.sim.tasks.reach import ReachConfig
 from simscaleai_jax.tools import cli
 
 REAL = "SIMSCALE_TEST_MENAGERIE"
@@ -66,6 +67,9 @@ def test_an_arms_ranges_give_way_to_settings(models):
     assert env.unwrapped.config.task.target_low == (0.4, -0.2, 0.02)
     again = make_env("reach", config=env.unwrapped.config)
     assert again.unwrapped.config.task == env.unwrapped.config.task
+    assert env.unwrapped.config.task.success_distance == 0.05
+    small = ReachConfig.for_workspace((0.2, -0.1, 0.0), (0.3, 0.1, 0.05))
+    assert small["success_distance"] == small["termination_distance"] == pytest.approx(0.01)
 
 
 def test_what_is_not_there_is_told(models, capsys):
