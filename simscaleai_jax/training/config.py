@@ -63,7 +63,7 @@ class TrainConfig:
       ema_decay: keeps an exponential average of the weights, which is evaluated and deployed; None for none.
       remat: recompute activations in the backward pass, to save memory.
       num_devices: devices of this kind to use; default: all accelerators, one CPU device.
-      fsdp: also split large parameters and their optimizer state over the devices (rules in core/sharding.py).
+      fsdp: also split large parameters, their gradients and moments over the devices (rules in core/sharding.py).
       keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
       resume: continue the run found in `checkpoint_dir`; False refuses a folder that holds one.
       init_from: checkpoint whose weights a new run starts with; unlike `resume_from`, everything else starts anew.
@@ -169,6 +169,17 @@ class TrainConfig:
         from simscaleai_jax.core.sharding import pick_devices
 
         return pick_devices(self.device)[0].platform
+
+    def make_mesh(self) -> Any:
+        """The mesh of a run on this machine, or on those of all processes.
+
+        Raises:
+          ValueError: unknown or absent device, or more devices wanted than there are.
+        """
+        from simscaleai_jax.core import sharding
+
+        devices = sharding.pick_devices(self.device, self.num_devices)
+        return sharding.make_grid(devices) if self.fsdp else sharding.make_mesh(devices)
 
     @property
     def amp_torch_dtype(self) -> Any:

@@ -76,7 +76,7 @@ class Trainer:
         if config.distributed:
             distributed.check_started()
         self.model, self.config = model, config
-        self.mesh = sharding.make_mesh(sharding.pick_devices(config.device, config.num_devices))
+        self.mesh = config.make_mesh()
         self.train_loader = feeding.as_loader(train_loader)
         self.eval_loader, self.eval_fn = eval_loader, eval_fn
         self.statistics, self.env, self.language = statistics, env or {}, language

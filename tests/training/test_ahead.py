@@ -20,6 +20,7 @@ def build():
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_programs_from_shapes_are_those_that_run(tmp_path, monkeypatch, fsdp):
     monkeypatch.setattr(sharding, "SHARDED_MIN_SIZE", 16)
+    monkeypatch.setattr(sharding, "TILE", (1, 1))
     config = TrainConfig(checkpoint_dir=str(tmp_path), num_devices=8, ema_decay=0.9, fsdp=fsdp)
     model = build()
     batch = fake_batch(model.input_spec(32))

@@ -169,7 +169,7 @@ def main(argv: list[str]) -> None:
 
 def train(options: TrainOptions) -> dict[str, float]:
     """Builds data, model and trainer; returns the trainer's latest numbers."""
-    from simscaleai_jax.core import distributed, sharding
+    from simscaleai_jax.core import distributed
     from simscaleai_jax.models import create_model
     from simscaleai_jax.training.data import make_loader
     from simscaleai_jax.training.setup import dataset_statistics, model_kwargs_for
@@ -178,7 +178,7 @@ def train(options: TrainOptions) -> dict[str, float]:
     if options.distributed:
         joined = (options.join.coordinator, options.join.num_processes, options.join.process_id)
         distributed.initialize(*joined, backend=options.backend, lost_peer_seconds=options.lost_peer_seconds)
-    mesh = sharding.make_mesh(sharding.pick_devices(options.device, options.num_devices))
+    mesh = options.make_mesh()
     dataset = open_dataset(options, options.data.split)
     if options.augmentation and not dataset.image_keys:
         where = options.dataset_path or "the data"
