@@ -72,6 +72,8 @@ class Collective:
     @property
     def wire(self) -> float:
         """Bytes that each chip sends in one run, at the least (on a ring)."""
+        if self.kind == "collective-permute":
+            return self.size
         share = (self.group - 1) / self.group
         return self.size * share * (2 if self.kind == "all-reduce" else 1)
 

@@ -63,12 +63,16 @@ class TrainConfig:
       ema_decay: keeps an exponential average of the weights, which is evaluated and deployed; None for none.
       remat: recompute activations in the backward pass, to save memory.
       num_devices: devices of this kind to use; default: all accelerators, one CPU device.
-      fsdp: also split large parameters and their optimizer state over the devices (rules in core/sharding.py).
+      fsdp: also split large parameters, their gradients and moments over the devices (rules in core/sharding.py).
       keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
       resume: continue the run found in `checkpoint_dir`; False refuses a folder that holds one.
       init_from: checkpoint whose weights a new run starts with; unlike `resume_from`, everything else starts anew.
+      execute_steps: actions that the policy executes of every chunk; default: as the model says, else all.
+      ensemble: weight decay of temporal ensembling, instead of `execute_steps`; default: as the model says, else none.
+        Both are recorded in the checkpoint.
       best_metric: number that decides which checkpoint is best; default: eval/success_rate of `eval_fn`, else
-        eval/loss.
+        eval/loss. Where `eval_fn` says how many "episodes" it played, success is judged over the latest evaluations
+        that make up 100 of them.
       max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
       lost_peer_seconds: how long to wait for another process before it counts as lost.
       random_shift: largest random shift of images in pixels along each axis, one draw per sample; 0 for none.
@@ -112,6 +116,8 @@ class TrainConfig:
     keep_checkpoints: int = 3
     resume: bool = True
     init_from: str | None = None
+    execute_steps: int | None = None
+    ensemble: float | None = None
     best_metric: str | None = None
     max_steps_per_dispatch: int = 500
     lost_peer_seconds: int = 60
@@ -169,6 +175,17 @@ class TrainConfig:
         from simscaleai_jax.core.sharding import pick_devices
 
         return pick_devices(self.device)[0].platform
+
+    def make_mesh(self) -> Any:
+        """The mesh of a run on this machine, or on those of all processes.
+
+        Raises:
+          ValueError: unknown or absent device, or more devices wanted than there are.
+        """
+        from simscaleai_jax.core import sharding
+
+        devices = sharding.pick_devices(self.device, self.num_devices)
+        return sharding.make_grid(devices) if self.fsdp else sharding.make_mesh(devices)
 
     @property
     def amp_torch_dtype(self) -> Any:

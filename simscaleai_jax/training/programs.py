@@ -40,8 +40,9 @@ class Programs:
         self._many: Callable | None = None
         self._single: Callable | None = None
         recompute = config.remat and not has_own_remat
-        self.update = make_update(make_loss_fn(training_graph, statistics, recompute), config)
-        loss_fn = make_loss_fn(evaluation_graph, statistics)
+        split_over = mesh if config.fsdp else None
+        self.update = make_update(make_loss_fn(training_graph, statistics, recompute, split_over), config)
+        loss_fn = make_loss_fn(evaluation_graph, statistics, mesh=split_over)
         key = seed_key(config.seed, Stream.VALIDATION)
         self.evaluation = jax.jit(
             lambda params, batch: loss_fn(params, batch, key)[1], out_shardings=sharding.replicated(mesh)

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+from jax.sharding import Mesh
 from jaxtyping import Array
 
+from simscaleai_jax.core import sharding
 from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.training.config import TrainConfig
@@ -51,11 +53,16 @@ def init_state(params: Any, config: TrainConfig) -> TrainState:
     )
 
 
-def make_loss_fn(graphdef: Any, statistics: Statistics | None, remat: bool = False) -> LossFn:
-    """Builds loss(params, batch, key) -> (loss, scalar outputs); without a key there is no dropout."""
+def make_loss_fn(graphdef: Any, statistics: Statistics | None, remat: bool = False, mesh: Mesh | None = None) -> LossFn:
+    """Builds loss(params, batch, key) -> (loss, scalar outputs); without a key there is no dropout.
+
+    `mesh`: over which large parameters are split; None where every device has whole ones.
+    """
 
     def forward(params: Any, batch: Mapping[str, Any], key: Array | None) -> tuple[Array, Metrics]:
-        outputs = nnx.merge(graphdef, nnx.State(params)).forward(batch, key=key)
+        with sharding.gathering(mesh):
+            model = nnx.merge(graphdef, nnx.State(sharding.whole(params)))
+            outputs = model.forward(batch, key=key)
         numbers = {name: value for name, value in outputs.items() if jnp.ndim(value) == 0}
         return outputs["loss"], numbers
 
@@ -99,7 +106,7 @@ def gradients(loss_fn: LossFn, params: Any, batch: Any, key: Array, parts: int =
 
     def one(total: Any, inputs: tuple[Any, Array]) -> tuple[Any, None]:
         part, index = inputs
-        weight = _valid_count(part)
+        weight = valid_count(part, 1)
         found = grad_fn(params, part, jax.random.fold_in(key, index))
         return jax.tree.map(lambda a, b: a + weight * b, total, (found, jnp.float32(1.0))), None
 
@@ -110,13 +117,13 @@ def gradients(loss_fn: LossFn, params: Any, batch: Any, key: Array, parts: int =
     return jax.tree.map(lambda leaf: leaf / jnp.maximum(weight, 1.0), total)
 
 
-def _valid_count(batch: Mapping[str, Any]) -> Array:
-    """Steps of a batch that count, or 1 where all do."""
+def valid_count(batch: Mapping[str, Any], everything: float) -> Array:
+    """Steps of a batch that count, or `everything` where all do."""
     if "is_pad" in batch:
         return jnp.sum(~batch["is_pad"].astype(bool)).astype(jnp.float32)
     if "mask" in batch:
         return jnp.sum(batch["mask"].astype(bool)).astype(jnp.float32)
-    return jnp.float32(1.0)
+    return jnp.float32(everything)
 
 
 def _average(averaged: Any, params: Any, step: Array, decay: float | None) -> Any:

@@ -18,7 +18,9 @@ from simscaleai_jax.datagen.experts import make_expert
 from simscaleai_jax.sim import SimConfig, list_robots, make_env, make_functional_env
 from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.registry import asset
+from simscaleai_jax.sim.robot import load_model
 from simscaleai_jax.sim.robot.arms import find_arm, locate
+from simscaleai_jax.sim.tasks.reach import ReachConfig
 from simscaleai_jax.tools import cli
 
 REAL = "SIMSCALE_TEST_MENAGERIE"
@@ -46,6 +48,12 @@ def test_a_scene_is_built_around_an_arm(models):
     np.testing.assert_allclose(robot.home_ee_mat, np.diag([1.0, -1.0, -1.0]), atol=2e-3)
     assert (robot.touch_sensor >= 0).all()
     assert np.all(env.model.geom_contype == 0), "nothing touches but through pairs"
+    own = load_model(asset("pick_place.xml"), 0.002)
+    for name in ("front_cam", "side_cam"):
+        np.testing.assert_allclose(env.model.camera(name).pos, own.camera(name).pos, atol=1e-3)
+        np.testing.assert_allclose(env.model.camera(name).quat, own.camera(name).quat, atol=1e-3)
+    wrist = env.data.camera("wrist_cam").xmat.reshape(3, 3)
+    np.testing.assert_allclose(wrist[:, 2], -robot.home_ee_mat[:, 2], atol=0.2)
     config = env.unwrapped.config.task
     low, high = np.array(config.area_low), np.array(config.area_high)
     for seed in range(5):
@@ -59,6 +67,9 @@ def test_an_arms_ranges_give_way_to_settings(models):
     assert env.unwrapped.config.task.target_low == (0.4, -0.2, 0.02)
     again = make_env("reach", config=env.unwrapped.config)
     assert again.unwrapped.config.task == env.unwrapped.config.task
+    assert env.unwrapped.config.task.success_distance == 0.05
+    small = ReachConfig.for_workspace((0.2, -0.1, 0.0), (0.3, 0.1, 0.05))
+    assert small["success_distance"] == small["termination_distance"] == pytest.approx(0.01)
 
 
 def test_what_is_not_there_is_told(models, capsys):

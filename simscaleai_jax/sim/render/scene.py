@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+from simscaleai_jax.core.errors import listed
 from simscaleai_jax.sim.render.materials import Checker, Lights, Sky, read_checkers, read_colours, read_lights, read_sky
 
 AnyArray = Array | np.ndarray  # host data comes as NumPy
@@ -169,7 +170,7 @@ def _drawn_geoms(model: mujoco.MjModel, rgba: np.ndarray, groups: Sequence[int],
         )
     mesh = [g for g in visible if model.geom_type[g] == mujoco.mjtGeom.mjGEOM_MESH]
     if mesh:
-        named = ", ".join(_label(model, g) for g in mesh)
+        named = listed([_label(model, g) for g in mesh])
         fate = "left out" if meshes == "skip" else "drawn as the capsules that fit their bounding boxes"
         warnings.warn(f"mesh geoms are {fate}: {named}", UserWarning, stacklevel=3)
     if meshes == "skip":

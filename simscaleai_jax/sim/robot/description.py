@@ -9,8 +9,6 @@ import numpy as np
 from simscaleai_jax.sim.robot.start import Start, make_start
 
 PADS = ("left", "right")
-HOME = "home"  # the keyframe that an arm starts from
-POSE_SLACK = 1e-3  # rad or m that a start pose may lie outside a joint's range
 
 
 @dataclasses.dataclass(frozen=True)

@@ -153,16 +153,19 @@ def train_run(argv: list[str], target: Any) -> Run:
     """The run of `simscale train` with these arguments; the model's sizes are those of the data where they are here."""
     from pathlib import Path
 
+    from simscaleai_jax.core import sharding
     from simscaleai_jax.models import create_model
     from simscaleai_jax.tools.commands import train
     from simscaleai_jax.training.ahead import make_programs
-    from simscaleai_jax.training.setup import model_kwargs_for
+    from simscaleai_jax.training.setup import data_spec, model_arguments
 
     options = train.parse_options(argv)
+    devices = list(target.mesh.devices.flat)
+    mesh = sharding.make_grid(devices) if options.fsdp else target.mesh
     kwargs = dict(options.model_kwargs)
     if options.dataset_path and Path(options.dataset_path).is_file():
-        item = train.open_dataset(options, options.data.split)[0]
-        kwargs = model_kwargs_for(options.model_name, item, kwargs)
+        dataset = train.open_dataset(options, options.data.split)
+        kwargs = dict(model_arguments(options.model_name, data_spec(dataset), kwargs))
     elif options.dataset_path:
         print(f"{options.dataset_path} is not here: the model has its own sizes (--model.NAME).", file=sys.stderr)
     spec = create_model(options.model_name, **kwargs).input_spec
@@ -171,7 +174,7 @@ def train_run(argv: list[str], target: Any) -> Run:
         return Run(
             options.model_name, {"batch": config.batch_size}, config.batch_size, target.mesh.size,
             lambda: make_programs(
-                lambda: create_model(options.model_name, **kwargs), spec(config.batch_size), config, target.mesh
+                lambda: create_model(options.model_name, **kwargs), spec(config.batch_size), config, mesh
             ),
             lambda size: at(dataclasses.replace(config, batch_size=size)), config.fsdp,
         )  # fmt: skip
