@@ -1,4 +1,4 @@
-"""The first minutes of a stranger: clone, install, demo, train, evaluate, generate; and from a wheel, outside of a checkout.
+"""The first minutes of a stranger: clone, install, demo, data, evaluation; and from a wheel, outside of a checkout.
 
 python scripts/newcomer.py [--output docs/newcomer.md]
 
@@ -18,18 +18,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# The first ten minutes
 
-What a stranger sees, replayed by `make newcomer` on {cores} cores ({date}); seconds since the first command, what was typed, and how long it
-took. Nothing was installed before; the compile cache was empty. Downloads depend on the network.
+What a stranger types, replayed by `make newcomer` on {cores} cores ({date}): seconds since the first command, what was
+typed, and how long it took. Nothing was installed before; the compile cache was empty. Downloads depend on the network.
 """
 CLONE = (
     "make demo",
     ".venv/bin/simscale doctor --impl c",
-    ".venv/bin/simscale datagen --env-name pick_place --policy scripted --n-episodes 200 --env.dt 0.01 --output data/pick.h5",
+    ".venv/bin/simscale datagen --env-name pick_place --policy scripted --n-episodes 200 --output data/pick.h5",
     ".venv/bin/simscale eval outputs/demo --n-episodes 100",
 )
 WHEEL = (
     "venv/bin/simscale demo --recipe ppo_reach --output outputs/demo",
-    "venv/bin/simscale datagen --env-name reach --policy scripted --n-episodes 100 --env.dt 0.01 --output data/reach.h5",
+    "venv/bin/simscale datagen --env-name reach --policy scripted --n-episodes 100 --output data/reach.h5",
     "venv/bin/simscale train bc_reach --checkpoint-dir checkpoints/bc_reach",
     "venv/bin/simscale eval checkpoints/bc_reach --n-episodes 100",
 )

@@ -20,7 +20,7 @@ SHORT = {
     "rl": {"--total-steps": "2048", "--ppo.n-steps": "1024", "--ppo.num-envs": "32", "--ppo.num-minibatches": "2"},
     "eval": {"--n-episodes": "2"},
     "transfer": {"--n-episodes": "2", "--parameters": "gravity"},
-    "datagen": {"--n-episodes": "6"},
+    "datagen": {"--n-episodes": "40"},
     "train": {"--max-steps": "20", "--batch-size": "16", "--warmup-steps": "2", "--eval-every": "10"},
 }
 

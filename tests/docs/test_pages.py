@@ -37,7 +37,7 @@ def test_every_block_says_its_language_and_runs_or_says_why_not():
 def test_commands_are_made_short():
     assert short(["simscale", "eval", "x", "--n-episodes", "500"]) == ["simscale", "eval", "x", "--n-episodes", "2"]
     launched = short(["simscale", "launch", "--", "datagen", "--policy", "scripted"])
-    assert launched == ["simscale", "launch", "--", "datagen", "--policy", "scripted", "--n-episodes", "6"]
+    assert launched == ["simscale", "launch", "--", "datagen", "--policy", "scripted", "--n-episodes", "40"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def made(tmp_path_factory):
     """A folder with what pages take for granted: demonstrations, runs, an export."""
     folder = tmp_path_factory.mktemp("made")
     for line in (
-        "simscale datagen --env-name reach --policy scripted --env.dt 0.01 --n-episodes 20 --output data/reach.h5",
+        "simscale datagen --env-name reach --policy scripted --env.dt 0.01 --n-episodes 40 --output data/reach.h5",
         "simscale rl ppo_reach --output checkpoints/ppo_reach",
         "simscale rl ppo_pick_place --output checkpoints/ppo_pick_place",
         "simscale train bc_reach --checkpoint-dir checkpoints/bc_reach",
