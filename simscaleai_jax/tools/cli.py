@@ -28,6 +28,11 @@ COMMANDS = {
         "Train a model on demonstrations",
         "simscale train --dataset data/reach.h5 --max-steps 5000",
     ),
+    "recipe": (
+        "simscaleai_jax.tools.commands.recipe",
+        "Make demonstrations, train on them and evaluate, in one command that goes on where it was stopped",
+        "simscale recipe bc_pick_place",
+    ),
     "launch": (
         "simscaleai_jax.tools.commands.launch",
         "Start a command as several processes that work together",
