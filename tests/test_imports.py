@@ -18,7 +18,8 @@ ALLOWED = {
     "interop": {"core", "models", "rl", "policy"},
     "adapters": {"core", "sim"},
     "policy": {"core", "models", "rl"},
-    "tools": {"core", "sim", "models", "training", "rl", "datagen", "interop", "policy"},
+    "plan": {"core"},
+    "tools": {"core", "plan", "sim", "models", "training", "rl", "datagen", "interop", "policy"},
 }
 SIM_ADAPTERS = {("sim", "base_env.py"), ("sim", "task_env.py"), ("sim", "vector_env.py")}
 

@@ -2,13 +2,22 @@
 
 One device is a mesh of one, so that no caller needs a second code path. Axis types are Auto (jax.make_mesh would
 default to Explicit, which asks for shardings in types).
+
+Where large parameters are split, too (FSDP), the mesh has an axis for every dimension of a TPU slice's grid, and
+batches and parameters are split over all of them: along one dimension at a time a TPU scatters sums and gathers parts;
+over two at once its compiler reduces whole copies, twice the bytes.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,13 +27,50 @@ REPLICATED = P()
 BATCH = P(AXIS)  # [B, ...]: environments and batches
 TIME_BATCH = P(None, AXIS)  # [T, B, ...]: rollouts
 
-SHARDED_MIN_SIZE = 65_536  # numbers; smaller arrays cost more to gather than their copies take room
+SLICE = "slice"  # axis over slices, which a slower network connects: parameters are not split over it
+GRID = ("x", "y", "z", "core")  # axes over the chips of a slice, and over their cores
+
+SHARDED_MIN_SIZE = 65_536  # numbers; smaller matrices cost more to gather than their copies take room
+TILE = (8, 128)  # in which a TPU keeps float32 matrices
+MAX_PADDING = 2  # times the room of the numbers that a part may take
+
+_gathering: ContextVar[Mesh | None] = ContextVar("gathering", default=None)
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A 1-D mesh over `devices` (default: every device of every process)."""
+    """A 1-D mesh over `devices` (default: every device of every process), which may be those of a topology description.
+
+    Neighbours in the mesh are neighbours in the machine; where there are several slices, one comes after the other.
+    """
     devices = list(jax.devices() if devices is None else devices)
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    rows = [mesh_utils.create_device_mesh((len(part),), part) for _, part in sorted(slices.items())]
+    return Mesh(np.concatenate(rows), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def make_grid(devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh for split parameters: an axis for every dimension of the devices' grid, where they have one; otherwise as
+    `make_mesh`.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    if not all(hasattr(device, "coords") for device in devices):
+        return make_mesh(devices)
+    places = [(getattr(device, "slice_index", None) or 0, *device.coords, device.core_on_chip) for device in devices]
+    sizes = [len(set(along)) for along in zip(*places, strict=True)]
+    axes = [(name, size) for name, size in zip((SLICE, *GRID), sizes, strict=True) if size > 1]
+    if math.prod(sizes) != len(devices) or len(axes) < 2:
+        return make_mesh(devices)
+    order = sorted(range(len(devices)), key=places.__getitem__)
+    grid = np.array([devices[i] for i in order]).reshape([size for _, size in axes])
+    return Mesh(grid, [name for name, _ in axes], axis_types=(AxisType.Auto,) * len(axes))
+
+
+def platform(mesh: Mesh) -> str:
+    """What the mesh's devices are: "cpu", "gpu" or "tpu"."""
+    found = mesh.devices.flat[0].platform
+    return "gpu" if found in ("cuda", "rocm") else found
 
 
 def pick_devices(device: str = "auto", count: int | None = None) -> list[Any]:
@@ -68,32 +114,96 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding that splits the leading axis over the devices."""
-    return NamedSharding(mesh, BATCH)
+    return NamedSharding(mesh, BATCH if mesh.axis_names == (AXIS,) else P(mesh.axis_names))
 
 
-def parameter_spec(shape: Sequence[int], parts: int) -> P:
-    """How an array of parameters, or of their optimizer state, is split when each device keeps a part of it (FSDP).
+def parameter_spec(shape: Sequence[int], parts: int, axes: str | tuple[str, ...] = AXIS) -> P:
+    """How an array of parameters, or of their optimizer state, is split into `parts` over the mesh's `axes` (FSDP).
 
-    The rule: the longest axis that `parts` divides, the last of equals; small arrays and those that no axis divides are
-    copied to every device.
+    Matrices are split, and stacks of them within each matrix, along the axis whose parts fill most of a TPU's tiles;
+    all others, small ones, and those whose parts would be mostly padding, are copied to every device.
     """
-    size = 1
-    for length in shape:
-        size *= length
-    axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
-    if parts == 1 or size < SHARDED_MIN_SIZE or not axes:
+    if len(shape) not in (2, 3) or parts == 1 or math.prod(shape[-2:]) < SHARDED_MIN_SIZE:
         return REPLICATED
-    chosen = max(axes, key=lambda axis: (shape[axis], axis))
-    return P(*(AXIS if axis == chosen else None for axis in range(len(shape))))
+    rows, columns = shape[-2:]
+    by_rows = _padded(rows // parts, columns) if rows % parts == 0 else math.inf
+    by_columns = _padded(rows, columns // parts) if columns % parts == 0 else math.inf
+    if min(by_rows, by_columns) * parts > MAX_PADDING * rows * columns:
+        return REPLICATED
+    matrix = (axes, None) if by_rows <= by_columns else (None, axes)
+    return P(*(None,) * (len(shape) - 2), *matrix)
+
+
+def split_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The axes over which parameters are split."""
+    return tuple(name for name in mesh.axis_names if name != SLICE)
+
+
+def _spec_on(mesh: Mesh, shape: Sequence[int], axes: tuple[str, ...]) -> P:
+    """`parameter_spec` over some of the axes of a mesh, of an array that is split over all of them."""
+    every = split_axes(mesh)
+    spec = parameter_spec(shape, math.prod(mesh.shape[name] for name in every), every)
+    if len(axes) == len(every):
+        return spec
+    return P(*(None if part is None else axes or None for part in spec))
+
+
+def _padded(rows: int, columns: int) -> int:
+    return math.ceil(rows / TILE[0]) * TILE[0] * math.ceil(columns / TILE[1]) * TILE[1]
 
 
 def parameter_shardings(tree: Any, mesh: Mesh, is_split: bool) -> Any:
     """A sharding for every leaf of `tree`: whole copies, or split by `parameter_spec`."""
 
     def sharding(leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, parameter_spec(leaf.shape, mesh.size) if is_split else REPLICATED)
+        return NamedSharding(mesh, _spec_on(mesh, leaf.shape, split_axes(mesh)) if is_split else REPLICATED)
 
     return jax.tree.map(sharding, tree)
+
+
+@contextmanager
+def gathering(mesh: Mesh | None) -> Iterator[None]:
+    """Within it `whole` gathers what `parameter_spec` splits over this mesh; None: nothing is split."""
+    token = _gathering.set(mesh)
+    try:
+        yield
+    finally:
+        _gathering.reset(token)
+
+
+def whole(tree: Any) -> Any:
+    """Parameters as they are computed with: split matrices are gathered here, and their gradients are summed onto the
+    devices that own the parts. A stack of layers is left alone: its layers are gathered one by one, where they run.
+    """
+    mesh = _gathering.get()
+    if mesh is None:
+        return tree
+
+    def gather(leaf: Any) -> Any:
+        is_stack = leaf.ndim == 3 and leaf.shape[0] > 1
+        is_split = _spec_on(mesh, leaf.shape, split_axes(mesh)) != REPLICATED
+        return _gathered(leaf, mesh) if is_split and not is_stack else leaf
+
+    return jax.tree.map(gather, tree)
+
+
+def _gathered(leaf: Any, mesh: Mesh) -> Any:
+    axes = split_axes(mesh)
+    steps = [NamedSharding(mesh, _spec_on(mesh, leaf.shape, axes[:count])) for count in range(len(axes) + 1)]
+
+    @jax.custom_vjp
+    def gather(leaf: Any) -> Any:
+        for step in reversed(steps[:-1]):
+            leaf = jax.lax.with_sharding_constraint(leaf, step)
+        return leaf
+
+    def backward(_: None, gradient: Any) -> tuple[Any]:
+        for step in steps[1:]:
+            gradient = jax.lax.with_sharding_constraint(gradient, step)
+        return (gradient,)
+
+    gather.defvjp(lambda leaf: (gather(leaf), None), backward)
+    return gather(leaf)
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
@@ -115,8 +225,6 @@ def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    import numpy as np
-
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt32
 
+from simscaleai_jax.core.sharding import whole
 from simscaleai_jax.models.dropout import dropout, dropout_seeds
 from simscaleai_jax.models.layers import compute_dtype, gelu, layer_norm, linear
 
@@ -103,7 +104,7 @@ class TransformerEncoder(nnx.Module):
         seeds = dropout_seeds(key, self.num_layers, SITES)
 
         def run(params: Any, seeds: Seeds, x: Array, num_out: int | None) -> Array:
-            return nnx.merge(graphdef, params)(x, seeds, num_out=num_out)
+            return nnx.merge(graphdef, whole(params))(x, seeds, num_out=num_out)
 
         if self.remat:
             run = jax.checkpoint(run, static_argnums=3)

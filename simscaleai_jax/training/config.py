@@ -63,7 +63,7 @@ class TrainConfig:
       ema_decay: keeps an exponential average of the weights, which is evaluated and deployed; None for none.
       remat: recompute activations in the backward pass, to save memory.
       num_devices: devices of this kind to use; default: all accelerators, one CPU device.
-      fsdp: also split large parameters and their optimizer state over the devices (rules in core/sharding.py).
+      fsdp: also split large parameters, their gradients and moments over the devices (rules in core/sharding.py).
       keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
       resume: continue the run found in `checkpoint_dir`; False refuses a folder that holds one.
       init_from: checkpoint whose weights a new run starts with; unlike `resume_from`, everything else starts anew.
@@ -176,6 +176,17 @@ class TrainConfig:
 
         return pick_devices(self.device)[0].platform
 
+    def make_mesh(self) -> Any:
+        """The mesh of a run on this machine, or on those of all processes.
+
+        Raises:
+          ValueError: unknown or absent device, or more devices wanted than there are.
+        """
+        from simscaleai_jax.core import sharding
+
+        devices = sharding.pick_devices(self.device, self.num_devices)
+        return sharding.make_grid(devices) if self.fsdp else sharding.make_mesh(devices)
+
     @property
     def amp_torch_dtype(self) -> Any:
         """The jnp dtype that `amp_dtype` names."""
@@ -186,5 +197,9 @@ class TrainConfig:
     @property
     def compute_dtype(self) -> str:
         """Name of the dtype that activations have on the resolved device."""
-        is_reduced = self.use_amp and self.resolved_device != "cpu"
+        return self.compute_dtype_on(self.resolved_device)
+
+    def compute_dtype_on(self, platform: str) -> str:
+        """Name of the dtype that activations have on "cpu", "gpu" or "tpu", whether this machine has one or not."""
+        is_reduced = self.use_amp and platform != "cpu"
         return self.amp_dtype if is_reduced else "float32"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simscaleai_jax.core import distributed, preemption
+from simscaleai_jax.core import distributed, preemption, sharding
 from simscaleai_jax.training import feeding, storage
 from simscaleai_jax.training.logs import RunLog
 from simscaleai_jax.training.step import Metrics
@@ -33,7 +33,7 @@ class Loop:
         self.window_start = self.saved_at = trainer.step
         self.pending: tuple[int, int, Metrics] | None = None
         self.queued: deque[Any] = deque()
-        self.is_synchronous = trainer.mesh.devices.flat[0].platform == "cpu"
+        self.is_synchronous = sharding.platform(trainer.mesh) == "cpu"
         self.row_clock = time.perf_counter()
         self.restart_clock()
 

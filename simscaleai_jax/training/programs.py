@@ -20,6 +20,7 @@ class Programs:
 
     Attributes:
       update: the pure update(state, batch) -> (state, metrics).
+      evaluation: the jitted (weights, batch) -> scalar outputs without dropout.
       batch_size: samples per update, known after `prepare`.
     """
 
@@ -38,12 +39,12 @@ class Programs:
         self._has_evaluated = False
         self._many: Callable | None = None
         self._single: Callable | None = None
-        self._shardings: Any = None
         recompute = config.remat and not has_own_remat
-        self.update = make_update(make_loss_fn(training_graph, statistics, recompute), config)
-        loss_fn = make_loss_fn(evaluation_graph, statistics)
+        split_over = mesh if config.fsdp else None
+        self.update = make_update(make_loss_fn(training_graph, statistics, recompute, split_over), config)
+        loss_fn = make_loss_fn(evaluation_graph, statistics, mesh=split_over)
         key = seed_key(config.seed, Stream.VALIDATION)
-        self._evaluate = jax.jit(
+        self.evaluation = jax.jit(
             lambda params, batch: loss_fn(params, batch, key)[1], out_shardings=sharding.replicated(mesh)
         )
         self._gather = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
@@ -53,15 +54,21 @@ class Programs:
         """Whether a batch has been seen."""
         return bool(self._names)
 
-    def place(self, state: TrainState) -> TrainState:
-        """Puts a fresh state onto the mesh: whole copies, or split by the rules of core.sharding."""
-        self._shardings = sharding.parameter_shardings(state, self.mesh, self.config.fsdp)
-        return jax.tree.map(sharding.put, state, self._shardings)
+    def shardings(self, state: Any) -> Any:
+        """Where every leaf of a state, or of its shapes, lies: whole copies, or split by the rules of core.sharding."""
+        return sharding.parameter_shardings(state, self.mesh, self.config.fsdp)
 
-    def prepare(self, state: TrainState, batch: Any, model_name: str, where: str = "") -> None:
-        """Checks that a batch, or its shapes, fits the model; raises like `setup.check_fit`."""
+    def place(self, state: TrainState) -> TrainState:
+        """Puts a fresh state onto the mesh."""
+        return jax.tree.map(sharding.put, state, self.shardings(state))
+
+    def prepare(self, state: TrainState, batch: Any, model_name: str, where: str = "") -> tuple[str, ...]:
+        """Checks that a batch, or its shapes, fits the model: names of the numbers that an update gives; raises like
+        `setup.check_fit`.
+        """
         self._names = tuple(check_fit(self.update, state, batch, model_name, where))
         self.batch_size = int(jax.tree.leaves(batch)[0].shape[0])
+        return self._names
 
     @property
     def is_compiled(self) -> bool:
@@ -76,16 +83,20 @@ class Programs:
     def run_one(self, state: TrainState, totals: Metrics, batch: Any) -> tuple[TrainState, Metrics, jax.Array]:
         """One update on a batch that lies on the mesh: (state, sums, a small array that is ready when it is done)."""
         if self._single is None:
-            single = make_single(self.update)
-
-            def step(state: TrainState, totals: Metrics, batch: Any) -> tuple[TrainState, Metrics, jax.Array]:
-                state, totals = single(state, totals, batch)
-                return state, totals, state.step + 0
-
-            place = sharding.replicated(self.mesh)
-            self._single = jax.jit(step, donate_argnums=(0, 1), out_shardings=(self._shardings, place, place))
+            self._single = self.single(state)
             distributed.compile_together(self._single.lower(state, totals, batch))  # the call below finds it
         return self._single(state, totals, batch)
+
+    def single(self, state: Any) -> Callable:
+        """The jitted function behind `run_one`, for a state like this one (or its shapes)."""
+        update = make_single(self.update)
+
+        def step(state: TrainState, totals: Metrics, batch: Any) -> tuple[TrainState, Metrics, jax.Array]:
+            state, totals = update(state, totals, batch)
+            return state, totals, state.step + 0
+
+        place = sharding.replicated(self.mesh)
+        return jax.jit(step, donate_argnums=(0, 1), out_shardings=(self.shardings(state), place, place))
 
     def compile_many(self, state: TrainState, totals: Metrics, batch_at: Callable, data: Any) -> None:
         """Compiles `run_many` for batches that `batch_at(data, step)` gathers inside jit."""
@@ -97,7 +108,7 @@ class Programs:
         run = jax.jit(
             make_many(self.update, split_batch_at),
             donate_argnums=(0, 1),
-            out_shardings=(self._shardings, sharding.replicated(self.mesh)),
+            out_shardings=(self.shardings(state), sharding.replicated(self.mesh)),
         )
         self._many = distributed.compile_together(run.lower(state, totals, np.int32(0), np.int32(1), data))
 
@@ -112,9 +123,9 @@ class Programs:
     def evaluate(self, params: Any, batch: Any) -> Metrics:
         """Scalar outputs of the model without dropout."""
         if not self._has_evaluated:
-            distributed.compile_together(self._evaluate.lower(params, batch))
+            distributed.compile_together(self.evaluation.lower(params, batch))
             self._has_evaluated = True
-        return self._evaluate(params, batch)
+        return self.evaluation(params, batch)
 
     def gather(self, tree: Any) -> Any:
         """Whole copies of parameters that may be split."""

@@ -17,10 +17,11 @@ from simscaleai_jax.training.acting import LIMITS
 from simscaleai_jax.training.config import TrainConfig
 
 
-def split_model(model: nnx.Module, config: TrainConfig) -> tuple[Any, Any, Any]:
+def split_model(model: nnx.Module, config: TrainConfig, platform: str = "cpu") -> tuple[Any, Any, Any]:
     """(graph for training, graph for evaluation, parameters as nested dict).
 
-    The graphs compute in the config's dtype and, with `remat`, recompute layer by layer where the model can.
+    The graphs compute in the config's dtype on `platform`; with `remat` they recompute layer by layer where the model
+    can.
 
     Raises:
       ValueError: the module keeps state that is not parameters (batch statistics, generators).
@@ -31,7 +32,7 @@ def split_model(model: nnx.Module, config: TrainConfig) -> tuple[Any, Any, Any]:
             f"{type(model).__name__} keeps {len(leaves)} arrays that are not parameters (batch statistics or random "
             "generators); Trainer trains modules whose state is nnx.Param, and hands `key` to forward()."
         )
-    computing = _rebuilt(model, config)
+    computing = _rebuilt(model, config, platform)
     computing.train()
     training = nnx.graphdef(computing)
     computing.eval()
@@ -134,9 +135,10 @@ def model_arguments(model_name: str, data: DataSpec, given: Mapping[str, Any]) -
     return ({} if arguments_for is None else arguments_for(data)) | dict(given)
 
 
-def _rebuilt(model: nnx.Module, config: TrainConfig) -> nnx.Module:
+def _rebuilt(model: nnx.Module, config: TrainConfig, platform: str) -> nnx.Module:
     """The model's structure with the config's computing dtype and remat; the model itself where nothing changes."""
-    wanted: dict[str, Any] = {"dtype": config.compute_dtype} if config.compute_dtype != "float32" else {}
+    dtype = config.compute_dtype_on(platform)
+    wanted: dict[str, Any] = {"dtype": dtype} if dtype != "float32" else {}
     if config.remat and recomputes_layers(model):
         wanted["remat"] = True
     wanted = {name: value for name, value in wanted.items() if getattr(model, name, value) != value or name == "dtype"}

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+from jax.sharding import Mesh
 from jaxtyping import Array
 
+from simscaleai_jax.core import sharding
 from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.training.config import TrainConfig
@@ -51,11 +53,16 @@ def init_state(params: Any, config: TrainConfig) -> TrainState:
     )
 
 
-def make_loss_fn(graphdef: Any, statistics: Statistics | None, remat: bool = False) -> LossFn:
-    """Builds loss(params, batch, key) -> (loss, scalar outputs); without a key there is no dropout."""
+def make_loss_fn(graphdef: Any, statistics: Statistics | None, remat: bool = False, mesh: Mesh | None = None) -> LossFn:
+    """Builds loss(params, batch, key) -> (loss, scalar outputs); without a key there is no dropout.
+
+    `mesh`: over which large parameters are split; None where every device has whole ones.
+    """
 
     def forward(params: Any, batch: Mapping[str, Any], key: Array | None) -> tuple[Array, Metrics]:
-        outputs = nnx.merge(graphdef, nnx.State(params)).forward(batch, key=key)
+        with sharding.gathering(mesh):
+            model = nnx.merge(graphdef, nnx.State(sharding.whole(params)))
+            outputs = model.forward(batch, key=key)
         numbers = {name: value for name, value in outputs.items() if jnp.ndim(value) == 0}
         return outputs["loss"], numbers
 

@@ -83,7 +83,7 @@ class Trainer:
         if config.distributed:
             distributed.check_started()
         self.model, self.config = model, config
-        self.mesh = sharding.make_mesh(sharding.pick_devices(config.device, config.num_devices))
+        self.mesh = config.make_mesh()
         self.train_loader = feeding.as_loader(train_loader)
         self.eval_loader, self.eval_fn = eval_loader, eval_fn
         self.statistics, self.env, self.language = statistics, env or {}, language
@@ -104,7 +104,7 @@ class Trainer:
         self._action_dim = int(getattr(model, "action_dim", 0))
         self._check_batch_size()
         checkpoint.check_savable(self._manifest(0))
-        training, evaluation, params = setup.split_model(model, config)
+        training, evaluation, params = setup.split_model(model, config, sharding.platform(self.mesh))
         self.programs = Programs(training, evaluation, statistics, config, self.mesh, setup.recomputes_layers(model))
         self.state: TrainState = self.programs.place(init_state(params, config))
         self.policy = ModelPolicy(evaluation, params, statistics, self._tokens(), self.execution, self.action_limits)

@@ -1,5 +1,6 @@
 """The state vector's rule, the mesh and its specs, the compile cache's folder."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -68,6 +69,35 @@ def test_mesh_splits_batches_and_copies_parameters():
         sharding.put_batch(jnp.arange(6), mesh)
     with pytest.raises(ValueError, match="nearest: 4"):
         sharding.check_divisible(2, 4, "batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh looks at of a TPU chip."""
+
+    coords: tuple[int, int, int]
+    slice_index: int | None = None
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+    process_index: int = 0
+
+
+def test_split_parameters_have_an_axis_for_every_dimension_of_the_chips():
+    flat = [Chip((x, y, 0)) for y in range(2) for x in range(4)]
+    mesh = sharding.make_grid(flat)
+    assert dict(mesh.shape) == {"x": 4, "y": 2}
+    assert mesh.devices[3, 1] == Chip((3, 1, 0))
+    assert sharding.batch_sharding(mesh).spec == sharding.P(("x", "y"))
+    shapes = jax.tree.map(lambda size: jax.ShapeDtypeStruct((size, 512), jnp.float32), {"large": 512, "small": 4})
+    found = {name: each.spec for name, each in sharding.parameter_shardings(shapes, mesh, True).items()}
+    assert found == {"large": sharding.P(("x", "y"), None), "small": sharding.P()}
+    two = sharding.make_grid([dataclasses.replace(chip, slice_index=n) for n in (1, 0) for chip in flat])
+    assert dict(two.shape) == {"slice": 2, "x": 4, "y": 2}
+    assert [chip.slice_index for chip in two.devices[:, 0, 0]] == [0, 1]
+    assert sharding.batch_sharding(two).spec == sharding.P(("slice", "x", "y")), "batches are split over slices, too"
+    assert sharding.parameter_shardings(shapes, two, True)["large"].spec == sharding.P(("x", "y"), None)
+    assert dict(sharding.make_grid(jax.devices()).shape) == {"data": 8}, "CPUs have no grid"
 
 
 def test_devices_are_picked_by_their_documented_names():

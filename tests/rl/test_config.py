@@ -1,5 +1,6 @@
 """PPO's settings, how they divide a rollout, and the published presets."""
 
+import re
 import types
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from simscaleai_jax.core import from_dict
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
@@ -58,14 +61,38 @@ def test_values_out_of_range_are_refused(values, message):
     [
         ({"n_steps": 100, "num_envs": 64}, 1, r"n_steps of 100 .* nearest: 64 or 128"),
         ({"n_steps": 100, "batch_size": 64, "num_envs": 10}, 1, r"n_steps of 100 .*batch_size.* nearest: 64 or 128"),
-        ({"num_envs": 4, "num_minibatches": 4}, 8, r"num_envs of 4 .* 8 devices; nearest: 8"),
-        ({"num_envs": 12, "n_steps": 96, "num_minibatches": 4}, 3, r"do not split over 3 devices"),
-        ({"num_envs": 6, "n_steps": 12, "num_minibatches": 2, "num_env_blocks": 4}, 1, r"over 4 blocks"),
+        ({"num_envs": 4, "num_minibatches": 4}, 8, r"on 8 devices; nearest: num_envs=8, n_steps=4096, num_min.*=4\."),
+        ({"num_envs": 6, "n_steps": 12, "num_minibatches": 2, "num_env_blocks": 4}, 1, r"in 4 blocks.* or num_envs=8"),
+        ({"num_envs": 64, "num_minibatches": 1, "num_env_blocks": 8}, 16, r"num_envs=64, .*, num_env_blocks=16"),
     ],
 )
 def test_sizes_that_do_not_divide_name_the_nearest(values, devices, message):
     with pytest.raises(ValueError, match=message):
         make_layout(PPOConfig(**values), devices)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 70), st.integers(1, 20), st.integers(1, 12), st.integers(1, 40),
+    st.one_of(st.none(), st.integers(1, 40)),
+)  # fmt: skip
+def test_sizes_divide_or_those_that_are_advised_do(num_envs, num_steps, num_minibatches, devices, blocks):
+    def build(num_envs, n_steps, num_minibatches, num_env_blocks=None):
+        config = PPOConfig(
+            num_envs=num_envs, n_steps=n_steps, num_minibatches=num_minibatches, num_env_blocks=num_env_blocks
+        )
+        return make_layout(config, devices)
+
+    n_steps = num_envs * num_steps * num_minibatches
+    try:
+        layouts = [build(num_envs, n_steps, num_minibatches, blocks)]
+    except ValueError as error:
+        advised = str(error).partition("nearest: ")[2].split(" or ")
+        layouts = [build(**{name: int(n) for name, n in re.findall(r"(\w+)=(\d+)", sizes)}) for sizes in advised]
+    for layout in layouts:
+        assert layout.num_envs % devices == layout.num_blocks % devices == 0
+        assert layout.units_per_block * layout.num_blocks == layout.num_envs * layout.num_chunks
+        assert layout.units_per_block % layout.num_minibatches == 0
 
 
 def test_a_single_environment_is_cut_in_time():
@@ -94,4 +121,8 @@ def test_published_presets_are_built(path):
     options = parse_options(["--config", str(path)])
     layout = make_layout(options.ppo)
     assert layout.num_envs * layout.num_steps == options.ppo.n_steps
+    for devices in (2, 4, 8):
+        assert make_layout(options.ppo, devices) == layout, "up to 8 devices take the same minibatches"
+    for devices in (16, 64, 256):
+        assert make_layout(options.ppo, devices).num_blocks == devices
     assert path.read_text().startswith("# "), "a preset says how to run it"

@@ -70,10 +70,14 @@ def test_parameters_stay_identical_on_every_device(after_fifty):
 
 
 def test_large_parameters_are_split_by_the_rules(after_fifty):
-    assert sharding.parameter_spec((512, 256), 8) == sharding.P("data", None)
-    assert sharding.parameter_spec((256, 513), 8) == sharding.P("data", None)
-    assert sharding.parameter_spec((257, 513), 8) == sharding.P()
-    assert sharding.parameter_spec((16, 16), 8) == sharding.P()
+    split = {
+        (512, 256): ("data", None), (256, 2048): ("data", None), (250, 1024): (None, "data"), (257, 513): (),
+        (16, 16): (), (12, 1024, 4096): (None, "data", None), (512, 512, 3, 3): (), (100_000,): (),
+    }  # fmt: skip
+    for shape, axes in split.items():
+        assert sharding.parameter_spec(shape, 8) == sharding.P(*axes), shape
+    assert sharding.parameter_spec((1024, 1024), 256) == sharding.P("data", None), "4 of a tile's 8 rows"
+    assert sharding.parameter_spec((256, 1024), 256) == sharding.P(), "a row each would be mostly padding"
     state = after_fifty["split"].state
     kernel = state.params["state_encoder"]["layers"][1]["kernel"]
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == (256, 256)]
@@ -155,10 +159,9 @@ def test_statistics_are_applied_inside_the_loss(small):
     assert float(normalized) == pytest.approx(float(loss_fn(params, BATCH, None)[0]), rel=1e-5)
 
 
-def test_reduced_precision_graph_keeps_the_parameters(monkeypatch):
-    monkeypatch.setattr(TrainConfig, "compute_dtype", property(lambda self: "bfloat16"))
+def test_reduced_precision_graph_keeps_the_parameters():
     model = create_model("bc", **SMALL_MODEL)
-    graph, _, params = split_model(model, TrainConfig())
+    graph, _, params = split_model(model, TrainConfig(), "tpu")
     assert model.dtype == "float32"
     assert all(leaf.dtype == np.float32 for leaf in leaves(params))
     rebuilt = nnx.merge(graph, nnx.State(params))

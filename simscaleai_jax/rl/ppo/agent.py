@@ -17,7 +17,7 @@ from simscaleai_jax.rl.ppo.actions import ActionBounds
 from simscaleai_jax.rl.ppo.config import Layout, PPOConfig, make_layout
 from simscaleai_jax.rl.ppo.networks import ActorCritic
 from simscaleai_jax.rl.ppo.rollout import act_distribution
-from simscaleai_jax.rl.ppo.state import PPOState, init_training_state, make_learner, reported
+from simscaleai_jax.rl.ppo.state import PPOState, init_training_state, make_learner, network_kwargs, reported
 from simscaleai_jax.rl.ppo.train import make_dispatch, make_init
 from simscaleai_jax.rl.progress import TrainingLog
 
@@ -69,18 +69,14 @@ class PPOAgent:
                     f"PPOConfig.{option} and its size go together; PPOAgent.for_env(env, config) finds it."
                 )
         self.mesh = sharding.make_mesh(sharding.pick_devices(device, self.config.num_devices))
-        self.model_kwargs = {
-            "obs_dim": native(obs_dim),
-            "action_dim": native(action_dim),
-            "hidden_dim": self.config.hidden_dim,
-            "n_layers": self.config.n_layers,
-            "critic_obs_dim": native(critic_obs_dim),
-            "image_shape": None if image_shape is None else tuple(native(image_shape)),
-            "auxiliary_dim": native(auxiliary_dim),
-            "log_std_init": self.config.log_std_init,
-            "log_std_min": self.config.log_std_min,
-            "log_std_max": self.config.log_std_max,
-        }
+        self.model_kwargs = network_kwargs(
+            self.config,
+            native(obs_dim),
+            native(action_dim),
+            critic_obs_dim=native(critic_obs_dim),
+            image_shape=None if image_shape is None else tuple(native(image_shape)),
+            auxiliary_dim=native(auxiliary_dim),
+        )
         self.learner, params = make_learner(self.config, self.model_kwargs)
         self.state: PPOState = sharding.put_replicated(init_training_state(self.learner, params), self.mesh)
         self.observation_spec: dict[str, Any] = {}
@@ -118,7 +114,7 @@ class PPOAgent:
         Raises:
           ValueError: sizes that do not divide.
         """
-        return make_layout(self.config, self.mesh.size, self.mesh.devices.flat[0].platform)
+        return make_layout(self.config, self.mesh.size, sharding.platform(self.mesh))
 
     def train(
         self,

@@ -35,10 +35,12 @@ class PPOConfig:
       total_timesteps: transitions in all; training ends after the update that reaches it.
       log_every: updates between two printed lines where no progress bar can be drawn.
       num_envs: environments stepped together; None: as many as n_steps gives rollouts of at least 32 steps on a CPU, 16
-        on a GPU or TPU (64 and 128 for n_steps of 2048). Set it where a run must not depend on the device.
+        on a GPU or TPU (64 and 128 for n_steps of 2048), but one for each device. Set it where a run must not depend on
+        the device.
       num_minibatches: minibatches per epoch; None: n_steps / batch_size.
-      num_env_blocks: blocks within which minibatches permute environments; their number, not the number of devices,
-        decides which samples meet. None: up to 8, the most that divides evenly.
+      num_env_blocks: blocks within which minibatches permute environments, a multiple of the devices; their number, not
+        that of the devices, decides which samples meet. None: 8, or fewer where 8 do not divide evenly; on more than 8
+        devices as many as there are devices.
       updates_per_dispatch: updates per call to the device; None: about 16,384 transitions.
       num_devices: devices to spread environments over; None: one CPU, or every GPU or TPU.
       seed: of weights, environments, actions and minibatches.
@@ -166,39 +168,56 @@ def make_layout(config: PPOConfig, num_devices: int = 1, platform: str = "cpu") 
     Raises:
       ValueError: a size that does not divide, with the nearest that do.
     """
-    num_envs = config.num_envs or _default_num_envs(config.n_steps, platform)
+    num_envs = config.num_envs or _default_num_envs(config.n_steps, num_devices, platform)
     check_divisible(config.n_steps, num_envs, "n_steps", "environments (num_envs)")
     if config.num_minibatches is None:
         check_divisible(config.n_steps, min(config.batch_size, config.n_steps), "n_steps", "transitions (batch_size)")
     num_minibatches = config.num_minibatches or max(1, config.n_steps // config.batch_size)
     num_steps = config.n_steps // num_envs
     check_divisible(config.n_steps, num_minibatches, "n_steps", "minibatches (num_minibatches)")
-    check_divisible(num_envs, num_devices, "num_envs")
-    blocks, chunks = _blocks_and_chunks(num_envs, num_steps, num_minibatches, config.num_env_blocks)
-    if blocks % num_devices:
-        raise ValueError(
-            f"{num_envs} environments in {num_minibatches} minibatches form {blocks} blocks, which do not split over "
-            f"{num_devices} devices; make num_envs a multiple of {num_minibatches * math.lcm(num_devices, MAX_BLOCKS)}."
-        )
-    return Layout(num_envs, num_steps, num_minibatches, chunks, blocks)
+    cut = _blocks_and_chunks(num_envs, num_steps, num_minibatches, num_devices, config.num_env_blocks)
+    if cut is None:
+        raise ValueError(_advice(num_envs, num_steps, num_minibatches, num_devices, config.num_env_blocks))
+    return Layout(num_envs, num_steps, num_minibatches, cut[1], cut[0])
 
 
-def _default_num_envs(n_steps: int, platform: str) -> int:
-    """The most environments that divide `n_steps` into rollouts as long as `platform` wants them."""
-    most = max(1, n_steps // (CPU_ROLLOUT_LENGTH if platform == "cpu" else ACCELERATOR_ROLLOUT_LENGTH))
-    return next(count for count in range(most, 0, -1) if n_steps % count == 0)
+def _default_num_envs(n_steps: int, num_devices: int, platform: str) -> int:
+    """The most environments that divide `n_steps` into rollouts as long as `platform` wants them, as many on every
+    device where that is possible.
+    """
+    most = max(num_devices, n_steps // (CPU_ROLLOUT_LENGTH if platform == "cpu" else ACCELERATOR_ROLLOUT_LENGTH))
+    counts = [count for count in range(most, 0, -1) if n_steps % count == 0]
+    return next((count for count in counts if count % num_devices == 0), counts[0])
 
 
-def _blocks_and_chunks(num_envs: int, num_steps: int, num_minibatches: int, wanted: int | None) -> tuple[int, int]:
-    """The most blocks, then the fewest chunks, with which every minibatch takes equally many units from each block."""
-    options = [wanted] if wanted else [blocks for blocks in (8, 4, 2, 1) if num_envs % blocks == 0]
-    for blocks in options:
+def _blocks_and_chunks(
+    num_envs: int, num_steps: int, num_minibatches: int, num_devices: int, wanted: int | None
+) -> tuple[int, int] | None:
+    """The most blocks, then the fewest chunks, with which every minibatch takes equally many units from each block, or
+    None.
+    """
+    doublings = [num_devices * factor for factor in (8, 4, 2, 1) if num_devices * factor <= MAX_BLOCKS]
+    for blocks in [wanted] if wanted else doublings or [num_devices]:
         for chunks in range(1, num_steps + 1):
             fits = num_steps % chunks == 0 and num_envs * chunks % (blocks * num_minibatches) == 0
-            if fits and num_envs % blocks == 0:
+            if fits and num_envs % blocks == 0 and blocks % num_devices == 0:
                 return blocks, chunks
-    raise ValueError(
-        f"{num_envs} environments of {num_steps} steps do not divide into {num_minibatches} minibatches"
-        + (f" over {wanted} blocks." if wanted else ".")
-        + f" Nearest num_envs that does: {math.ceil(num_envs / num_minibatches) * num_minibatches * (wanted or 1)}."
+    return None
+
+
+def _advice(num_envs: int, num_steps: int, num_minibatches: int, num_devices: int, wanted: int | None) -> str:
+    """What is wrong with the sizes, and the nearest ones, with rollouts as long, that are not."""
+    blocks = math.lcm(wanted or 1, num_devices)
+    unit = blocks * num_minibatches // math.gcd(num_minibatches, num_steps)
+    low, high = num_envs // unit * unit, -(-num_envs // unit) * unit
+    sizes = " or ".join(
+        f"num_envs={count}, n_steps={count * num_steps}, num_minibatches={num_minibatches}"
+        + (f", num_env_blocks={blocks}" if wanted else "")
+        for count in sorted({low or high, high})
+    )
+    return (
+        f"{num_envs} environments of {num_steps} steps do not divide into {num_minibatches} minibatches "
+        + f"on {num_devices} devices"
+        + (f" in {wanted} blocks" if wanted else "")
+        + f"; nearest: {sizes}."
     )

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx, struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from simscaleai_jax.core.sharding import BATCH, REPLICATED
 from simscaleai_jax.core.streams import Stream, seed_key
@@ -76,6 +78,15 @@ STATE_SPECS = PPOState(
 )  # fmt: skip
 
 
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """Where every leaf of a `PPOState` lies on a mesh."""
+
+    def place(spec: PartitionSpec, part: Any) -> Any:
+        return jax.tree.map(lambda _: NamedSharding(mesh, spec), part)
+
+    return jax.tree.map(place, STATE_SPECS, state, is_leaf=lambda value: isinstance(value, PartitionSpec))
+
+
 class Learner(struct.PyTreeNode):
     """The static half: what the pure functions close over.
 
@@ -97,6 +108,12 @@ class Learner(struct.PyTreeNode):
     def network(self, params: Any) -> ActorCritic:
         """The network with these weights."""
         return nnx.merge(self.graphdef, nnx.State(params))
+
+
+def network_kwargs(config: PPOConfig, obs_dim: int, action_dim: int, **sizes: Any) -> dict[str, Any]:
+    """Arguments of the network: those sizes (`envs.model_kwargs_for`) and what the settings say."""
+    said = ("hidden_dim", "n_layers", "log_std_init", "log_std_min", "log_std_max")
+    return {"obs_dim": obs_dim, "action_dim": action_dim, **{name: getattr(config, name) for name in said}, **sizes}
 
 
 def make_learner(config: PPOConfig, model_kwargs: dict[str, Any]) -> tuple[Learner, Any]:

@@ -49,13 +49,15 @@ def make_update(learner: Learner, env: Any, layout: Layout, axis_name: str | Non
 
     def update(state: PPOState) -> tuple[PPOState, dict[str, Array]]:
         part = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-        env_state, rollout = collect(learner, state, env, layout.num_steps, part * num_envs + jnp.arange(num_envs))
-        state, units, explained = prepare(learner, state, rollout, layout, axis_name)
-        key = jax.random.fold_in(substream(state.key, Stream.MINIBATCHES), state.update)
-        blocks = part * num_blocks + jnp.arange(num_blocks)
-        indices = minibatch_units(key, layout, blocks, learner.config.n_epochs)
-        learned, metrics = learn(learner, state, units, indices, axis_name)
-        learned, episode_metrics = record(learner, learned, rollout, axis_name)
+        with jax.named_scope("policy"):
+            env_state, rollout = collect(learner, state, env, layout.num_steps, part * num_envs + jnp.arange(num_envs))
+        with jax.named_scope("learning"):
+            state, units, explained = prepare(learner, state, rollout, layout, axis_name)
+            key = jax.random.fold_in(substream(state.key, Stream.MINIBATCHES), state.update)
+            blocks = part * num_blocks + jnp.arange(num_blocks)
+            indices = minibatch_units(key, layout, blocks, learner.config.n_epochs)
+            learned, metrics = learn(learner, state, units, indices, axis_name)
+            learned, episode_metrics = record(learner, learned, rollout, axis_name)
         metrics |= episode_metrics | {"explained_variance": explained}
         metrics = {name: metrics[name] for name in metric_names(state)}
         return learned.replace(env=env_state, update=state.update + 1), metrics
@@ -148,15 +150,16 @@ def record(
 
 
 def make_init(learner: Learner, env: Any, layout: Layout, mesh: Mesh) -> Callable[[PPOState], PPOState]:
-    """Builds init(state without environments) -> state with freshly started ones, spread over the mesh."""
+    """Builds the jitted init(state without environments) -> state with freshly started ones, spread over the mesh."""
+    num_envs = layout.num_envs // mesh.size
 
-    def init(state: PPOState, env_ids: Array) -> PPOState:
+    def init(state: PPOState) -> PPOState:
+        env_ids = jax.lax.axis_index(sharding.AXIS) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)
         env_state = env.init(substream(state.key, Stream.TRAINING_EPISODES), env_ids)
         return state.replace(env=env_state, discounted_return=jnp.zeros(env_ids.shape))
 
     start = STATE_SPECS.replace(discounted_return=sharding.REPLICATED, env=sharding.REPLICATED)
-    mapped = jax.shard_map(init, mesh=mesh, in_specs=(start, sharding.BATCH), out_specs=STATE_SPECS, check_vma=False)
-    return lambda state: jax.jit(mapped)(state, jnp.arange(layout.num_envs, dtype=jnp.int32))
+    return jax.jit(jax.shard_map(init, mesh=mesh, in_specs=(start,), out_specs=STATE_SPECS, check_vma=False))
 
 
 def make_dispatch(learner: Learner, env: Any, layout: Layout, mesh: Mesh, max_updates: int) -> Callable:

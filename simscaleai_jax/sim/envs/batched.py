@@ -130,6 +130,7 @@ class BatchedEnv:
     def _fresh(
         self, base_key: PRNGKeyArray, env_id: Int[Array, "B"], episode: Int[Array, "B"], control_steps: Int[Array, "B"]
     ) -> EnvState:
+        @jax.named_scope("resets")
         def one(key, env_id, episode, control_steps):
             return self.functional.reset_state(episode_key(key, env_id, episode), control_steps)
 

@@ -113,6 +113,7 @@ class FunctionalEnv:
         )
 
     @full_precision
+    @jax.named_scope("task")
     def step_state(self, state: EnvState, action: Float[Array, "A"]) -> EnvState:
         """`step` without images, with the NaN guard.
 
@@ -122,7 +123,8 @@ class FunctionalEnv:
         task = self.task
         action = jnp.clip(action.astype(jnp.float32), -1.0, 1.0)
         ctrl = task.control(state.snapshot, state.task_state, action)
-        physics, kinematics, overflow = self.physics.step(state.physics, ctrl, state.overrides)
+        with jax.named_scope("physics"):
+            physics, kinematics, overflow = self.physics.step(state.physics, ctrl, state.overrides)
         snapshot, poses = self._read(kinematics)
         task_state = task.update(snapshot, state.task_state, action)
         step = state.step + 1

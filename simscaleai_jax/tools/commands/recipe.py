@@ -13,8 +13,9 @@ import tyro
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.config import read_yaml, to_dict
 from simscaleai_jax.core.errors import check_names, unknown_name
-from simscaleai_jax.tools.arguments import STAGES, is_recipe, parse, presets, print_table
+from simscaleai_jax.tools.arguments import STAGES, is_recipe, parse, presets
 from simscaleai_jax.tools.commands import datagen, eval, train
+from simscaleai_jax.tools.output import print_table
 
 DESCRIPTION = """Make demonstrations, train on them and evaluate the policy, as a recipe says.
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +13,12 @@ import tyro
 
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.config import init_fields
-from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse, print_table
+from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse
 from simscaleai_jax.tools.distribution import JoinOptions
 from simscaleai_jax.tools.films import evaluate_filmed, filming_folder
 from simscaleai_jax.tools.model_options import model_options_class, named_model
 from simscaleai_jax.tools.names import Names
+from simscaleai_jax.tools.output import print_table
 from simscaleai_jax.training.config import TrainConfig
 
 DESCRIPTION = """Train a model on demonstrations (see simscale datagen).
@@ -172,13 +174,13 @@ def main(argv: list[str]) -> None:
         raise
     if distributed.is_main():
         rows = [(name, value) for name, value in sorted(numbers.items())]
-        rows += [("run", options.checkpoint_dir), ("next", f"simscale eval {options.checkpoint_dir}")]
+        rows += [("run", options.checkpoint_dir), ("next", shlex.join(["simscale", "eval", options.checkpoint_dir]))]
         print_table(f"{options.model_name} after {options.max_steps:,} updates", ("result", "value"), rows)
 
 
 def train(options: TrainOptions) -> dict[str, float]:
     """Builds data, model and trainer; returns the trainer's latest numbers."""
-    from simscaleai_jax.core import distributed, sharding
+    from simscaleai_jax.core import distributed
     from simscaleai_jax.training.data import make_loader
     from simscaleai_jax.training.setup import action_limits, dataset_statistics
     from simscaleai_jax.training.trainer import Trainer
@@ -186,7 +188,7 @@ def train(options: TrainOptions) -> dict[str, float]:
     if options.distributed:
         joined = (options.join.coordinator, options.join.num_processes, options.join.process_id)
         distributed.initialize(*joined, backend=options.backend, lost_peer_seconds=options.lost_peer_seconds)
-    mesh = sharding.make_mesh(sharding.pick_devices(options.device, options.num_devices))
+    mesh = options.make_mesh()
     dataset = open_dataset(options, options.data.split)
     if options.augmentation and not dataset.image_keys:
         where = options.dataset_path or "the data"
