@@ -131,8 +131,8 @@ COMMANDS = {
 
 # Commands that print a table, and with --json the same as one JSON value.
 WITH_TABLES = (
-    "demo", "rl", "train", "recipe", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs", "list-robots",
-    "list-models",
+    "demo", "rl", "train", "recipe", "plan", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs",
+    "list-robots", "list-models",
 )  # fmt: skip
 
 # Told to the user as one line; anything else is a defect and shows its traceback.
