@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax
+import jax.extend
 
 # How often a TPU multiplies bfloat16 numbers for one product of float32 numbers.
 PASSES = {"HIGHEST": 6, "HIGH": 3}

@@ -13,6 +13,8 @@ from simscaleai_jax.core.config import apply_overrides, from_dict, read_yaml
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.tools.names import Names
 
+STAGES = ("datagen", "train", "eval")  # commands that a recipe runs, in turn
+
 # What a data file's environment settings say about the world that its episodes were played in. Left out are `seed`,
 # `impl` and `renderer`, which say how it was computed, and `domain_randomization`: a policy that learned from
 # randomized episodes is judged on the nominal model, unless somebody asks for more; `randomization` then holds their
@@ -50,7 +52,7 @@ def parse[T](
     path = config_path(argv)
     default = None
     if path is not None:
-        values = (file_names or names).in_mapping(read_yaml(path), path)
+        values = (file_names or names).in_mapping(read_options(path, command), path)
         default = from_dict(cls, values, where=f"{path}: ")
     argv, named = take_named(argv, open_fields(cls))
     if named:
@@ -75,8 +77,27 @@ def with_preset(argv: Sequence[str], cls: type) -> list[str]:
     return ["--config", str(known[name]), *argv[1:]]
 
 
+def read_options(path: str | Path, command: str) -> dict[str, Any]:
+    """What a file says to a command; of a recipe (`simscale recipe`), its part.
+
+    Raises:
+      FileNotFoundError, ValueError: there is no such file, it is no YAML, or a recipe that says nothing to the command.
+    """
+    said = read_yaml(path)
+    if not is_recipe(said):
+        return said
+    if command not in said:
+        raise ValueError(f"{path} is a recipe for {', '.join(STAGES)} and says nothing to `simscale {command}`.")
+    return said[command]
+
+
+def is_recipe(said: Mapping[str, Any]) -> bool:
+    """Whether a file's content has the parts of a recipe, and nothing else."""
+    return set(said) == set(STAGES) and all(isinstance(part, Mapping) for part in said.values())
+
+
 def presets() -> dict[str, Path]:
-    """The recipes that ship with the package: name -> file."""
+    """The files of options that ship with the package, recipes among them: name -> file."""
     folder = Path(__file__).parents[1] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 

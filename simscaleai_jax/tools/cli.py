@@ -34,6 +34,11 @@ COMMANDS = {
         "Train a model on demonstrations",
         "simscale train --dataset data/reach.h5 --max-steps 5000",
     ),
+    "recipe": (
+        "simscaleai_jax.tools.commands.recipe",
+        "Make demonstrations, train on them and evaluate, in one command that goes on where it was stopped",
+        "simscale recipe bc_pick_place",
+    ),
     "launch": (
         "simscaleai_jax.tools.commands.launch",
         "Start a command as several processes that work together",
@@ -126,8 +131,8 @@ COMMANDS = {
 
 # Commands that print a table, and with --json the same as one JSON value.
 WITH_TABLES = (
-    "demo", "rl", "train", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs", "list-robots",
-    "list-models",
+    "demo", "rl", "train", "recipe", "plan", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs",
+    "list-robots", "list-models",
 )  # fmt: skip
 
 # Told to the user as one line; anything else is a defect and shows its traceback.

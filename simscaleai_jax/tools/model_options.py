@@ -6,9 +6,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from simscaleai_jax.core.config import read_yaml
 from simscaleai_jax.core.errors import unknown_name
-from simscaleai_jax.tools.arguments import config_path, with_preset
+from simscaleai_jax.tools.arguments import config_path, read_options, with_preset
 from simscaleai_jax.tools.names import Names
 
 DEFAULT_MODEL = "bc"
@@ -86,7 +85,7 @@ def named_model(argv: Sequence[str], file_names: Names) -> str:
     path = config_path(with_preset(argv, _TakesFiles))
     if path is None:
         return DEFAULT_MODEL
-    said = read_yaml(path)
+    said = read_options(path, "train")
     name = said.get("model_name", said.get("model", DEFAULT_MODEL))
     return _known(name if isinstance(name, str) else DEFAULT_MODEL)
 

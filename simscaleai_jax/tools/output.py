@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from simscaleai_jax.core.plain import native
@@ -51,6 +51,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     for row in rows:
         table.add_row(*(escape(shown(cell)) for cell in row))
     print_rich(table)
+
+
+def print_report(values: Any, show: Callable[[], None]) -> None:
+    """Several tables that say one thing: `show` prints them, and `--json` says `values` instead."""
+    if _collected is not None:
+        _collected.append(_jsonable(values))
+    else:
+        show()
 
 
 def print_rich(*parts: Any) -> None:

@@ -21,6 +21,12 @@ SHORT = {
     "eval": {"--n-episodes": "2"},
     "transfer": {"--n-episodes": "2", "--parameters": "gravity"},
     "datagen": {"--n-episodes": "40"},
+    "recipe": {
+        "--datagen.n-episodes": "20",
+        "--train.max-steps": "20",
+        "--eval.n-episodes": "2",
+        "--train.batch-size": "16",
+    },
     "train": {"--max-steps": "20", "--batch-size": "16", "--warmup-steps": "2", "--eval-every": "10"},
 }
 

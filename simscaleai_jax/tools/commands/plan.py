@@ -1,7 +1,6 @@
 """`simscale plan`: compile a run's programs for a machine that is not there, and say what they need."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,8 @@ import tyro
 
 from simscaleai_jax.core.config import read_yaml
 from simscaleai_jax.core.errors import check_names
-from simscaleai_jax.tools.arguments import config_path, print_table, with_preset
+from simscaleai_jax.tools.arguments import config_path, with_preset
+from simscaleai_jax.tools.output import print_report, print_table
 
 DESCRIPTION = """Compile the programs of a run for a machine that is not there, and say what they need: seconds to
 compile, memory of a chip, work, exchanges between chips, the compiler's own estimate of time. Nothing runs.
@@ -36,14 +36,12 @@ class PlanOptions:
       slices: so many of them, connected by the slower network.
       programs: what to compile: update, and start (rl) or evaluate (train).
       fit: find the most environments, or the largest batch, that fit: doubles and halves until twice it does not.
-      json: print the report as JSON alone.
     """
 
     topology: str
     slices: int = 1
     programs: tuple[str, ...] = ("update",)
     fit: bool = False
-    json: bool = False
 
 
 def main(argv: list[str]) -> None:
@@ -52,10 +50,7 @@ def main(argv: list[str]) -> None:
         PlanOptions, args=argv, prog="simscale plan", description=DESCRIPTION, return_unknown_args=True
     )
     report = plan(options, rest)
-    if options.json:
-        print(json.dumps(report, indent=1))
-    else:
-        show(report)
+    print_report(report, lambda: show(report))
 
 
 def plan(options: PlanOptions, argv: list[str]) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""`simscale recipe`: every recipe loads and, small, learns; one of them is run, stopped, shortened and gone on with."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from simscaleai_jax.core.config import read_yaml
+from simscaleai_jax.tools import cli
+from simscaleai_jax.tools.arguments import is_recipe, presets
+from simscaleai_jax.tools.commands import recipe, train
+from simscaleai_jax.training.logs import read_rows
+
+RECIPES = {name: path for name, path in presets().items() if is_recipe(read_yaml(path))}
+SHORT = ["--datagen.n-episodes", "4", "--datagen.env.max-episode-steps", "24", "--datagen.valid-fraction", "0.5"]
+SMALL = {
+    "act": ["--train.model.embed-dim", "16", "--train.model.num-layers", "1", "--train.model.action-horizon", "2"],
+    "bc": ["--train.model.hidden-dim", "32", "--train.model.n-layers", "1"],
+    "diffusion": ["--train.model.hidden-dim", "32", "--train.model.n-layers", "1"],
+    "flow": ["--train.model.hidden-dim", "32", "--train.model.n-layers", "1"],
+}
+QUICK = ["--train.batch-size", "64", "--train.lr", "1e-2", "--train.log-every", "20", "--train.eval.episodes", "0"]
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    """A hundred short episodes of what pick and place observes; the actions follow from the states."""
+    path, rng = tmp_path_factory.mktemp("demos") / "pick.h5", np.random.default_rng(0)
+    weights = rng.normal(size=(9, 4)) / 3.0
+    with h5py.File(path, "w") as file:
+        for number in range(100):
+            demo = file.create_group(f"data/demo_{number}")
+            states = np.repeat(rng.normal(size=(1, 9)), 10, axis=0)
+            demo["actions"] = np.tanh(states @ weights).astype(np.float32)
+            demo["rewards"] = np.zeros(10, np.float32)
+            for i, key in enumerate(("ee_pos", "object_pos", "target_pos")):
+                demo[f"obs/{key}"] = states[:, 3 * i : 3 * i + 3].astype(np.float32)
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("pick_place")])
+def test_every_recipe_learns(name, demos, tmp_path):
+    """Sixty updates of a small copy of its model; its own settings but for the sizes."""
+    _, given = recipe.stage_arguments([*SMALL[name.split("_")[0]], *QUICK, "--train.max-steps", "60"])
+    words = ["--config", str(RECIPES[name]), "--dataset", str(demos), "--checkpoint-dir", str(tmp_path / "run")]
+    options = train.parse_options([*words, *given["train"]])
+    assert options.warmup_steps == 6, "of a shorter run"
+    train.train(options)
+    losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_recipes_are_whole():
+    assert {"act_pick_place", "bc_pick_place", "bc_reach", "diffusion_pick_place", "flow_pick_place"} <= set(RECIPES)
+    for path in RECIPES.values():
+        stages, record = recipe.make_stages(path, {}, None)
+        assert [stage.name for stage in stages] == ["datagen", "train", "eval"]
+        assert record.parent.name == path.stem
+        lines = [line for line in path.read_text().splitlines() if line.startswith("#")]
+        assert any(f"simscale recipe {path.stem}" in line for line in lines)
+        assert any("of 200" in line or "200 episodes" in line for line in lines), "what it reached"
+
+
+def test_a_recipe_runs_its_parts_and_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "out"
+    words = ["recipe", "bc_reach", "--folder", str(folder), *SHORT, "--train.max-steps", "6", "--train.batch-size", "8"]
+    words += ["--train.eval.episodes", "0", "--eval.n-episodes", "2", "--eval.physics", "host"]
+    assert cli.main(words) == 0
+    record = json.loads((folder / "run" / "recipe.json").read_text())
+    assert all(record[name]["is_done"] and record[name]["seconds"] > 0 for name in ("datagen", "train", "eval"))
+    assert json.loads((folder / "run" / "eval.json").read_text())["host"]["mean_length"] > 0
+    capsys.readouterr()
+    for stage in (recipe.datagen, recipe.train, recipe.eval):
+        monkeypatch.setattr(stage, "main", lambda argv: pytest.fail(f"ran {argv}"))
+    assert cli.main(words) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    ran = []
+    monkeypatch.setattr(recipe.train, "main", lambda argv: ran.append("train"))
+    monkeypatch.setattr(recipe.eval, "main", lambda argv: ran.append("eval"))
+    assert cli.main([*words, "--train.max-steps", "8"]) == 0
+    assert ran == ["train", "eval"], "what comes after a part that has changed is done anew"
+    monkeypatch.setattr(recipe.eval, "main", stop)
+    assert cli.main([*words, "--eval.n-episodes", "3"]) == 130
+    record = json.loads((folder / "run" / "recipe.json").read_text())
+    assert record["datagen"]["is_done"]
+    assert not record["eval"]["is_done"]
+
+
+def stop(argv):
+    raise KeyboardInterrupt
+
+
+def test_arguments_go_to_their_commands():
+    words = ["flow_pick_place", "--train.data.cameras", "a", "b", "--train.lr=-1", "--folder", "x", "--eval.seed", "-3"]
+    rest, given = recipe.stage_arguments(words)
+    assert rest == ["flow_pick_place", "--folder", "x"]
+    assert given == {"datagen": [], "train": ["--data.cameras", "a", "b", "--lr=-1"], "eval": ["--seed", "-3"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["flow_pick_plac"], "Did you mean 'flow_pick_place'"),
+        (["ppo_reach"], "Available: act_pick_place, bc_pick_place"),
+        (["bc_reach", "--train.dataset", "other.h5"], "wanted one file"),
+        (["nothing.yaml"], "'nothing.yaml' does not exist"),
+    ],
+)
+def test_bad_recipes_are_named(words, message, capsys):
+    assert cli.main(["recipe", *words]) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
