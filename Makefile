@@ -17,9 +17,11 @@ TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/pyt
 TORCH_VENV := .venv-torch
 # The libraries that people bring; torch comes with CUDA here, several gigabytes.
 CLIENTS_VENV := .venv-clients
+# libtpu, 640 MB: it compiles for TPUs on any machine.
+PLAN_VENV := .venv-plan
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients check-python clean
+.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-plan check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -43,7 +45,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not plan"
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl
@@ -56,6 +58,9 @@ test-warp: $(VENV)/.warp  ## the warp backend, on CPU where there is no GPU
 
 test-clients: $(CLIENTS_VENV)/.done  ## exports, adapters and trackers in the programs that people bring
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients
+
+test-plan: $(PLAN_VENV)/.done  ## programs compiled for TPUs: their exchanges, memory and cycles; needs no TPU
+	$(PLAN_VENV)/bin/python -m pytest -m plan
 
 check-python:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.12 found; set PYTHON=/path/to/python3.12"; exit 1; }
@@ -87,5 +92,10 @@ $(CLIENTS_VENV)/.done: pyproject.toml
 		onnxruntime stable-baselines3 rsl-rl-lib brax
 	@touch $@
 
+$(PLAN_VENV)/.done: pyproject.toml requirements.lock | check-python
+	$(PYTHON) -m venv $(PLAN_VENV)
+	$(PLAN_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,tpu]'
+	@touch $@
+
 clean:  ## remove the environments and what the demo wrote
-	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) outputs
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(PLAN_VENV) outputs
