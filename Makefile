@@ -19,9 +19,10 @@ TORCH_VENV := .venv-torch
 CLIENTS_VENV := .venv-clients
 # libtpu, 640 MB: it compiles for TPUs on any machine.
 PLAN_VENV := .venv-plan
+DOCS_VENV := .venv-docs
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-plan check-python clean
+.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-plan test-docs docs notebooks newcomer check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -45,7 +46,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not plan"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not plan and not docs"
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl
@@ -86,6 +87,11 @@ $(TORCH_VENV)/.done:
 	$(TORCH_VENV)/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH_VERSION) numpy safetensors h5py
 	@touch $@
 
+$(DOCS_VENV)/.done: pyproject.toml | check-python
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --disable-pip-version-check --progress-bar on --constraint requirements.lock --editable '.[dev,docs]'
+	@touch $@
+
 $(CLIENTS_VENV)/.done: pyproject.toml
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,lerobot,onnx,torch,wandb,tensorboard,trackio]' \
@@ -97,5 +103,17 @@ $(PLAN_VENV)/.done: pyproject.toml requirements.lock | check-python
 	$(PLAN_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,tpu]'
 	@touch $@
 
+docs: $(DOCS_VENV)/.done  ## the documentation site, into outputs/site, with warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
+
+test-docs: docs  ## that the site finds every public name, and that the notebooks run
+	$(DOCS_VENV)/bin/python -m pytest -m docs tests/docs
+
+notebooks: $(DOCS_VENV)/.done  ## run the notebooks in full and keep their output (minutes)
+	$(DOCS_VENV)/bin/jupyter nbconvert --to notebook --execute --inplace docs/notebooks/*.ipynb
+
+newcomer:  ## clone, install and run the first commands as a stranger would; the transcript goes into docs/newcomer.md
+	$(PYTHON) scripts/newcomer.py
+
 clean:  ## remove the environments and what the demo wrote
-	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(PLAN_VENV) outputs
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(PLAN_VENV) $(DOCS_VENV) outputs

@@ -128,7 +128,7 @@ def first_step(path: Path, started: float) -> dict[str, float]:
     from simscaleai_jax.models import create_model
     from simscaleai_jax.training import feeding
     from simscaleai_jax.training.data import TrajectoryDataset, make_loader
-    from simscaleai_jax.training.setup import dataset_statistics, model_kwargs_for
+    from simscaleai_jax.training.setup import data_spec, dataset_statistics, model_arguments
     from simscaleai_jax.training.trainer import TrainConfig, Trainer
 
     imported = time.time()
@@ -137,7 +137,7 @@ def first_step(path: Path, started: float) -> dict[str, float]:
     numbers = dataset_statistics(dataset)
     loader = make_loader(dataset, BATCH, device_mb=0)
     opened = time.time()
-    model = create_model("bc", **model_kwargs_for("bc", dataset[0], {}))
+    model = create_model("bc", **model_arguments("bc", data_spec(dataset), {}))
     config = TrainConfig(checkpoint_dir=str(path.parent / "run"), max_steps=1, warmup_steps=0, device="cpu")
     trainer = Trainer(model, loader, config, statistics=numbers, progress=False)
     batch = feeding.prepare(next(loader), trainer.model, trainer.mesh)

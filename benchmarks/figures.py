@@ -184,7 +184,7 @@ def demonstrations(env_name: str, **wanted: Any) -> Callable[[Result], str]:
 def demo(result: Result) -> str:
     """Seconds of `simscale demo`."""
     rates = ", ".join(f"{each['success_rate']:.0%} on {ENGINE_NAMES[name]}" for name, each in result["success"].items())
-    return f"{result['seconds'] / 60:.1f} minutes with an empty compile cache; {rates}"
+    return f"{result['seconds']:.0f} s with an empty compile cache; {rates}"
 
 
 def guard(result: Result) -> str:

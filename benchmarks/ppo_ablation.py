@@ -30,6 +30,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no curriculum": ({"curriculum_share": 0.0}, {}),
     "no relative observations": ({"relative_observations": False}, {"actor_keys": PLAIN_KEYS}),
     "no reward for the stages": ({"reach_weight": 0.0, "grasp_weight": 0.0, "lift_weight": 0.0}, {}),
+    "no entropy bonus": ({}, {"entropy_coef": 0.0}),
     "fixed learning rate": ({}, {"lr_schedule": "constant"}),
     "smaller exploration (log std -1.4)": ({}, {"log_std_init": -1.4}),
     "twice the rollout, half the updates": ({}, {"n_steps": 8192}),

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from simscaleai_jax.core import checkpoint
+from simscaleai_jax.core.config import from_dict
 from simscaleai_jax.core.receding_horizon import PlanFn, Policy, PolicyCarry
 
 __all__ = ["Plan", "Policy", "PolicyCarry", "load_plan", "load_policy"]
@@ -29,6 +30,7 @@ class Plan:
       action_dim: A.
       horizon: h.
       reads_noise: whether actions are drawn by a diffusion or flow head.
+      obs_horizon: k; where it is more than 1, observations are (*B, k, ...), the latest k.
     """
 
     plan_fn: PlanFn
@@ -36,6 +38,7 @@ class Plan:
     action_dim: int
     horizon: int
     reads_noise: bool
+    obs_horizon: int = 1
 
 
 def load_plan(path: str | Path, *, language: str | None = None, use_ema: bool = True) -> Plan:
@@ -63,8 +66,9 @@ def load_policy(
       deterministic: PPO's mean action instead of a sample.
       language: instruction, for models that read one; None: the one in the checkpoint's `extra["language"]`. Token
         ids under obs["language"] win over both.
-      execute_steps: actions executed per planned chunk, all of them when None.
-      ensemble: weight decay of temporal ensembling, None for none; for models that plan chunks.
+      execute_steps: actions executed per planned chunk; for models that plan chunks.
+      ensemble: weight decay of temporal ensembling, instead of `execute_steps`. None for both: as the checkpoint says,
+        else all actions of a chunk.
       use_ema: the averaged weights where the checkpoint has them.
     Raises:
       FileNotFoundError, ValueError: no whole checkpoint, one of an unknown kind, or an option that this policy would
@@ -100,8 +104,14 @@ def _ppo_policy(path: str | Path, deterministic: bool, options: dict[str, Any]) 
 
 
 def _model_policy(path: str | Path, language: str | None, use_ema: bool, options: dict[str, Any]) -> Policy:
+    from simscaleai_jax.models.planning import Execution
+
     plan = _model_plan(path, language, use_ema, from_noise=False)
-    return Policy(plan.plan_fn, plan.params, plan.action_dim, plan.horizon, **options)
+    manifest = checkpoint.read_manifest(path)
+    recorded = from_dict(Execution, manifest.extra.get("execution") or {})
+    chosen = dataclasses.asdict(recorded.given(**options))
+    history = {"obs_horizon": plan.obs_horizon, "observation_spec": manifest.observation_spec}
+    return Policy(plan.plan_fn, plan.params, plan.action_dim, plan.horizon, **chosen, **history)
 
 
 def _model_plan(path: str | Path, language: str | None, use_ema: bool, *, from_noise: bool) -> Plan:
@@ -116,7 +126,7 @@ def _model_plan(path: str | Path, language: str | None, use_ema: bool, *, from_n
     statistics = Statistics(**tree["statistics"]) if "statistics" in tree else None
     text = manifest.extra.get("language") if language is None else language
     graphdef, params = nnx.split(model)
-    horizon = int(getattr(model, "action_horizon", 1))
+    horizon, steps = (int(getattr(model, name, 1)) for name in ("action_horizon", "obs_horizon"))
     reads_noise = draws_actions(model)
 
     def forward(params: Any, batch: dict[str, Any], draw: Any) -> Array:
@@ -132,8 +142,9 @@ def _model_plan(path: str | Path, language: str | None, use_ema: bool, *, from_n
         tokens=instruction_tokens(model, text),
         observation_spec=manifest.observation_spec,
         limits=manifest.action_spec,
+        obs_horizon=steps,
     )
-    return Plan(plan, params, model.action_dim, horizon, reads_noise)
+    return Plan(plan, params, model.action_dim, horizon, reads_noise, steps)
 
 
 def _check_language(path: str | Path, language: str | None, reads_language: bool) -> None:

@@ -1,7 +1,7 @@
 """Error messages that name the nearest valid choice."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ExpectedError(RuntimeError):
@@ -22,8 +22,17 @@ def suggest(name: str, valid: Iterable[str]) -> str:
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> ValueError:
     """Builds "Unknown env 'x'. Available: a, b. Did you mean 'a'?" for the caller to raise."""
     options = sorted(valid)
-    listed = ", ".join(options) if options else "none"
-    return ValueError(f"Unknown {what} {name!r}. Available: {listed}.{suggest(name, options)}")
+    available = ", ".join(options) if options else "none"
+    return ValueError(f"Unknown {what} {name!r}. Available: {available}.{suggest(name, options)}")
+
+
+def listed(names: Sequence[str], count: int = 6) -> str:
+    """The first `count` names, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d"], 2)
+    'a, b and 2 more'
+    """
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def check_names(what: str, given: Iterable[str], valid: Iterable[str]) -> None:
@@ -31,5 +40,5 @@ def check_names(what: str, given: Iterable[str], valid: Iterable[str]) -> None:
     options = sorted(valid)
     wrong = [name for name in given if name not in options]
     if wrong:
-        listed = " ".join(f"{name!r}.{suggest(name, options)}" for name in wrong)
-        raise ValueError(f"Unknown {what} {listed} Available: {', '.join(options)}.")
+        each = " ".join(f"{name!r}.{suggest(name, options)}" for name in wrong)
+        raise ValueError(f"Unknown {what} {each} Available: {', '.join(options)}.")

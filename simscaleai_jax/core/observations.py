@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 COLOUR_WORDS = ("image", "rgb")
+OWN_STATES = ("joint", "ee", "gripper", "touch", "robot")  # first words of what a robot's own sensors tell
 PICTURE_WORDS = (*COLOUR_WORDS, "depth", "segmentation")
 
 
@@ -24,6 +25,12 @@ def is_image_key(name: str) -> bool:
 def is_colour_key(name: str) -> bool:
     """Whether an observation key holds a colour picture, neither depth nor segmentation."""
     return _has_word(name, COLOUR_WORDS) and not _has_word(name, ("depth", "segmentation"))
+
+
+def is_own_state(name: str) -> bool:
+    """Whether a state is what a real robot's own sensors tell: nothing of objects, targets or the way to them."""
+    words = name.split("_")
+    return words[0].rstrip("0123456789") in OWN_STATES and "to" not in words
 
 
 def image_keys(observations: Iterable[str]) -> list[str]:
@@ -40,6 +47,7 @@ def state_keys(observations: Iterable[str], keys: Iterable[str] = ()) -> list[st
     """Keys whose values make up the state vector, in the order of their concatenation; of `keys` alone where some are
     given.
     """
+    observations = observations if isinstance(observations, Mapping) else list(observations)
     pictures = image_keys(observations)
     names = sorted(name for name in (keys or observations) if name not in pictures)
     return ["state"] if "state" in names else names

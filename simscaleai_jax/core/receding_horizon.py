@@ -2,8 +2,8 @@
 
     action = policy(obs, key)                     # pure; one observation or any batch of them; vmappable
 
-A model that predicts chunks of actions executes several of them before it looks again (receding horizon), which needs a
-small carried state:
+A model that predicts chunks of actions executes several of them before it looks again (receding horizon), and one that
+reads a history of observations remembers them; both need a small carried state:
 
     carry = policy.init(batch_shape)
     action, carry = policy.step(carry, obs, key)  # pure, too
@@ -18,24 +18,30 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from simscaleai_jax.core.errors import suggest
+
 PlanFn = Callable[[Any, Mapping[str, Any], Any], Array]
 
 
 @struct.dataclass
 class PolicyCarry:
-    """What chunked execution remembers; every leaf leads with the batch shape.
+    """What a policy remembers of an episode; every leaf leads with the batch shape.
 
     Attributes:
       chunk: (..., h, A) actions planned for now and the next h - 1 steps; with ensembling their weighted sums.
       weight: (..., h) sum of the weights in `chunk`; ensembling only.
       count: (..., h) predictions in `chunk`; ensembling only.
       position: (...) int32 index of the action to execute next; at `execute_steps` a new plan is due.
+      is_fresh: (...) bool, before an episode's first step.
+      history: the latest k observations by key, (..., k, *shape), oldest first; {} where k is 1.
     """
 
     chunk: Float[Array, "... h A"]
     weight: Float[Array, "... h"]
     count: Float[Array, "... h"]
     position: Array
+    is_fresh: Bool[Array, "..."]
+    history: dict[str, Array]
 
 
 class Policy:
@@ -43,12 +49,14 @@ class Policy:
 
     Attributes:
       params: pytree of arrays that the policy reads.
-      plan_fn: (params, obs, key) -> (*B, h, A).
+      plan_fn: (params, obs, key) -> (*B, h, A); observations are (*B, k, ...) where k > 1.
       action_dim: A.
       action_horizon: h, actions per plan.
       execute_steps: actions executed per plan, 1 to h; not together with `ensemble`.
       ensemble: None, or m >= 0: every step plans anew, and the action is the mean of all plans for now, weighted
         exp(-m i) with i = 0 for the oldest, https://arxiv.org/abs/2304.13705. Needs h > 1.
+      obs_horizon: k, observations that a plan reads: the latest k, the episode's first one repeated before it.
+      observation_spec: key -> {"shape", "dtype"} of one observation, of the keys that are remembered; needed for k > 1.
     """
 
     def __init__(
@@ -60,6 +68,8 @@ class Policy:
         *,
         execute_steps: int | None = None,
         ensemble: float | None = None,
+        obs_horizon: int = 1,
+        observation_spec: Mapping[str, Any] | None = None,
     ) -> None:
         steps = action_horizon if execute_steps is None else execute_steps
         if not 1 <= steps <= action_horizon:
@@ -70,6 +80,8 @@ class Policy:
         self.action_horizon = action_horizon
         self.execute_steps = steps
         self.ensemble = ensemble
+        self.obs_horizon = obs_horizon
+        self.observation_spec = dict(observation_spec or {})
         self.plan_fn = plan_fn
         self._plan = jax.jit(plan_fn)
         self._refresh = _refresh_where_due(plan_fn)
@@ -77,12 +89,12 @@ class Policy:
         self._step = jax.jit(self._receding_step if ensemble is None else self._ensemble_step)
 
     def __call__(self, obs: Mapping[str, Any], key: Array) -> Float[Array, "*B A"]:
-        """Action (A,) for one observation, (B, A) for a batch; plans anew at every call."""
-        return self._act(self.params, obs, key)
+        """Action (A,) for one observation, (B, A) for a batch; plans anew at every call, as at an episode's start."""
+        return self._act(self.params, self._repeated(obs), key)
 
     def plan(self, obs: Mapping[str, Any], key: Array) -> Float[Array, "*B h A"]:
-        """The whole chunk (..., h, A), physical units."""
-        return self._plan(self.params, obs, key)
+        """The whole chunk (..., h, A), physical units, as at an episode's start."""
+        return self._plan(self.params, self._repeated(obs), key)
 
     def init(self, batch_shape: int | tuple[int, ...] = ()) -> PolicyCarry:
         """A carry that plans at its first step; () for a single observation (and under vmap).
@@ -92,13 +104,21 @@ class Policy:
         """
         if self.action_dim < 1:
             raise ValueError("A policy that executes chunks needs the model's `action_dim`; set that attribute.")
+        if self.obs_horizon > 1 and not self.observation_spec:
+            raise ValueError("A policy that reads a history of observations needs their `observation_spec`.")
         shape = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
         steps = (*shape, self.action_horizon)
+        history = self.observation_spec if self.obs_horizon > 1 else {}
         return PolicyCarry(
             chunk=jnp.zeros((*steps, self.action_dim)),
             weight=jnp.zeros(steps),
             count=jnp.zeros(steps),
             position=jnp.full(shape, self.execute_steps, jnp.int32),
+            is_fresh=jnp.ones(shape, bool),
+            history={
+                name: jnp.zeros((*shape, self.obs_horizon, *spec["shape"]), spec["dtype"])
+                for name, spec in history.items()
+            },
         )
 
     def step(
@@ -119,10 +139,11 @@ class Policy:
     def _receding_step(
         self, params: Any, carry: PolicyCarry, obs: Any, key: Array, is_over: Array | None
     ) -> tuple[Array, PolicyCarry]:
+        carry = self._remember(carry, obs)
         is_due = carry.position >= self.execute_steps
         if is_over is not None:
             is_due &= ~is_over
-        chunk = self._refresh(is_due, carry.chunk, params, obs, key)
+        chunk = self._refresh(is_due, carry.chunk, params, {**obs, **carry.history}, key)
         position = jnp.where(is_due, 0, carry.position)
         here = jnp.minimum(position, self.action_horizon - 1)
         action = jnp.take_along_axis(chunk, here[..., None, None], axis=-2)[..., 0, :]
@@ -131,7 +152,9 @@ class Policy:
     def _ensemble_step(
         self, params: Any, carry: PolicyCarry, obs: Any, key: Array, is_over: Array | None
     ) -> tuple[Array, PolicyCarry]:
+        carry = self._remember(carry, obs)
         weight = jnp.exp(-jnp.float32(self.ensemble) * carry.count)
+        obs = {**obs, **carry.history}
         if is_over is None:
             planned = self._plan(params, obs, key)
         else:
@@ -143,6 +166,35 @@ class Policy:
             chunk=_advance(chunk, -2), weight=_advance(total, -1), count=_advance(carry.count + 1.0, -1)
         )
         return action, later
+
+    def _remember(self, carry: PolicyCarry, obs: Mapping[str, Any]) -> PolicyCarry:
+        """The carry with `obs` as its latest observation."""
+        axis = carry.position.ndim
+
+        def append(past: Array, now: Array) -> Array:
+            now = jnp.expand_dims(now, axis)
+            later = jnp.concatenate([jax.lax.slice_in_dim(past, 1, None, axis=axis), now], axis=axis)
+            return jnp.where(_expand(carry.is_fresh, past.ndim), now, later)
+
+        history = {name: append(past, _observed(obs, name)) for name, past in carry.history.items()}
+        return carry.replace(history=history, is_fresh=jnp.zeros_like(carry.is_fresh))
+
+    def _repeated(self, obs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`obs` as the history that it is at an episode's start."""
+        if self.obs_horizon == 1:
+            return obs
+        repeated = dict(obs)
+        for name, spec in self.observation_spec.items():
+            now = _observed(obs, name)
+            axis = now.ndim - len(spec["shape"])
+            repeated[name] = jnp.stack([now] * self.obs_horizon, axis=axis)
+        return repeated
+
+
+def _observed(obs: Mapping[str, Any], name: str) -> Array:
+    if name not in obs:
+        raise ValueError(f"The policy needs obs[{name!r}]; the keys are {sorted(obs)}.{suggest(name, obs)}")
+    return jnp.asarray(obs[name])
 
 
 def _check_ensemble(ensemble: float | None, action_horizon: int, execute_steps: int | None) -> None:

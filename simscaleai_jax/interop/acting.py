@@ -6,7 +6,9 @@ normalization  null, or {"mean", "scale", "clip"}: state = clip((state - mean) *
                null; for PPO scale = 1 / sqrt(variance + epsilon), for models 1 / standard deviation
 action         {"dim", "mean", "scale", "low", "high"}: action = clip(output * scale + mean, low, high), nulls where
                there is none of it
-horizon, execute_steps   actions per plan, and how many of them are executed before the next one
+obs_horizon    observations that a plan reads, the latest ones; where it is more than 1 they are (B, k, ...)
+horizon, execute_steps, ensemble   actions per plan, how many of them are executed before the next one, and the weight
+               decay of temporal ensembling, which plans at every step; null without
 instruction, tokens      what a model that reads language is told, null without
 noise          whether plans are drawn from standard normal noise (B, horizon, dim)
 env            {"name", "config"} of the environment, cameras included
@@ -41,6 +43,7 @@ def acting_record(manifest: Manifest, statistics: Mapping[str, Any], model_cls: 
     names = _observation_names(manifest, kwargs)
     horizon = 1 if is_ppo else int(kwargs.get("action_horizon") or 1)
     instruction = manifest.extra.get("language") if kwargs.get("use_language") else None
+    execution = manifest.extra.get("execution") or {}
     tokens = None
     if instruction is not None:
         tokens = np.asarray(tokenize([instruction], kwargs["max_text_len"]))[0].tolist()
@@ -52,12 +55,19 @@ def acting_record(manifest: Manifest, statistics: Mapping[str, Any], model_cls: 
         "normalization": _running(statistics) if is_ppo else _standard(statistics),
         "action": _action(manifest, kwargs, {} if is_ppo else statistics),
         "horizon": horizon,
-        "execute_steps": horizon,
+        "obs_horizon": int(kwargs.get("obs_horizon") or 1),
+        "execute_steps": execution.get("execute_steps") or horizon,
+        "ensemble": execution.get("ensemble"),
         "instruction": instruction,
         "tokens": tokens,
-        "noise": kwargs.get("action_head_type") in ("diffusion", "flow"),
+        "noise": head_type(manifest.model_name, kwargs) in ("diffusion", "flow"),
         "env": dict(manifest.env),
     }
+
+
+def head_type(model_name: str, kwargs: Mapping[str, Any]) -> str | None:
+    """ "mlp", "diffusion" or "flow" of a model with a head; a policy named after its head has that one."""
+    return model_name if model_name in ("diffusion", "flow") else kwargs.get("action_head_type")
 
 
 def _observation_names(manifest: Manifest, kwargs: Mapping[str, Any]) -> list[str]:
@@ -68,9 +78,16 @@ def _observation_names(manifest: Manifest, kwargs: Mapping[str, Any]) -> list[st
         return sorted(states) + (colour_keys(spec) if kwargs.get("image_shape") else [])
     if manifest.model_name not in BUILT_IN:
         return sorted(spec)
-    reads_image = kwargs.get("use_image", manifest.model_name == "vla") and "image" in image_keys(spec)
+    pictures = [key for key in _pictures(kwargs) if key in image_keys(spec)]
     reads_state = bool(kwargs["state_dim"]) and bool(spec)
-    return sorted(state_keys(spec) if reads_state else []) + ["image"] * reads_image
+    return sorted(state_keys(spec) if reads_state else []) + pictures
+
+
+def _pictures(kwargs: Mapping[str, Any]) -> list[str]:
+    """Keys of the pictures that a model with these arguments looks at, in its order."""
+    if "image_key" in kwargs:
+        return [kwargs["image_key"]] if kwargs.get("use_image", True) else []
+    return list(kwargs.get("cameras", ()))
 
 
 def _running(statistics: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -85,7 +102,8 @@ def _standard(statistics: Mapping[str, Any]) -> dict[str, Any] | None:
     if not statistics:
         return None
     scale = 1.0 / np.asarray(statistics["state_std"], np.float64)
-    return {"mean": np.asarray(statistics["state_mean"]).tolist(), "scale": scale.tolist(), "clip": None}
+    mean, clip = np.asarray(statistics["state_mean"]), statistics.get("state_clip")
+    return {"mean": mean.tolist(), "scale": scale.tolist(), "clip": clip}
 
 
 def _action(manifest: Manifest, kwargs: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,10 +82,7 @@ def entries_for(model_name: str, kwargs: Mapping[str, Any]) -> list[Entry]:
 def _bc(kwargs: Mapping[str, Any]) -> list[Entry]:
     table = _perceptron("state_encoder", "state_encoder", 2)
     if kwargs["use_image"]:
-        for ours, theirs in enumerate((0, 2, 4)):
-            table += _weights(f"image_encoder.{theirs}", f"image_encoder/convolutions/{ours}", _conv, _conv_back)
-        pooled = _pooled(64, 4)
-        table += _weights("image_encoder.8", "image_encoder/out", *pooled)
+        table += _image_encoder("image_encoder", "image_encoder")
     return table + _perceptron("action_head", "action_head", kwargs["n_layers"])
 
 
@@ -109,6 +106,33 @@ def _vla(kwargs: Mapping[str, Any]) -> list[Entry]:
     for theirs, ours in ((0, "linear1"), (3, "linear2"), (5, "linear3")):
         table += _weights(f"action_head.{theirs}", f"action_head/{ours}")
     return table
+
+
+def _generative(kwargs: Mapping[str, Any]) -> list[Entry]:
+    table = _perceptron("state_encoder", "encoder/state_encoder", 2) if kwargs["state_dim"] > 0 else []
+    for i in range(len(kwargs["cameras"])):
+        table += _image_encoder(f"image_encoders.{i}", f"encoder/image_encoders/{i}")
+    return table + _denoiser("action_head.", "action_head/", kwargs["n_layers"])
+
+
+def _act(kwargs: Mapping[str, Any]) -> list[Entry]:
+    table = _weights("state_proj", "state_proj") if kwargs["state_dim"] > 0 else []
+    for i in range(len(kwargs["cameras"])):
+        table += _image_encoder(f"image_encoders.{i}", f"image_encoders/{i}")
+    for name in ("queries", "places", "posterior.first", "posterior.places"):
+        table.append(Entry(name, name.replace(".", "/")))
+    for name in ("latent_proj", "action_head", "posterior.action_proj", "posterior.out"):
+        table += _weights(name, name.replace(".", "/"))
+    table += _layers("transformer", "transformer", kwargs["num_layers"])
+    table += _layers("posterior.transformer", "posterior/transformer", kwargs["posterior_layers"])
+    return table + _norm("norm", "norm") + _norm("posterior.norm", "posterior/norm")
+
+
+def _image_encoder(theirs: str, ours: str) -> list[Entry]:
+    table = []
+    for layer, place in enumerate((0, 2, 4)):
+        table += _weights(f"{theirs}.{place}", f"{ours}/convolutions/{layer}", _conv, _conv_back)
+    return table + _weights(f"{theirs}.8", f"{ours}/out", *_pooled(64, 4))
 
 
 def _actor_critic(kwargs: Mapping[str, Any]) -> list[Entry]:
@@ -135,7 +159,10 @@ def _denoiser(theirs: str, ours: str, n_layers: int) -> list[Entry]:
 
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[Entry]]] = {
+    "act": _act,
     "bc": _bc,
+    "diffusion": _generative,
+    "flow": _generative,
     "vla": _vla,
     "mlp_head": lambda kwargs: _perceptron("net", "net", kwargs["n_layers"]),
     "diffusion_head": lambda kwargs: _denoiser("", "", kwargs["n_layers"]),

@@ -2,7 +2,8 @@
 
 Inputs: every observation key of the acting record, (B, n) float32 or uint8 (B, H, W, C); "language" (1, L) int64 token
 ids where the model reads them, the recorded instruction by default; "noise" (B, h, A) where actions are drawn. Output:
-"actions" (B, h, A), the plan. The metadata entry "policy" is the acting record.
+"actions" (B, h, A), the plan. A policy that reads a history takes the latest k of every observation, (B, k, ...). The
+metadata entry "policy" is the acting record.
 """
 
 import json
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from simscaleai_jax.core.observations import is_image_key
+from simscaleai_jax.interop.acting import head_type
 from simscaleai_jax.interop.files import TorchRecord, write_whole
 from simscaleai_jax.interop.onnx_graph import Graph
 from simscaleai_jax.models.bc import CONVOLUTIONS, POOLED, pool_matrix
 from simscaleai_jax.models.policy_heads.flow_head import FlowActionHead
 from simscaleai_jax.models.policy_heads.schedule import sampling_steps
+
+Images = Mapping[str, str]  # key -> value
 
 
 def write_onnx(path: str | Path, record: TorchRecord, kwargs: Mapping[str, Any]) -> Path:
@@ -36,17 +40,18 @@ def build(record: TorchRecord, kwargs: Mapping[str, Any]) -> Any:
     if not policy.get("observations"):
         raise ValueError("This checkpoint does not say which observations it reads, and an ONNX model must name them.")
     graph = Graph(record.state_dict)
-    inputs = {name: _observation(graph, name, spec) for name, spec in policy["observations"].items()}
+    steps = () if policy["obs_horizon"] == 1 else (policy["obs_horizon"],)
+    inputs = {name: _observation(graph, name, spec, steps) for name, spec in policy["observations"].items()}
     state = _state(graph, inputs, policy)
-    image = _image(graph, inputs)
-    actions = NETWORKS[record.model_name](graph, state, image, policy, kwargs)
+    images = {name: _image(graph, value, steps) for name, value in inputs.items() if is_image_key(name)}
+    actions = NETWORKS[record.model_name](graph, state, images, policy, kwargs)
     actions = graph.reshape(actions, -1, policy["horizon"], policy["action"]["dim"])
     shape = ("batch", policy["horizon"], policy["action"]["dim"])
     return graph.finish(_physical(graph, actions, policy["action"]), shape, {"policy": json.dumps(policy)})
 
 
-def _observation(graph: Graph, name: str, spec: Mapping[str, Any]) -> str:
-    return graph.input(name, np.uint8 if is_image_key(name) else np.float32, ("batch", *spec["shape"]))
+def _observation(graph: Graph, name: str, spec: Mapping[str, Any], steps: tuple[int, ...]) -> str:
+    return graph.input(name, np.uint8 if is_image_key(name) else np.float32, ("batch", *steps, *spec["shape"]))
 
 
 def _state(graph: Graph, inputs: Mapping[str, str], policy: Mapping[str, Any]) -> str:
@@ -62,12 +67,11 @@ def _state(graph: Graph, inputs: Mapping[str, str], policy: Mapping[str, Any]) -
     return state if known["clip"] is None else graph.clip(state, -known["clip"], known["clip"])
 
 
-def _image(graph: Graph, inputs: Mapping[str, str]) -> str:
-    """(B, C, H, W) in [0, 1]."""
-    if "image" not in inputs:
-        return ""
-    pixels = graph.node("Cast", inputs["image"], to=graph.onnx.TensorProto.FLOAT)
-    return graph.node("Transpose", graph.node("Div", pixels, graph.constant(255.0)), perm=[0, 3, 1, 2])
+def _image(graph: Graph, name: str, steps: tuple[int, ...]) -> str:
+    """(B, C, H, W) in [0, 1], or (B, k, C, H, W)."""
+    pixels = graph.node("Cast", name, to=graph.onnx.TensorProto.FLOAT)
+    perm = [0, 1, 4, 2, 3] if steps else [0, 3, 1, 2]
+    return graph.node("Transpose", graph.node("Div", pixels, graph.constant(255.0)), perm=perm)
 
 
 def _physical(graph: Graph, actions: str, known: Mapping[str, Any]) -> str:
@@ -79,28 +83,73 @@ def _physical(graph: Graph, actions: str, known: Mapping[str, Any]) -> str:
     return graph.clip(actions, known["low"], known["high"])
 
 
-def _actor_critic(graph: Graph, state: str, image: str, policy: Any, kwargs: Mapping[str, Any]) -> str:
+def _actor_critic(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
     for i in range(kwargs["n_layers"]):
         state = graph.activate(graph.linear(state, f"feature_net.{2 * i}"), "Tanh")
     return graph.linear(state, "actor_mean")
 
 
-def _bc(graph: Graph, state: str, image: str, policy: Any, kwargs: Mapping[str, Any]) -> str:
-    features = graph.perceptron(state, "state_encoder", (0, 3, 6), "Relu")
+def _bc(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
+    features = graph.perceptron(_flat(graph, state), "state_encoder", (0, 3, 6), "Relu")
     if kwargs["use_image"]:
-        size = kwargs["image_size"]
-        for index, (_, kernel, stride, pad) in zip((0, 2, 4), CONVOLUTIONS, strict=True):
-            image = graph.activate(graph.convolution(image, f"image_encoder.{index}", stride, pad), "Relu")
-            size = (size + 2 * pad - kernel) // stride + 1
-        pool = pool_matrix(size, POOLED)
-        rows = graph.node("MatMul", graph.constant(pool), image)
-        pooled = graph.node("MatMul", rows, graph.constant(pool.T))
-        encoded = graph.activate(graph.linear(graph.node("Flatten", pooled, axis=1), "image_encoder.8"), "Relu")
+        image = images[kwargs["image_key"]]
+        if kwargs["obs_horizon"] > 1:
+            image = graph.node("Gather", image, graph.constant(kwargs["obs_horizon"] - 1, np.int64), axis=1)
+        encoded = _image_encoder(graph, image, "image_encoder", kwargs)
         features = graph.node("Concat", features, encoded, axis=-1)
     return graph.perceptron(features, "action_head", [3 * i for i in range(kwargs["n_layers"] + 1)], "Relu")
 
 
-def _vla(graph: Graph, state: str, image: str, policy: Any, kwargs: Mapping[str, Any]) -> str:
+def _flat(graph: Graph, x: str) -> str:
+    """(B, ...) to (B, N)."""
+    return graph.node("Flatten", x, axis=1)
+
+
+def _image_encoder(graph: Graph, image: str, name: str, kwargs: Mapping[str, Any]) -> str:
+    size = kwargs["image_size"]
+    for index, (_, kernel, stride, pad) in zip((0, 2, 4), CONVOLUTIONS, strict=True):
+        image = graph.activate(graph.convolution(image, f"{name}.{index}", stride, pad), "Relu")
+        size = (size + 2 * pad - kernel) // stride + 1
+    pool = pool_matrix(size, POOLED)
+    rows = graph.node("MatMul", graph.constant(pool), image)
+    pooled = graph.node("MatMul", rows, graph.constant(pool.T))
+    return graph.activate(graph.linear(_flat(graph, pooled), f"{name}.8"), "Relu")
+
+
+def _encoded_cameras(graph: Graph, images: Images, kwargs: Mapping[str, Any]) -> list[str]:
+    """(B, k, D) of each camera."""
+    channels, size, steps = kwargs["image_channels"], kwargs["image_size"], kwargs["obs_horizon"]
+    encoded = []
+    for i, camera in enumerate(kwargs["cameras"]):
+        frames = graph.reshape(images[camera], -1, channels, size, size)
+        features = _image_encoder(graph, frames, f"image_encoders.{i}", kwargs)
+        width = graph.weights[f"image_encoders.{i}.8.weight"].shape[0]
+        encoded.append(graph.reshape(features, -1, steps, width))
+    return encoded
+
+
+def _generative(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
+    parts = [graph.perceptron(_flat(graph, state), "state_encoder", (0, 3, 6), "Relu")] if state else []
+    parts += [_flat(graph, encoded) for encoded in _encoded_cameras(graph, images, kwargs)]
+    return _sample(graph, graph.node("Concat", *parts, axis=-1), policy, kwargs)
+
+
+def _act(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
+    horizon, width, steps = kwargs["action_horizon"], kwargs["embed_dim"], kwargs["obs_horizon"]
+    tokens = [graph.linear(graph.reshape(state, -1, steps, kwargs["state_dim"]), "state_proj")] if state else []
+    tokens += _encoded_cameras(graph, images, kwargs)
+    latent = graph.rows(graph.weights["latent_proj.bias"].reshape(1, 1, width), tokens[0])  # of a latent of zeros
+    context = graph.node("Concat", latent, *tokens, axis=1)
+    context = graph.node("Add", context, graph.weight("places"))
+    queries = graph.rows(graph.weights["queries"], tokens[0])
+    hidden = graph.node("Concat", queries, context, axis=1)
+    hidden = graph.transformer(hidden, "transformer", kwargs["num_layers"], kwargs["num_heads"])
+    ends = (graph.constant([0], np.int64), graph.constant([horizon], np.int64), graph.constant([1], np.int64))
+    return graph.linear(graph.norm(graph.node("Slice", hidden, *ends), "norm"), "action_head")
+
+
+def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
+    image = images[kwargs["image_key"]]
     heads, patch = kwargs["num_heads"], "vision_encoder.patch_embed"
     patches = graph.convolution(image, f"{patch}.proj", kwargs["patch_size"])
     patches = graph.node("Transpose", graph.reshape(patches, 0, 0, -1), perm=[0, 2, 1])
@@ -142,10 +191,10 @@ def _sample(graph: Graph, features: str, policy: Mapping[str, Any], kwargs: Mapp
     actions = graph.reshape(noise, 0, size)
     condition = graph.linear(features, "action_head.condition_proj")
     count = kwargs["num_inference_steps"]
-    if kwargs["action_head_type"] == "flow":
+    if head_type(policy["model_name"], kwargs) == "flow":
         for i in range(count):
             time = FlowActionHead.time_scale * i / count
-            velocity = _direction(graph, condition, actions, time, kwargs)
+            velocity = _direction(graph, condition, actions, time)
             actions = graph.node("Add", actions, graph.node("Mul", velocity, graph.constant(1.0 / count)))
         return graph.clip(actions, -1.0, 1.0)
     alpha_bar = graph.weights["action_head.alphas_cumprod"].astype(np.float64)
@@ -153,7 +202,7 @@ def _sample(graph: Graph, features: str, policy: Mapping[str, Any], kwargs: Mapp
     for i, step in enumerate(visited):
         here = float(alpha_bar[step])
         there = float(alpha_bar[visited[i + 1]]) if i + 1 < count else 1.0
-        actions = _denoise(graph, _direction(graph, condition, actions, float(step), kwargs), actions, here, there)
+        actions = _denoise(graph, _direction(graph, condition, actions, float(step)), actions, here, there)
     return graph.clip(actions, -1.0, 1.0)
 
 
@@ -169,9 +218,9 @@ def _denoise(graph: Graph, noise: str, actions: str, here: float, there: float) 
     return graph.node("Add", times(clean, np.sqrt(there)), times(noise, np.sqrt(1.0 - there)))
 
 
-def _direction(graph: Graph, condition: str, actions: str, time: float, kwargs: Mapping[str, Any]) -> str:
+def _direction(graph: Graph, condition: str, actions: str, time: float) -> str:
     """The denoiser's answer at one time; the time's embedding is a constant that the weights are applied to here."""
-    half = kwargs["embed_dim"] // 2
+    half = graph.weights["action_head.time_embed.1.weight"].shape[1] // 2
     frequencies = np.exp(np.arange(half) * (-np.log(10000.0) / (half - 1))).astype(np.float32)
     angles = np.float32(time) * frequencies
     wave = np.concatenate([np.sin(angles), np.cos(angles)])[None].astype(np.float32)
@@ -179,7 +228,7 @@ def _direction(graph: Graph, condition: str, actions: str, time: float, kwargs: 
     batch = graph.node("Shape", actions, start=0, end=1)
     sizes = graph.node("Concat", batch, graph.constant((2 * half,), np.int64), axis=0)
     hidden = graph.node("Concat", condition, graph.node("Expand", embedded, sizes), actions, axis=-1)
-    for i in range(kwargs["head_layers"]):
+    for i in range(sum(name.endswith(".net.0.bias") for name in graph.weights)):
         block = f"action_head.noise_net.{i}"
         inner = graph.activate(graph.linear(hidden, f"{block}.net.0"), "Gelu")
         inner = graph.activate(graph.linear(inner, f"{block}.net.2"), "Gelu")
@@ -187,4 +236,11 @@ def _direction(graph: Graph, condition: str, actions: str, time: float, kwargs: 
     return graph.linear(hidden, "action_head.final")
 
 
-NETWORKS = {"actor_critic": _actor_critic, "bc": _bc, "vla": _vla}
+NETWORKS = {
+    "act": _act,
+    "actor_critic": _actor_critic,
+    "bc": _bc,
+    "diffusion": _generative,
+    "flow": _generative,
+    "vla": _vla,
+}

@@ -2,7 +2,8 @@
 
     import jax
     program = jax.export.deserialize(Path("policy.stablehlo").read_bytes())
-    actions = program.call(obs)                  # obs as in policy.json, with any batch size: (B, h, A)
+    actions = program.call(obs)                  # obs as in policy.json, with any batch size: (B, h, A); the latest
+                                                 # obs_horizon of each, (B, k, ...), where that is more than 1
     actions = program.call(obs, noise)           # where the policy draws its actions: noise (B, h, A)
 
 Beside it NAME.json holds the acting record (`interop.acting`).
@@ -49,8 +50,9 @@ def export_plan(checkpoint_path: str | Path, record: dict[str, Any], *, use_ema:
     plan = load_plan(checkpoint_path, use_ema=use_ema)
     params = jax.tree.map(jnp.asarray, plan.params)
     (batch,) = jax.export.symbolic_shape("batch")
+    steps = (plan.obs_horizon,) if plan.obs_horizon > 1 else ()
     obs = {
-        name: jax.ShapeDtypeStruct((batch, *spec["shape"]), jnp.dtype(spec["dtype"]))
+        name: jax.ShapeDtypeStruct((batch, *steps, *spec["shape"]), jnp.dtype(spec["dtype"]))
         for name, spec in record["observations"].items()
     }
     noise = jax.ShapeDtypeStruct((batch, plan.horizon, plan.action_dim), jnp.float32)

@@ -21,6 +21,13 @@ from torch import nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
+from simscaleai_jax.interop.torch_mirror_chunks import (
+    ActionChunkingTransformer,
+    DiffusionPolicy,
+    FlowPolicy,
+    image_encoder,
+    perceptron,
+)
 from simscaleai_jax.interop.torch_mirror_heads import (
     DiffusionActionHead,
     FlowActionHead,
@@ -40,10 +47,13 @@ from simscaleai_jax.interop.torch_mirror_vla import (
 
 __all__ = [
     "MODELS",
+    "ActionChunkingTransformer",
     "ActorCritic",
     "BehaviorCloning",
     "DiffusionActionHead",
+    "DiffusionPolicy",
     "FlowActionHead",
+    "FlowPolicy",
     "MLPActionHead",
     "PatchEmbedding",
     "ResidualBlock",
@@ -63,7 +73,7 @@ LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 
 
 class BehaviorCloning(nn.Module):
-    """Behaviour cloning on the state and, with `use_image`, an image."""
+    """Behaviour cloning on the latest states and, with `use_image`, an image; one action or a chunk."""
 
     def __init__(
         self,
@@ -77,30 +87,33 @@ class BehaviorCloning(nn.Module):
         image_embed_dim: int = 128,
         dropout: float = 0.1,
         loss_type: str = "mse",
+        *,
+        action_horizon: int = 1,
+        obs_horizon: int = 1,
+        image_key: str = "image",
     ) -> None:
         super().__init__()
-        self.use_image = use_image
+        self.use_image, self.image_key = use_image, image_key
+        self.obs_horizon = obs_horizon
+        self.shape = (action_dim,) if action_horizon == 1 else (action_horizon, action_dim)
         self.loss = LOSSES[loss_type]
-        self.state_encoder = _perceptron(state_dim, hidden_dim, hidden_dim, 2, dropout)
+        self.state_encoder = perceptron(obs_horizon * state_dim, hidden_dim, hidden_dim, 2, dropout)
         if use_image:
-            self.image_encoder = nn.Sequential(
-                *(nn.Conv2d(image_channels, 32, 8, stride=4, padding=2), nn.ReLU()),
-                *(nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.ReLU()),
-                *(nn.Conv2d(64, 64, 3, stride=1, padding=1), nn.ReLU()),
-                *(nn.AdaptiveAvgPool2d(4), nn.Flatten()),
-                *(nn.Linear(1024, image_embed_dim), nn.ReLU()),
-            )
+            self.image_encoder = image_encoder(image_channels, image_embed_dim)
         width = hidden_dim + (image_embed_dim if use_image else 0)
-        self.action_head = _perceptron(width, hidden_dim, action_dim, n_layers, dropout)
+        self.action_head = perceptron(width, hidden_dim, action_horizon * action_dim, n_layers, dropout)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """{"predicted_actions"} and, with batch["actions"], {"loss", "action_mse", "action_mae"}."""
         observations = batch["observations"]
-        features = self.state_encoder(state_vector(observations))
+        state = state_vector(observations)
+        features = self.state_encoder(state if self.obs_horizon == 1 else state.flatten(1))
         if self.use_image:
-            image = self.image_encoder(to_channels_first(observations["image"]))
+            image = observations[self.image_key]
+            image = self.image_encoder(to_channels_first(image if self.obs_horizon == 1 else image[:, -1]))
             features = torch.cat([features, image], dim=-1)
         actions = self.action_head(features)
+        actions = actions if len(self.shape) == 1 else actions.reshape(-1, *self.shape)
         out = {"predicted_actions": actions}
         if "actions" in batch:
             target = batch["actions"]
@@ -111,7 +124,7 @@ class BehaviorCloning(nn.Module):
 
     @torch.no_grad()
     def predict(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Actions (B, A), in eval mode."""
+        """Actions (B, A) or (B, h, A), in eval mode."""
         self.eval()
         return self({"observations": obs})["predicted_actions"]
 
@@ -148,7 +161,10 @@ class ActorCritic(nn.Module):
 
 
 MODELS = {
+    "act": ActionChunkingTransformer,
     "bc": BehaviorCloning,
+    "diffusion": DiffusionPolicy,
+    "flow": FlowPolicy,
     "vla": VisionLanguageAction,
     "mlp_head": MLPActionHead,
     "diffusion_head": DiffusionActionHead,
@@ -174,12 +190,13 @@ def read(path: str | Path) -> dict[str, Any]:
     return record
 
 
-def load(path: str | Path, *, execute_steps: int | None = None) -> TorchPolicy:
+def load(path: str | Path, *, execute_steps: int | None = None, ensemble: float | None = None) -> TorchPolicy:
     """The policy of an exported checkpoint, which acts as `simscaleai_jax.policy.load_policy` does.
 
     Args:
       path: .safetensors or .pt file.
-      execute_steps: actions executed per plan; None: the whole plan.
+      execute_steps: actions executed per plan.
+      ensemble: weight decay of temporal ensembling, instead of `execute_steps`. None for both: as recorded.
     Raises:
       ValueError: a file of a bare module, which says nothing about acting; or `execute_steps` out of range.
     """
@@ -188,7 +205,7 @@ def load(path: str | Path, *, execute_steps: int | None = None) -> TorchPolicy:
         raise ValueError(
             f"{path} holds a bare {record['model_name']!r} and no policy; load_model({str(path)!r}) reads it."
         )
-    return TorchPolicy(_build(record), record["policy"], execute_steps)
+    return TorchPolicy(_build(record), record["policy"], execute_steps, ensemble)
 
 
 def load_model(path: str | Path) -> nn.Module:
@@ -200,10 +217,3 @@ def _build(record: dict[str, Any]) -> nn.Module:
     model = MODELS[record["model_name"]](**record["model_kwargs"])
     model.load_state_dict(record["model_state_dict"], strict=True)
     return model.eval()
-
-
-def _perceptron(in_dim: int, hidden_dim: int, out_dim: int, n_layers: int, dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for i in range(n_layers):
-        layers += [nn.Linear(hidden_dim if i else in_dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(hidden_dim, out_dim))

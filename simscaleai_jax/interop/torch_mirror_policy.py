@@ -15,17 +15,29 @@ from simscaleai_jax.interop.torch_mirror_vla import is_picture
 
 @dataclasses.dataclass
 class TorchCarry:
-    """What chunked execution remembers: `chunk` (B, h, A) and `position` (B,), the action to execute next."""
+    """What a policy remembers of episodes.
+
+    Attributes:
+      chunk: (B, h, A) actions planned; with ensembling the weighted sums of all plans for now and later.
+      position: (B,) the action of the chunk to execute next.
+      weight, count: (B, h) the sums of the weights, and the number of plans; ensembling only.
+      is_fresh: (B,) bool, before an episode's first step.
+      history: key -> the latest k observations (B, k, ...), oldest first; {} where k is 1.
+    """
 
     chunk: torch.Tensor
     position: torch.Tensor
+    weight: torch.Tensor
+    count: torch.Tensor
+    is_fresh: torch.Tensor
+    history: dict[str, torch.Tensor]
 
 
 class TorchPolicy:
     """A policy over raw observations, tensors or NumPy arrays, with any leading axes or none.
 
         action = policy(obs)                       # plans anew at every call
-        carry = policy.init(batch_size)            # chunks: executes `execute_steps` actions of each plan
+        carry = policy.init(batch_size)            # chunks and history: executes them as the export says
         action, carry = policy.step(carry, obs)
         carry = policy.reset(carry, is_done)       # where an episode ended
 
@@ -33,18 +45,30 @@ class TorchPolicy:
       model: the torch twin, in eval mode.
       record: the acting record (`interop.acting`): keys, statistics, instruction, environment.
       execute_steps: actions executed per plan, 1 to the horizon.
+      ensemble: weight decay of temporal ensembling, which plans at every step; None for none.
     """
 
-    def __init__(self, model: nn.Module, record: dict[str, Any], execute_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        record: dict[str, Any],
+        execute_steps: int | None = None,
+        ensemble: float | None = None,
+    ) -> None:
         """Raises a ValueError for `execute_steps` out of range."""
         self.model, self.record = model.eval(), record
         self.horizon, self.action_dim = record["horizon"], record["action"]["dim"]
+        self.obs_horizon = record.get("obs_horizon", 1)
         self.execute_steps = record["execute_steps"] if execute_steps is None else execute_steps
+        is_said = execute_steps is not None or ensemble is not None
+        self.ensemble = ensemble if is_said else record.get("ensemble")
         if not 1 <= self.execute_steps <= self.horizon:
             raise ValueError(f"execute_steps is {execute_steps}; wanted 1 to {self.horizon} (the action horizon).")
 
     def __call__(self, obs: Mapping[str, Any], *, noise: Any = None, language: str | None = None) -> torch.Tensor:
-        """The first action of a fresh plan, (..., A)."""
+        """The first action of a plan as at an episode's start, (..., A)."""
+        if self.obs_horizon > 1:
+            obs = {name: self._repeated(name, torch.as_tensor(value)) for name, value in obs.items()}
         return self.plan(obs, noise=noise, language=language)[..., 0, :]
 
     @torch.no_grad()
@@ -52,7 +76,8 @@ class TorchPolicy:
         """The whole chunk (..., h, A).
 
         Args:
-          obs: the observation keys of `record["observations"]`; others are ignored.
+          obs: the observation keys of `record["observations"]`, (..., k, *shape) where obs_horizon k > 1; others are
+            ignored.
           noise: (B, h, A) standard normal, for models that draw their actions; None draws it.
           language: instruction; None takes the recorded one.
         Raises:
@@ -70,21 +95,56 @@ class TorchPolicy:
     def init(self, batch_size: int) -> TorchCarry:
         """A carry that plans at its first step."""
         chunk = torch.zeros(batch_size, self.horizon, self.action_dim)
-        return TorchCarry(chunk, torch.full((batch_size,), self.execute_steps))
+        weight, fresh = torch.zeros(batch_size, self.horizon), torch.ones(batch_size, dtype=torch.bool)
+        return TorchCarry(chunk, torch.full((batch_size,), self.execute_steps), weight, weight, fresh, {})
 
     def step(self, carry: TorchCarry, obs: Mapping[str, Any], *, noise: Any = None, language: str | None = None) -> Any:
         """(action (B, A), carry); the model runs only when some plan is due. `obs` leads with the batch."""
+        carry = self._remember(carry, obs)
+        obs = {**obs, **carry.history}
+        if self.ensemble is not None:
+            return self._averaged(carry, self.plan(obs, noise=noise, language=language))
         is_due = carry.position >= self.execute_steps
         chunk, position = carry.chunk, torch.where(is_due, 0, carry.position)
         if bool(is_due.any()):
             chunk = torch.where(is_due[:, None, None], self.plan(obs, noise=noise, language=language), chunk)
         action = chunk[torch.arange(len(position)), position]
-        return action, TorchCarry(chunk, position + 1)
+        return action, dataclasses.replace(carry, chunk=chunk, position=position + 1)
 
     def reset(self, carry: TorchCarry, is_done: Any) -> TorchCarry:
         """Forgets the plans of episodes that ended; `is_done` (B,)."""
         done = torch.as_tensor(np.asarray(is_done))
-        return TorchCarry(carry.chunk, torch.where(done, self.execute_steps, carry.position))
+        fresh = self.init(len(done))
+        kept = {
+            name: torch.where(done.reshape(-1, *[1] * (old.ndim - 1)), getattr(fresh, name), old)
+            for name in ("chunk", "position", "weight", "count", "is_fresh")
+            for old in [getattr(carry, name)]
+        }
+        return dataclasses.replace(carry, **kept)
+
+    def _averaged(self, carry: TorchCarry, planned: torch.Tensor) -> tuple[torch.Tensor, TorchCarry]:
+        """The mean of all plans for now, weighted exp(-m i) with i = 0 for the oldest."""
+        weight = torch.exp(-float(self.ensemble or 0.0) * carry.count)
+        chunk, total = carry.chunk + weight[..., None] * planned, carry.weight + weight
+        later = {"chunk": chunk, "weight": total, "count": carry.count + 1.0}
+        later = {name: torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1) for name, x in later.items()}
+        return chunk[:, 0] / total[:, :1], dataclasses.replace(carry, **later)
+
+    def _remember(self, carry: TorchCarry, obs: Mapping[str, Any]) -> TorchCarry:
+        """The carry with `obs` as its latest observation."""
+        history = {}
+        for name in self.record["observations"] if self.obs_horizon > 1 else ():
+            now = torch.as_tensor(obs[name])
+            first = self._repeated(name, now)
+            past = carry.history.get(name, first)
+            is_fresh = carry.is_fresh.reshape(-1, *[1] * (past.ndim - 1))
+            history[name] = torch.where(is_fresh, first, torch.cat([past[:, 1:], now[:, None]], dim=1))
+        return dataclasses.replace(carry, history=history, is_fresh=torch.zeros_like(carry.is_fresh))
+
+    def _repeated(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """An observation as the history that it is at an episode's start."""
+        axis = value.ndim - len(self.record["observations"].get(name, {"shape": [1]})["shape"])
+        return torch.stack([value] * self.obs_horizon, dim=axis)
 
     def _batch(self, obs: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], tuple[int, ...]]:
         """The observations that are read, with one batch axis, and the axes that they came with."""
@@ -95,7 +155,7 @@ class TorchPolicy:
         values = {name: torch.as_tensor(obs[name]) for name in names}
         states = [value for name, value in values.items() if not is_picture(name)]
         first, rank = (states[0], 1) if states else (next(iter(values.values())), 3)
-        shape = tuple(first.shape[: first.ndim - rank])
+        shape = tuple(first.shape[: first.ndim - rank - (self.obs_horizon > 1)])
         return {name: value.reshape(-1, *value.shape[len(shape) :]) for name, value in values.items()}, shape
 
     def _state(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:

@@ -42,7 +42,10 @@ def state_vector(observations: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([observations[name].float() for name in names], dim=-1)
 
 
-def _encoder(embed_dim: int, num_heads: int, num_layers: int, mlp_dim: int, dropout: float) -> nn.TransformerEncoder:
+def transformer_encoder(
+    embed_dim: int, num_heads: int, num_layers: int, mlp_dim: int, dropout: float
+) -> nn.TransformerEncoder:
+    """Layers that normalize first, with GELU."""
     layer = nn.TransformerEncoderLayer(
         embed_dim, num_heads, mlp_dim, dropout, activation="gelu", batch_first=True, norm_first=True
     )
@@ -80,7 +83,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.patch_embed = PatchEmbedding(image_size, patch_size, in_channels, embed_dim)
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
-        self.encoder = _encoder(embed_dim, num_heads, num_layers, int(embed_dim * mlp_ratio), dropout)
+        self.encoder = transformer_encoder(embed_dim, num_heads, num_layers, int(embed_dim * mlp_ratio), dropout)
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -106,7 +109,7 @@ class SimpleLanguageEncoder(nn.Module):
         self.max_len = max_len
         self.token_embed = nn.Embedding(vocab_size, embed_dim)
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, max_len, embed_dim))
-        self.encoder = _encoder(embed_dim, num_heads, num_layers, 4 * embed_dim, dropout)
+        self.encoder = transformer_encoder(embed_dim, num_heads, num_layers, 4 * embed_dim, dropout)
         self.norm = nn.LayerNorm(embed_dim)
 
     def tokenize(self, texts: list[str], device: Any = None) -> torch.Tensor:
@@ -146,9 +149,10 @@ class VisionLanguageAction(nn.Module):
         num_diffusion_steps: int = 100,
         num_inference_steps: int = 10,
         schedule: str = "cosine",
+        image_key: str = "image",
     ) -> None:
         super().__init__()
-        self.use_language = use_language
+        self.use_language, self.image_key = use_language, image_key
         self.state_dim = state_dim
         self.shape = (action_dim,) if action_horizon == 1 else (action_horizon, action_dim)
         dims = (embed_dim, num_heads)
@@ -157,7 +161,9 @@ class VisionLanguageAction(nn.Module):
             self.language_encoder = SimpleLanguageEncoder(vocab_size, max_text_len, *dims, lang_num_layers, dropout)
         if state_dim > 0:
             self.state_proj = nn.Sequential(nn.Linear(state_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim))
-        self.fusion_transformer = _encoder(*dims, max(num_layers // 2, 2), int(embed_dim * mlp_ratio), dropout)
+        self.fusion_transformer = transformer_encoder(
+            *dims, max(num_layers // 2, 2), int(embed_dim * mlp_ratio), dropout
+        )
         head_dims = (embed_dim, action_dim, embed_dim, head_layers)
         if action_head_type == "mlp":
             self.action_head: nn.Module = nn.Sequential(
@@ -177,7 +183,7 @@ class VisionLanguageAction(nn.Module):
     def features(self, batch: dict[str, Any]) -> torch.Tensor:
         """Fused class token (B, embed_dim)."""
         observations = batch["observations"]
-        tokens = [self.vision_encoder(to_channels_first(observations["image"]))]
+        tokens = [self.vision_encoder(to_channels_first(observations[self.image_key]))]
         if self.use_language:
             language = batch["language"]
             if isinstance(language, list):
@@ -207,5 +213,5 @@ class VisionLanguageAction(nn.Module):
         self.eval()
         batch: dict[str, Any] = {"observations": obs}
         if language is not None:
-            batch["language"] = [language] * obs["image"].shape[0]
+            batch["language"] = [language] * obs[self.image_key].shape[0]
         return self(batch)["predicted_actions"].squeeze(0)

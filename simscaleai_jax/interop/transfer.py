@@ -12,23 +12,29 @@ from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.config import from_dict
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.interop import files, mapping
-from simscaleai_jax.interop.acting import acting_record
+from simscaleai_jax.interop.acting import acting_record, head_type
 from simscaleai_jax.interop.card import write_card
 from simscaleai_jax.interop.files import TorchRecord
 from simscaleai_jax.models import (
+    ActionChunkingTransformer,
     BehaviorCloning,
     DiffusionActionHead,
+    DiffusionPolicy,
     FlowActionHead,
+    FlowPolicy,
     MLPActionHead,
     VisionLanguageAction,
 )
 from simscaleai_jax.models.policy_heads.schedule import betas
 from simscaleai_jax.models.record import all_kwargs, changed_kwargs, flat_parameters, set_parameters
-from simscaleai_jax.models.registry import check_arguments, model_class
+from simscaleai_jax.models.registry import BUILT_IN, check_arguments, model_class
 from simscaleai_jax.rl.agents.ppo import ActorCritic
 
 CLASSES: dict[str, type] = {
+    "act": ActionChunkingTransformer,
     "bc": BehaviorCloning,
+    "diffusion": DiffusionPolicy,
+    "flow": FlowPolicy,
     "vla": VisionLanguageAction,
     "mlp_head": MLPActionHead,
     "diffusion_head": DiffusionActionHead,
@@ -168,7 +174,7 @@ def split_buffers(record: TorchRecord) -> tuple[dict[str, Any], dict[str, np.nda
       ValueError: a schedule that is neither the cosine nor a linear one.
     """
     kwargs, tensors = dict(record.model_kwargs), dict(record.state_dict)
-    prefix = "action_head." if record.model_name == "vla" else ""
+    prefix = "" if record.model_name == "diffusion_head" else "action_head."
     found = tensors.get(f"{prefix}betas")
     if found is None:
         return kwargs, tensors
@@ -194,7 +200,7 @@ BUFFERS = ("betas", "alphas", "alphas_cumprod", "sqrt_alphas_cumprod", "sqrt_one
 def _schedule_buffers(model_name: str, kwargs: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
     if model_name == "diffusion_head":
         prefix, limits = "", (float(kwargs["beta_start"]), float(kwargs["beta_end"]))
-    elif model_name == "vla" and kwargs["action_head_type"] == "diffusion":
+    elif model_name in BUILT_IN and head_type(model_name, kwargs) == "diffusion":
         defaults = all_kwargs(DiffusionActionHead, {})
         prefix, limits = "action_head.", (float(defaults["beta_start"]), float(defaults["beta_end"]))
     else:
@@ -247,7 +253,7 @@ def _write_checkpoint(path: str | Path, model: Any, record: TorchRecord) -> None
     if record.model_name == "actor_critic":
         _write_ppo(path, model, record, statistics)
         return
-    if record.model_name not in ("bc", "vla"):
+    if record.model_name not in BUILT_IN:
         raise ValueError(f"A {record.model_name!r} alone is no policy; import it without a checkpoint path.")
     tree: dict[str, Any] = {"params": flat_tree.nest(flat_parameters(model))}
     tree |= {"statistics": statistics} if statistics else {}

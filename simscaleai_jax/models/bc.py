@@ -1,4 +1,4 @@
-"""Behaviour cloning: a state encoder, an optional image encoder, and a perceptron to one action."""
+"""Behaviour cloning: a state encoder, an optional image encoder, and a perceptron to one action or a chunk of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from simscaleai_jax.models.dropout import dropout_seeds
-from simscaleai_jax.models.inputs import model_image, model_state
+from simscaleai_jax.models.inputs import model_image, model_state, window_state
 from simscaleai_jax.models.layers import MLP, compute_dtype, fan_in_uniform, linear, make_rngs
 from simscaleai_jax.models.losses import error_fn, masked_mean, target_actions, valid_steps
+from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 from simscaleai_jax.models.registry import register_model
-from simscaleai_jax.models.specs import shape
+from simscaleai_jax.models.specs import DataSpec, shape
 
 STATE_HIDDEN_LAYERS = 2
 POOLED = 4  # the image encoder pools to 4x4
@@ -23,9 +24,11 @@ CONVOLUTIONS = ((32, 8, 4, 2), (64, 4, 2, 1), (64, 3, 1, 1))  # channels, kernel
 
 @register_model("bc")
 class BehaviorCloning(nnx.Module):
-    """Predicts one action from the state and, with `use_image`, one camera image.
+    """Predicts one action from the state and, with `use_image`, one camera image; with `action_horizon` a chunk.
 
-    State (B, state_dim) is encoded by three linear layers; `n_layers` hidden layers follow. Actions are not squashed.
+    State (B, state_dim), or with `obs_horizon` k > 1 the latest k states (B, k, state_dim), is encoded by three linear
+    layers; `n_layers` hidden layers follow. Actions (B, A) or (B, h, A) are not squashed. `image_key` is the picture,
+    of which the latest is seen.
     """
 
     def __init__(
@@ -41,6 +44,9 @@ class BehaviorCloning(nnx.Module):
         dropout: float = 0.1,
         loss_type: str = "mse",
         *,
+        action_horizon: int = 1,
+        obs_horizon: int = 1,
+        image_key: str = "image",
         dtype: str = "float32",
         rngs: nnx.Rngs | None = None,
     ) -> None:
@@ -56,39 +62,66 @@ class BehaviorCloning(nnx.Module):
         self.image_embed_dim = image_embed_dim
         self.dropout = dropout
         self.loss_type = loss_type
+        self.action_horizon = action_horizon
+        self.obs_horizon = obs_horizon
+        self.image_key = image_key
         self.dtype = dtype
         self.deterministic = False
         shared: dict[str, Any] = {"activation": jax.nn.relu, "dropout": dropout, "dtype": dtype, "rngs": rngs}
-        self.state_encoder = MLP(state_dim, hidden_dim, hidden_dim, STATE_HIDDEN_LAYERS, **shared)
+        self.state_encoder = MLP(obs_horizon * state_dim, hidden_dim, hidden_dim, STATE_HIDDEN_LAYERS, **shared)
         if use_image:
             self.image_encoder = ImageEncoder(image_channels, image_size, image_embed_dim, dtype=dtype, rngs=rngs)
         width = hidden_dim + (image_embed_dim if use_image else 0)
-        self.action_head = MLP(width, hidden_dim, action_dim, n_layers, **shared)
+        self.action_head = MLP(width, hidden_dim, action_horizon * action_dim, n_layers, **shared)
+
+    @classmethod
+    def arguments_for(cls, data: DataSpec) -> dict[str, Any]:
+        """The constructor arguments that follow from a data set; it sees one picture where there are some."""
+        found: dict[str, Any] = {"state_dim": data.state_dim, "action_dim": data.action_dim}
+        found |= {"action_horizon": data.action_horizon}
+        picture = data.picture()
+        if picture is None:
+            return found | {"use_image": False}
+        key, (channels, height, _) = picture
+        return found | {"use_image": True, "image_key": key, "image_channels": channels, "image_size": height}
+
+    @property
+    def picture_keys(self) -> tuple[str, ...]:
+        """Pictures that are read."""
+        return (self.image_key,) if self.use_image else ()
 
     def forward(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
         """Predicts and, when the batch holds actions, scores.
 
         Args:
-          batch: "observations" (see `models.inputs`), optional "actions" (B, A), "is_pad" or "mask" (B,). State-only
-            models also take windows: states (B, T, S), actions (B, T, A), masks (B, T).
+          batch: "observations" (see `models.inputs`), optional "actions" (B, A) or (B, h, A), "is_pad" or "mask" (B,)
+            or (B, h). State-only models of single actions and states also take windows: states (B, T, S), actions
+            (B, T, A), masks (B, T).
           key: in training mode, turns dropout on.
         Returns:
-          {"predicted_actions" (B, A)} and with actions {"loss", "action_mse", "action_mae"}.
+          {"predicted_actions"} and with actions {"loss", "action_mse", "action_mae"}.
         Raises:
           ValueError: an input is missing or has the wrong shape.
         """
         observations = batch["observations"]
         seeds = None if self.deterministic else dropout_seeds(key, STATE_HIDDEN_LAYERS + self.n_layers)
         first, second = (None, None) if seeds is None else (seeds[:STATE_HIDDEN_LAYERS], seeds[STATE_HIDDEN_LAYERS:])
-        state = model_state(observations, self.state_dim)
+        if self.obs_horizon > 1:
+            state = window_state(observations, self.state_dim, self.obs_horizon)
+            state = state.reshape(state.shape[0], -1)
+        else:
+            state = model_state(observations, self.state_dim)
         if self.use_image:
-            image = model_image(observations, self.image_channels, self.image_size)
+            frame = 0 if self.obs_horizon == 1 else -1
+            image = model_image(observations, self.image_channels, self.image_size, self.image_key, frame)
             state = state[:, 0] if state.ndim == 3 else state
             parts = [self.state_encoder(state, first), self.image_encoder(image)]
             features = jnp.concatenate(parts, axis=-1)
         else:
             features = self.state_encoder(state, first)
         actions = self.action_head(features, second).astype(jnp.float32)
+        if self.action_horizon > 1:
+            actions = actions.reshape(chunk_shape(actions.shape[0], self.action_horizon, self.action_dim))
         return {"predicted_actions": actions, **self._scores(batch, actions)}
 
     def __call__(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
@@ -96,7 +129,7 @@ class BehaviorCloning(nnx.Module):
         return self.forward(batch, key=key)
 
     def predict(self, obs: Mapping[str, Any]) -> Float[Array, "*B A"]:
-        """Actions (B, A) for observations (B, ...), without dropout."""
+        """Actions (B, A) or (B, h, A) for observations (B, ...), without dropout."""
         return self.forward({"observations": obs})["predicted_actions"]
 
     def prepare_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,11 +138,13 @@ class BehaviorCloning(nnx.Module):
 
     def input_spec(self, batch_size: int) -> dict[str, Any]:
         """Shapes of a prepared training batch."""
-        observations = {"state": shape(batch_size, self.state_dim)}
+        steps = (self.obs_horizon,) if self.obs_horizon > 1 else ()
+        observations = {"state": shape(batch_size, *steps, self.state_dim)}
         if self.use_image:
             size = self.image_size
-            observations["image"] = shape(batch_size, size, size, self.image_channels, dtype=jnp.uint8)
-        return {"observations": observations, "actions": shape(batch_size, self.action_dim)}
+            observations[self.image_key] = shape(batch_size, size, size, self.image_channels, dtype=jnp.uint8)
+        actions = shape(*chunk_shape(batch_size, self.action_horizon, self.action_dim))
+        return {"observations": observations, "actions": actions}
 
     def _scores(self, batch: Mapping[str, Any], actions: Array) -> dict[str, Array]:
         if "actions" not in batch:

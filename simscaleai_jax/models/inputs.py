@@ -19,34 +19,70 @@ from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.observations import state_keys, state_vector
 
 
-def model_image(observations: Mapping[str, Any], channels: int, size: int) -> Float[Array, "B H W C"]:
-    """The key "image" as float32 (B, size, size, channels) in [0, 1]; a window gives its first frame.
+def model_image(
+    observations: Mapping[str, Any], channels: int, size: int, key: str = "image", frame: int = 0
+) -> Float[Array, "B H W C"]:
+    """The picture `key` as float32 (B, size, size, channels) in [0, 1]; a window gives its frame number `frame`.
 
     Raises:
       ValueError: the key is missing, or its dtype, layout or size is not one of the accepted ones.
     """
-    if "image" not in observations:
-        hint = suggest("image", observations)
-        raise ValueError(f"The model needs observations['image'], but the keys are {sorted(observations)}.{hint}")
-    image = jnp.asarray(observations["image"])
-    if image.ndim == 5:
-        image = image[:, 0]
-    return scale_image(image, channels, size)
+    image = picture(observations, key)
+    return scale_image(image[:, frame] if image.ndim == 5 else image, channels, size, key)
 
 
-def scale_image(image: Any, channels: int, size: int) -> Float[Array, "B H W C"]:
+def picture(observations: Mapping[str, Any], key: str) -> Array:
+    """observations[key]; a ValueError names what there is."""
+    if key not in observations:
+        hint = suggest(key, observations)
+        raise ValueError(f"The model needs observations[{key!r}], but the keys are {sorted(observations)}.{hint}")
+    return jnp.asarray(observations[key])
+
+
+def scale_image(image: Any, channels: int, size: int, key: str = "image") -> Float[Array, "B H W C"]:
     """uint8 (B, H, W, C) or float (B, C, H, W) to float32 (B, H, W, C) in [0, 1]."""
     image = jnp.asarray(image)
     is_bytes = image.dtype == jnp.uint8
     wanted = (size, size, channels) if is_bytes else (channels, size, size)
     if image.ndim != 4 or image.shape[1:] != wanted or not (is_bytes or jnp.issubdtype(image.dtype, jnp.floating)):
         raise ValueError(
-            f"'image' has shape {image.shape} and dtype {image.dtype}; wanted uint8 (B, {size}, {size}, {channels}) "
+            f"{key!r} has shape {image.shape} and dtype {image.dtype}; wanted uint8 (B, {size}, {size}, {channels}) "
             f"or float in [0, 1] (B, {channels}, {size}, {size})."
         )
     if is_bytes:
         return image.astype(jnp.float32) / 255.0
     return jnp.transpose(image.astype(jnp.float32), (0, 2, 3, 1))
+
+
+def window_state(observations: Mapping[str, Any], size: int, steps: int) -> Float[Array, "B k S"]:
+    """The latest `steps` state vectors, (B, steps, size); with one step (B, size) will do, too.
+
+    Raises:
+      ValueError: another number of steps; see also `model_state`.
+    """
+    state = model_state(observations, size)
+    state = state[:, None] if state.ndim == 2 else state
+    if state.shape[1] != steps:
+        raise ValueError(
+            f"The state has {state.shape[1]} steps; the model reads the latest {steps} (obs_horizon), (B, {steps}, S)."
+        )
+    return state
+
+
+def window_pictures(
+    observations: Mapping[str, Any], key: str, channels: int, size: int, steps: int
+) -> Float[Array, "B k H W C"]:
+    """The latest `steps` pictures `key`, (B, steps, size, size, channels) in [0, 1].
+
+    Raises:
+      ValueError: another number of steps; see also `model_image`.
+    """
+    frames = picture(observations, key)
+    frames = frames[:, None] if frames.ndim == 4 else frames
+    if frames.ndim != 5 or frames.shape[1] != steps:
+        raise ValueError(f"{key!r} has shape {frames.shape}; the model reads the latest {steps} (obs_horizon).")
+    scaled = scale_image(frames.reshape(-1, *frames.shape[2:]), channels, size, key)
+    return scaled.reshape(-1, steps, *scaled.shape[1:])
 
 
 def model_state(observations: Mapping[str, Any], size: int) -> Float[Array, "*B S"]:

@@ -4,6 +4,7 @@ A checkpoint of kind "model" keeps them under "statistics" in its tree. Models s
 normalised actions; policies take and give physical ones.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,24 @@ from simscaleai_jax.core.observations import image_keys, state_keys, state_vecto
 MIN_STD = 1e-6
 
 
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """How a model wants its data; a class says so by an attribute `scaling`.
+
+    Attributes:
+      state_floor: least deviation that a state is divided by, in the state's units: what moves less is noise.
+      state_clip: largest magnitude of a normalised state, against inputs that training has never seen.
+      actions: whether the range of the data's actions becomes [-1, 1].
+    """
+
+    state_floor: float = 0.0
+    state_clip: float | None = None
+    actions: bool = False
+
+
+CAREFUL = Scaling(state_floor=1e-3, state_clip=10.0, actions=True)
+
+
 @struct.dataclass
 class Statistics:
     """Mean and scale of the state vector and the action.
@@ -26,12 +45,14 @@ class Statistics:
       state_std: (S,); numbers that never changed have 1.
       action_mean: (A,); for min-max scaling to [-1, 1], the middle of the range.
       action_std: (A,); for min-max scaling, half the range.
+      state_clip: [] largest magnitude of a normalised state; None for no limit.
     """
 
     state_mean: Any
     state_std: Any
     action_mean: Any
     action_std: Any
+    state_clip: Any = None
 
     @classmethod
     def identity(cls, state_dim: int, action_dim: int) -> "Statistics":
@@ -55,11 +76,17 @@ class Statistics:
         action_mean, action_std = _moments(actions)
         return statistics.replace(action_mean=action_mean, action_std=action_std)
 
+    def arrays(self) -> dict[str, Any]:
+        """The fields that are there, by name, as a checkpoint keeps them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def normalize_observations(self, observations: Mapping[str, Any]) -> dict[str, Any]:
         """Images as they are, and the normalised state vector under "state" when there is any state."""
         out = {name: observations[name] for name in image_keys(observations)}
         if state_keys(observations):
-            out["state"] = _affine_in(jnp.asarray(state_vector(observations)), self.state_mean, self.state_std)
+            state = _affine_in(jnp.asarray(state_vector(observations)), self.state_mean, self.state_std)
+            out["state"] = state if self.state_clip is None else jnp.clip(state, -self.state_clip, self.state_clip)
         return out
 
     def normalize_actions(self, actions: Float[Array | np.ndarray, "*B A"]) -> Float[Array, "*B A"]:

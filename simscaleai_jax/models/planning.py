@@ -1,5 +1,6 @@
 """From a model's forward pass to a plan: select and normalise observations, predict, back to physical units, clip."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,35 @@ from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 
 IMAGE_RANK = 3
 
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a model's plans are executed; a class may say its default by an attribute `execution`.
+
+    Attributes:
+      execute_steps: actions executed of every chunk; None for all of them.
+      ensemble: weight decay of temporal ensembling, which plans at every step; None for none.
+    """
+
+    execute_steps: int | None = None
+    ensemble: float | None = None
+
+    def given(self, execute_steps: int | None, ensemble: float | None) -> "Execution":
+        """What is said here, or else what this says."""
+        is_said = execute_steps is not None or ensemble is not None
+        return Execution(execute_steps, ensemble) if is_said else self
+
+
+def execution_of(model: Any) -> Execution:
+    """The model's own; a horizon of one action leaves nothing to choose."""
+    chosen = getattr(model, "execution", Execution())
+    horizon = int(getattr(model, "action_horizon", 1))
+    if horizon == 1:
+        return Execution()
+    steps = chosen.execute_steps
+    return dataclasses.replace(chosen, execute_steps=None if steps is None else min(steps, horizon))
+
+
 # (params, batch, key or noise) -> predicted actions (B, A) or (B, h, A)
 ForwardFn = Callable[[Any, dict[str, Any], Any], Array]
 
@@ -27,6 +57,7 @@ def make_plan_fn(
     tokens: Array | np.ndarray | None = None,
     observation_spec: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
+    obs_horizon: int = 1,
 ) -> PlanFn:
     """`plan(params, obs, key) -> (*B, h, A)` for observations with any leading axes.
 
@@ -36,13 +67,14 @@ def make_plan_fn(
       statistics: of the normalisation it was trained with.
       tokens: (1, L) ids of the instruction; ids under obs["language"] win over them.
       observation_spec: names of the observations that the model reads; None or {}: all that there are.
-      limits: "low" and "high" of the actions.
+      limits: "low" and "high" of the actions, numbers or (A,).
+      obs_horizon: k; where it is more than 1, observations have an axis of k steps after the batch's.
     """
     spec, bounds = observation_spec or {}, limits or {}
 
     def plan(params: Any, obs: Mapping[str, Any], key: Any) -> Array:
         observations = _select(obs, spec)
-        shape = _batch_shape(observations)
+        shape = _batch_shape(observations, int(obs_horizon > 1))
         given = obs.get("language", tokens)
         observations = {name: _merge_batch(value, len(shape)) for name, value in observations.items()}
         batch: dict[str, Any] = {"observations": observations}
@@ -55,7 +87,7 @@ def make_plan_fn(
         if statistics is not None:
             actions = statistics.denormalize_actions(actions)
         if "low" in bounds and "high" in bounds:
-            actions = jnp.clip(actions, bounds["low"], bounds["high"])
+            actions = jnp.clip(actions, *(_row(bounds[name], actions.ndim) for name in ("low", "high")))
         return actions.reshape(*shape, horizon, actions.shape[-1])
 
     return plan
@@ -91,11 +123,16 @@ def _select(obs: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Array]
     return {name: jnp.asarray(obs[name]) for name in names}
 
 
-def _batch_shape(observations: Mapping[str, Array]) -> tuple[Any, ...]:
+def _batch_shape(observations: Mapping[str, Array], time_rank: int) -> tuple[Any, ...]:
     """Leading axes; a size is a symbol where a program for every batch is traced."""
     names = state_keys(observations)
     name, rank = (names[0], 1) if names else (next(iter(observations)), IMAGE_RANK)
-    return observations[name].shape[: observations[name].ndim - rank]
+    return observations[name].shape[: observations[name].ndim - rank - time_rank]
+
+
+def _row(limit: Any, ndim: int) -> Array:
+    limit = jnp.asarray(limit, jnp.float32)
+    return limit if limit.ndim == 0 else limit.reshape(*[1] * (ndim - 1), -1)
 
 
 def _merge_batch(value: Array, batch_rank: int) -> Array:

@@ -12,7 +12,13 @@ from typing import Any
 from simscaleai_jax.core.errors import check_names, unknown_name
 from simscaleai_jax.core.plain import native
 
-BUILT_IN = {"bc": "simscaleai_jax.models.bc", "vla": "simscaleai_jax.models.vla"}
+BUILT_IN = {
+    "act": "simscaleai_jax.models.act",
+    "bc": "simscaleai_jax.models.bc",
+    "diffusion": "simscaleai_jax.models.generative_policy",
+    "flow": "simscaleai_jax.models.generative_policy",
+    "vla": "simscaleai_jax.models.vla",
+}
 
 _classes: dict[str, type] = {}
 

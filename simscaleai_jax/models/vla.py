@@ -20,7 +20,7 @@ from simscaleai_jax.models.losses import masked_mean, target_actions, valid_step
 from simscaleai_jax.models.policy_heads import DiffusionActionHead, FlowActionHead
 from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 from simscaleai_jax.models.registry import register_model
-from simscaleai_jax.models.specs import shape
+from simscaleai_jax.models.specs import DataSpec, shape
 from simscaleai_jax.models.transformer import TransformerEncoder
 from simscaleai_jax.models.vision import PatchEmbedding, VisionEncoder
 
@@ -35,10 +35,13 @@ class VisionLanguageAction(nnx.Module):
 
     Actions are (B, A), or with `action_horizon` h > 1 (B, h, A), in [-1, 1].
 
-    Beyond the documented arguments: `head_layers`, `num_diffusion_steps`, `num_inference_steps` and `schedule` shape
-    the diffusion and flow heads; `dtype` is the computing dtype; `scan_layers`, `remat` and `attention` ("auto",
-    "xla", "cudnn") choose how the transformers run, not what they compute.
+    Beyond the documented arguments: `image_key` is the picture; `head_layers`, `num_diffusion_steps`,
+    `num_inference_steps` and `schedule` shape the diffusion and flow heads; `dtype` is the computing dtype;
+    `scan_layers`, `remat` and `attention` ("auto", "xla", "cudnn") choose how the transformers run, not what they
+    compute.
     """
+
+    needs_picture = True
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class VisionLanguageAction(nnx.Module):
         action_horizon: int = 1,
         state_dim: int = 0,
         *,
+        image_key: str = "image",
         head_layers: int = 4,
         num_diffusion_steps: int = 100,
         num_inference_steps: int = 10,
@@ -88,6 +92,7 @@ class VisionLanguageAction(nnx.Module):
         self.action_head_type = action_head_type
         self.action_horizon = action_horizon
         self.state_dim = state_dim
+        self.image_key = image_key
         self.head_layers = head_layers
         self.num_diffusion_steps = num_diffusion_steps
         self.num_inference_steps = num_inference_steps
@@ -99,6 +104,22 @@ class VisionLanguageAction(nnx.Module):
         self.deterministic = False
         self._build_encoders(rngs)
         self.action_head = self._make_head(rngs)
+
+    @classmethod
+    def arguments_for(cls, data: DataSpec) -> dict[str, Any]:
+        """The constructor arguments that follow from a data set; it sees one picture."""
+        found: dict[str, Any] = {"state_dim": data.state_dim, "action_dim": data.action_dim}
+        found |= {"action_horizon": data.action_horizon, "use_language": data.has_language}
+        picture = data.picture()
+        if picture is None:
+            raise ValueError("The model 'vla' needs a picture, and the data set has none; others learn from states.")
+        key, (channels, height, _) = picture
+        return found | {"image_key": key, "in_channels": channels, "image_size": height}
+
+    @property
+    def picture_keys(self) -> tuple[str, ...]:
+        """Pictures that are read."""
+        return (self.image_key,)
 
     def _build_encoders(self, rngs: nnx.Rngs) -> None:
         shared: dict[str, Any] = {
@@ -170,7 +191,7 @@ class VisionLanguageAction(nnx.Module):
         """The fused class token (B, embed_dim) of a prepared batch, which the action head reads."""
         keys = [None] * 3 if key is None or self.deterministic else list(jax.random.split(key, 3))
         observations = batch["observations"]
-        image = model_image(observations, self.in_channels, self.image_size)
+        image = model_image(observations, self.in_channels, self.image_size, self.image_key)
         tokens = [self.vision_encoder.encode(image, key=keys[0])]
         if self.use_language:
             tokens.append(self.language_encoder(batch["language"], key=keys[1]))
@@ -187,7 +208,7 @@ class VisionLanguageAction(nnx.Module):
         One observation, with or without a leading axis of one, gives (A,) or (h, A).
         """
         observations = {name: jnp.asarray(value) for name, value in obs.items()}
-        if "image" in observations and observations["image"].ndim == 3:
+        if self.image_key in observations and observations[self.image_key].ndim == 3:
             observations = {name: value[None] for name, value in observations.items()}
         batch: dict[str, Any] = {"observations": observations}
         if language is not None:
@@ -220,7 +241,7 @@ class VisionLanguageAction(nnx.Module):
     def input_spec(self, batch_size: int) -> dict[str, Any]:
         """Shapes of a prepared training batch."""
         size = self.image_size
-        observations = {"image": shape(batch_size, size, size, self.in_channels, dtype=jnp.uint8)}
+        observations = {self.image_key: shape(batch_size, size, size, self.in_channels, dtype=jnp.uint8)}
         if self.state_dim > 0:
             observations["state"] = shape(batch_size, self.state_dim)
         actions = shape(*chunk_shape(batch_size, self.action_horizon, self.action_dim))

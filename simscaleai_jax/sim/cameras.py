@@ -68,7 +68,7 @@ class CameraFn:
 
     def __call__(self, data: Any, overrides: Mapping[str, Array]) -> dict[str, Array]:
         scene, bodies = self._scene, (data.xpos, data.xmat.reshape(-1, 3, 3))
-        geoms = geom_poses(scene, *bodies)
+        geoms = geom_poses(scene, *bodies, overrides.get("geom_pos"))
         seen = {key: overrides[key] for key in LOOK_KEYS if key in overrides}
         images = {}
         for index, camera in enumerate(self._cameras):
@@ -91,7 +91,8 @@ def make_portrait_fn(
         bodies = data.xpos, data.xmat.reshape(-1, 3, 3)
         pose = move_camera(camera_pose(scene, camera_name, *bodies), overrides)
         seen = {key: overrides[key] for key in LOOK_KEYS if key in overrides}
-        return render_smooth(scene, *geom_poses(scene, *bodies), pose, width, height, overrides=seen)
+        geoms = geom_poses(scene, *bodies, overrides.get("geom_pos"))
+        return render_smooth(scene, *geoms, pose, width, height, overrides=seen)
 
     return portrait_fn
 

@@ -73,9 +73,11 @@ def _write_mp4(path: Path, frames: list[np.ndarray], fps: float) -> None:
     pad = ((0, height % 2), (0, width % 2), (0, 0))
     quality = ["-crf", "18", "-movflags", "+faststart"]
     options = {"codec": "libx264", "quality": None, "macro_block_size": 2, "output_params": quality}
-    with imageio.get_writer(path, format="FFMPEG", fps=fps, ffmpeg_log_level="error", **options) as writer:
-        for frame in frames:
-            writer.append_data(np.pad(frame, pad, mode="edge"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX's threads, for which ffmpeg does not wait
+        with imageio.get_writer(path, format="FFMPEG", fps=fps, ffmpeg_log_level="error", **options) as writer:
+            for frame in frames:
+                writer.append_data(np.pad(frame, pad, mode="edge"))
 
 
 def _write_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:

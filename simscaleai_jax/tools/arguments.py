@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from simscaleai_jax.core.config import apply_overrides, from_dict, read_yaml
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.tools.names import Names
-
-FILE_WIDTH = 240  # characters of a table that goes to a file or a pipe
 
 # What a data file's environment settings say about the world that its episodes were played in. Left out are `seed`,
 # `impl` and `renderer`, which say how it was computed, and `domain_randomization`: a policy that learned from
@@ -143,20 +138,6 @@ def config_path(argv: Sequence[str]) -> str | None:
         if argument.startswith("--config="):
             return argument.partition("=")[2]
     return None
-
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table; numbers are right-aligned, and what is too long goes on in the next line."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for i, column in enumerate(columns):
-        is_number = bool(rows) and isinstance(rows[0][i], int | float)
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = FILE_WIDTH  # rich assumes 80 columns, and would cut words short
-    console.print(table)
 
 
 def recorded_env(record: Mapping[str, Any], chosen: str | None) -> tuple[str, dict[str, Any]]:

@@ -1,15 +1,21 @@
 """`simscale`: finds the command and hands over; nothing heavy is imported before that.
 
-A new command is a module with `main(argv: list[str]) -> None` and a line in `COMMANDS`.
+A new command is a module with `main(argv: list[str]) -> None` and an entry in `COMMANDS`; one that prints tables is in
+`WITH_TABLES`, too.
 """
 
+import contextlib
 import importlib
+import os
+import select
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from simscaleai_jax import __version__
 from simscaleai_jax.core.errors import ExpectedError, unknown_name
+from simscaleai_jax.tools.output import as_json, print_rich
 
 # name -> (module, what it does, an example)
 COMMANDS = {
@@ -103,18 +109,47 @@ COMMANDS = {
         "Show the whole configuration of a command, a preset or a run",
         "simscale config show rl ppo_pick_place --ppo.lr 1e-3",
     ),
+    "doctor": (
+        "simscaleai_jax.tools.commands.doctor",
+        "Say what this machine has, how fast each physics engine is, and what to mend",
+        "simscale doctor",
+    ),
+    "completion": (
+        "simscaleai_jax.tools.commands.completion",
+        "Print what completes commands and options in a shell",
+        "simscale completion bash",
+    ),
     "list-envs": ("simscaleai_jax.tools.commands.list_envs", "List environments", "simscale list-envs"),
     "list-robots": ("simscaleai_jax.tools.commands.list_robots", "List arms by name", "simscale list-robots"),
     "list-models": ("simscaleai_jax.tools.commands.list_models", "List models", "simscale list-models"),
 }
 
+# Commands that print a table, and with --json the same as one JSON value.
+WITH_TABLES = (
+    "demo", "rl", "train", "plan", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs", "list-robots",
+    "list-models",
+)  # fmt: skip
+
 # Told to the user as one line; anything else is a defect and shows its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, ExpectedError)
+BROKEN_PIPE = 128 + 13  # as a shell says of a program that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 (it failed) or 2 (called wrongly)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Runs one command; returns the exit status: 0, 1 (it failed), 2 (called wrongly), 130 (interrupted)."""
+    try:
+        status = run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except (BrokenPipeError, SystemExit):  # with the latter, help that was printed waits to be written
+        if not _is_unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+
+
+def run(arguments: list[str]) -> int:
+    """As `main`, but for what happens when nobody reads the output."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         _print_help()
         return 0
@@ -125,18 +160,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"simscale: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         return 2
+    rest, flags = take_flags(rest)
     try:
         rest, modules = take_imports(rest)
-        for module in modules:
-            import_module(module)
-        importlib.import_module(COMMANDS[name][0]).main(rest)
+        if "--json" in flags and name not in WITH_TABLES:
+            raise ValueError(f"--json: this command prints no table; these do: {', '.join(WITH_TABLES)}")
+        with as_json(sys.stdout) if "--json" in flags else contextlib.nullcontext():
+            for module in modules:
+                import_module(module)
+            importlib.import_module(COMMANDS[name][0]).main(rest)
     except USER_ERRORS as error:
-        print(f"simscale {name}: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            raise
+        if "--traceback" in flags:
+            traceback.print_exc()
+        place = "" if isinstance(error, ExpectedError) else _place(error)
+        print(f"simscale {name}: {error}{place}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"simscale {name}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads standard output any more: whoever did has had enough of it, as `| head` has."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's own code an error came up, if it did: " (FILE, line 3; ...)"."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    return f" ({own[-1].filename}, line {own[-1].lineno}; --traceback shows the way there)" if own else ""
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is neither this package's nor an installed one's nor Python's."""
+    package = str(Path(__file__).parents[1])
+    return not file.startswith(("<", package, sys.prefix, sys.base_prefix))
+
+
+def take_flags(argv: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Takes `--json` and `--traceback` before a "--" out of the arguments: (the others, those two)."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    flags = {"--json", "--traceback"} & set(argv[:at])
+    return [*(argument for argument in argv[:at] if argument not in flags), *argv[at:]], flags
 
 
 def take_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -179,18 +249,17 @@ def import_module(name: str) -> None:
 
 
 def _print_help() -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console.print(f"[bold]simscale {__version__}[/bold]: train robots in thousands of simulations at once\n")
     table = Table("command", "what it does", "for example", box=None, header_style="bold", pad_edge=False)
     for name, (_, purpose, example) in COMMANDS.items():
         table.add_row(name, purpose, f"[dim]{example}[/dim]")
-    console.print(table)
-    console.print(
+    print_rich(
+        f"[bold]simscale {__version__}[/bold]: train robots in thousands of simulations at once\n",
+        table,
         "\n[bold]simscale COMMAND --help[/bold] explains a command's options; [bold]--version[/bold] the version.\n"
-        "Every command takes [bold]--import MODULE[/bold] (or FILE.py), which makes tasks of your own known to it."
+        "Every command takes [bold]--import MODULE[/bold] (or FILE.py), which makes tasks of your own known to it,\n"
+        "and [bold]--traceback[/bold]; one that prints a table takes [bold]--json[/bold].",
     )
 
 

@@ -43,7 +43,11 @@ class EnvOptions:
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """What is set, as `make_env` and its relatives take it."""
+        """What is set, as `make_env` and its relatives take it.
+
+        Raises:
+          ValueError: how pictures look is set, and no camera takes any.
+        """
         chosen = given(dataclasses.asdict(self))
         if not chosen["task"]:
             del chosen["task"]
@@ -52,6 +56,9 @@ class EnvOptions:
         if "xml_path" in chosen:
             chosen["xml_path"] = str(paths.local(chosen["xml_path"], "A scene"))
         size, fov = chosen.pop("image_size", None), chosen.pop("image_fov", None)
+        if not self.cameras and (size or fov):
+            name = "image_size" if size else "image_fov"
+            raise ValueError(f"{name} is set, but no cameras are: name those whose pictures you want (--env.cameras).")
         if self.cameras is not None:
             look = given({"width": size, "height": size, "fov": fov})
             chosen["cameras"] = [{"name": name, **look} for name in self.cameras]

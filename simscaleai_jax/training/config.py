@@ -67,8 +67,12 @@ class TrainConfig:
       keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
       resume: continue the run found in `checkpoint_dir`; False refuses a folder that holds one.
       init_from: checkpoint whose weights a new run starts with; unlike `resume_from`, everything else starts anew.
+      execute_steps: actions that the policy executes of every chunk; default: as the model says, else all.
+      ensemble: weight decay of temporal ensembling, instead of `execute_steps`; default: as the model says, else none.
+        Both are recorded in the checkpoint.
       best_metric: number that decides which checkpoint is best; default: eval/success_rate of `eval_fn`, else
-        eval/loss.
+        eval/loss. Where `eval_fn` says how many "episodes" it played, success is judged over the latest evaluations
+        that make up 100 of them.
       max_steps_per_dispatch: most updates in one call to the device, for data that lives there.
       lost_peer_seconds: how long to wait for another process before it counts as lost.
       random_shift: largest random shift of images in pixels along each axis, one draw per sample; 0 for none.
@@ -112,6 +116,8 @@ class TrainConfig:
     keep_checkpoints: int = 3
     resume: bool = True
     init_from: str | None = None
+    execute_steps: int | None = None
+    ensemble: float | None = None
     best_metric: str | None = None
     max_steps_per_dispatch: int = 500
     lost_peer_seconds: int = 60

@@ -14,6 +14,7 @@ from simscaleai_jax.core import distributed, preemption, sharding
 from simscaleai_jax.training import feeding, storage
 from simscaleai_jax.training.logs import RunLog
 from simscaleai_jax.training.step import Metrics
+from simscaleai_jax.training.storage import SUCCESS
 
 if TYPE_CHECKING:
     from simscaleai_jax.training.trainer import Trainer
@@ -177,6 +178,9 @@ class Loop:
         if trainer.config.best_metric is not None and trainer.config.best_metric not in results:
             raise ValueError(f"best_metric {trainer.config.best_metric!r} is not among {', '.join(sorted(results))}.")
         value = results.get(trainer.best_name or "")
+        if value is not None and trainer.best_name == SUCCESS and trainer.episodes:
+            trainer.judged = storage.pooled([*trainer.judged, [value, trainer.episodes]])
+            value = storage.judgement(trainer.judged, trainer.step == trainer.config.max_steps)
         if value is None or not math.isfinite(value):
             return None
         is_best = storage.is_better(trainer.best_name or "", value, trainer.best_value)

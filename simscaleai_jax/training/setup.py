@@ -8,9 +8,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from simscaleai_jax.core.observations import image_keys, state_keys
-from simscaleai_jax.models.normalization import MIN_STD, Statistics
+from simscaleai_jax.core.observations import colour_keys, state_keys
+from simscaleai_jax.models.normalization import MIN_STD, Scaling, Statistics
 from simscaleai_jax.models.record import changed_kwargs, describe
+from simscaleai_jax.models.registry import find_model
+from simscaleai_jax.models.specs import DataSpec
+from simscaleai_jax.training.acting import LIMITS
 from simscaleai_jax.training.config import TrainConfig
 
 
@@ -68,41 +71,68 @@ def check_fit(update: Any, state: Any, batch: Any, model_name: str, where: str =
         ) from error
 
 
-def dataset_statistics(dataset: Any) -> Statistics | None:
-    """Mean and deviation of a data set's state vector; None where it has no states or knows no statistics."""
+def dataset_statistics(dataset: Any, scaling: Scaling | None = None) -> Statistics | None:
+    """Mean and deviation of a data set's state vector, and the middle and half the range of its actions where `scaling`
+    says so; None where it has no statistics, or nothing to scale.
+    """
+    scaling = Scaling() if scaling is None else scaling
     if not hasattr(dataset, "stats"):
         return None
-    names = state_keys(key for key in dataset.obs_keys if key not in dataset.image_keys)
-    if not names:
+    names = state_keys([key for key in dataset.obs_keys if key not in dataset.image_keys])
+    if not names and not scaling.actions:
         return None
     stats = dataset.stats(names)
-    joined = {
-        part: np.concatenate([np.asarray(stats["observations"][name][part], np.float64).ravel() for name in names])
+    mean, std = (
+        np.concatenate([np.zeros(0), *(np.ravel(stats["observations"][name][part]) for name in names)])
         for part in ("mean", "std")
-    }
-    std = np.where(joined["std"] < MIN_STD, 1.0, joined["std"])
-    identity = Statistics.identity(len(std), int(np.size(stats["actions"]["mean"])))
-    return identity.replace(state_mean=joined["mean"].astype(np.float32), state_std=std.astype(np.float32))
+    )
+    std = np.where(std < MIN_STD, 1.0, np.maximum(std, scaling.state_floor))
+    statistics = Statistics.identity(len(std), int(np.size(stats["actions"]["mean"])))
+    statistics = statistics.replace(state_mean=mean.astype(np.float32), state_std=std.astype(np.float32))
+    if scaling.state_clip is not None:
+        statistics = statistics.replace(state_clip=np.float32(scaling.state_clip))
+    if not scaling.actions:
+        return statistics
+    low, high = (np.asarray(stats["actions"][part], np.float64) for part in ("min", "max"))
+    half = np.where(high - low < MIN_STD, 1.0, (high - low) / 2.0)
+    middle = ((high + low) / 2.0).astype(np.float32)
+    return statistics.replace(action_mean=middle, action_std=half.astype(np.float32))
 
 
-def model_kwargs_for(model_name: str, item: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of a built-in model that fit a data set's item; those in `given` win."""
+def action_limits(dataset: Any) -> dict[str, Any]:
+    """ "low" and "high" of a policy's actions: [-1, 1] where the data's lie there, else the data's own range, (A,)."""
+    if not hasattr(dataset, "stats"):
+        return dict(LIMITS)
+    stats = dataset.stats([])["actions"]
+    low, high = (np.asarray(stats[part], np.float64) for part in ("min", "max"))
+    if (np.abs([low, high]) <= 1.0).all():
+        return dict(LIMITS)
+    return {"low": low.tolist(), "high": high.tolist()}
+
+
+def data_spec(dataset: Any) -> DataSpec:
+    """What a data set offers to a model, told from one of its items."""
+    item = dataset[0]
     observations, actions = item["observations"], np.asarray(item["actions"])
     states = [np.asarray(observations[name]) for name in state_keys(observations)]
-    images = [np.asarray(observations[name]) for name in image_keys(observations)]
-    found: dict[str, Any] = {"state_dim": sum(int(state.shape[-1]) for state in states)}
-    found["action_dim"] = int(actions.shape[-1])
-    if images:
-        found |= {"image_size": int(images[0].shape[-2])}
-    if model_name == "bc":
-        found |= {"use_image": bool(images)}
-        found |= {"image_channels": int(images[0].shape[-3])} if images else {}
-    elif model_name == "vla":
-        found |= {"use_language": "language" in item, "action_horizon": actions.shape[0] if actions.ndim == 2 else 1}
-        found |= {"in_channels": int(images[0].shape[-3])} if images else {}
-    else:
-        found = {}
-    return found | dict(given)
+    pictures = {name: np.shape(observations[name])[-3:] for name in colour_keys(observations)}
+    return DataSpec(
+        state_dim=sum(int(state.shape[-1]) for state in states),
+        action_dim=int(actions.shape[-1]),
+        action_horizon=actions.shape[0] if actions.ndim == 2 else 1,
+        pictures=pictures,
+        has_language="language" in item,
+    )
+
+
+def model_arguments(model_name: str, data: DataSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments of a registered model that fit a data set; those in `given` win.
+
+    Raises:
+      ValueError: the model needs what the data set does not have.
+    """
+    arguments_for = getattr(find_model(model_name), "arguments_for", None)
+    return ({} if arguments_for is None else arguments_for(data)) | dict(given)
 
 
 def _rebuilt(model: nnx.Module, config: TrainConfig, platform: str) -> nnx.Module:

@@ -106,7 +106,7 @@ def gradients(loss_fn: LossFn, params: Any, batch: Any, key: Array, parts: int =
 
     def one(total: Any, inputs: tuple[Any, Array]) -> tuple[Any, None]:
         part, index = inputs
-        weight = _valid_count(part)
+        weight = valid_count(part, 1)
         found = grad_fn(params, part, jax.random.fold_in(key, index))
         return jax.tree.map(lambda a, b: a + weight * b, total, (found, jnp.float32(1.0))), None
 
@@ -117,13 +117,13 @@ def gradients(loss_fn: LossFn, params: Any, batch: Any, key: Array, parts: int =
     return jax.tree.map(lambda leaf: leaf / jnp.maximum(weight, 1.0), total)
 
 
-def _valid_count(batch: Mapping[str, Any]) -> Array:
-    """Steps of a batch that count, or 1 where all do."""
+def valid_count(batch: Mapping[str, Any], everything: float) -> Array:
+    """Steps of a batch that count, or `everything` where all do."""
     if "is_pad" in batch:
         return jnp.sum(~batch["is_pad"].astype(bool)).astype(jnp.float32)
     if "mask" in batch:
         return jnp.sum(batch["mask"].astype(bool)).astype(jnp.float32)
-    return jnp.float32(1.0)
+    return jnp.float32(everything)
 
 
 def _average(averaged: Any, params: Any, step: Array, decay: float | None) -> Any:

@@ -15,18 +15,19 @@ from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.step import TrainState
 
 KIND = "model"
-STATISTICS = ("state_mean", "state_std", "action_mean", "action_std")
 PATHS = ("dataset_path", "checkpoint_dir", "resume_from", "init_from")
 RULES = RunRules(
     may_change=(
         "lr", "max_steps", "save_every", "log_every", "eval_every", "log.*", "eval.*", "keep_checkpoints", "use_wandb",
         "wandb_*", "device", "num_devices", "fsdp", "distributed", "backend", "lost_peer_seconds", "num_workers",
         "device_mb", "max_steps_per_dispatch", "checkpoint_dir", "resume", "warmup_steps", "join.*", "config",
-        "verbose",
+        "verbose", "execute_steps", "ensemble",
     ),
     origins=("resume_from", "init_from"),
     advice="choose another checkpoint_dir",
 )  # fmt: skip
+SUCCESS = "eval/success_rate"
+JUDGED_EPISODES = 100
 LOWER_IS_BETTER = ("loss", "mse", "mae", "error", "length")
 
 
@@ -34,13 +35,11 @@ def make_tree(state: TrainState, statistics: Statistics | None) -> dict[str, Any
     """The arrays of a checkpoint."""
     tree = {"params": state.params, "opt_state": state.opt_state, "step": state.step, "key": state.key}
     tree |= {} if state.ema_params is None else {"ema_params": state.ema_params}
-    return (
-        tree if statistics is None else tree | {"statistics": {name: getattr(statistics, name) for name in STATISTICS}}
-    )
+    return tree if statistics is None else tree | {"statistics": statistics.arrays()}
 
 
 def make_manifest(
-    config: TrainConfig, model: tuple[str, dict[str, Any]], observations: dict[str, Any], action_dim: int,
+    config: TrainConfig, model: tuple[str, dict[str, Any]], observations: dict[str, Any], action_spec: dict[str, Any],
     statistics: Statistics | None, env: dict[str, Any], step: int, extra: dict[str, Any],
 ) -> Manifest:  # fmt: skip
     """What a checkpoint says about itself; policy.load_policy and `simscale eval` need nothing else."""
@@ -49,8 +48,8 @@ def make_manifest(
         model_name=model[0],
         model_kwargs=model[1],
         observation_spec=observations,
-        action_spec={"shape": [action_dim], "dtype": "float32", "low": -1.0, "high": 1.0},
-        statistics={} if statistics is None else {name: f"statistics/{name}" for name in STATISTICS},
+        action_spec=action_spec,
+        statistics={} if statistics is None else {name: f"statistics/{name}" for name in statistics.arrays()},
         env=env,
         step=step,
         config=stored_config(config),
@@ -146,7 +145,24 @@ def best_metric_name(config: TrainConfig, has_eval_fn: bool, has_eval_loader: bo
     """The number that decides which checkpoint is best: as configured, else eval/success_rate, else eval/loss."""
     if config.best_metric is not None or not (has_eval_fn or has_eval_loader):
         return config.best_metric
-    return "eval/success_rate" if has_eval_fn else "eval/loss"
+    return SUCCESS if has_eval_fn else "eval/loss"
+
+
+def pooled(judged: list[list[float]]) -> list[list[float]]:
+    """The latest of [success rate, episodes], as many as make up 100 episodes, or all there are."""
+    count, first = 0.0, len(judged)
+    while first > 0 and count < JUDGED_EPISODES:
+        first -= 1
+        count += judged[first][1]
+    return judged[first:]
+
+
+def judgement(judged: list[list[float]], is_last: bool) -> float | None:
+    """Success rate over all these episodes; None where they are too few to tell, unless no others will come."""
+    count = sum(episodes for _, episodes in judged)
+    if count < JUDGED_EPISODES and not is_last:
+        return None
+    return sum(rate * episodes for rate, episodes in judged) / count
 
 
 def is_better(name: str, new: float, old: float | None) -> bool:

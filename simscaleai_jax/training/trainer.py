@@ -7,7 +7,8 @@ The work happens in `step` (one jitted, donated update), `programs` (its compile
 `storage` (checkpoints).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ import numpy as np
 from simscaleai_jax.core import checkpoint, compile_cache, distributed, jax_settings, preemption, sharding
 from simscaleai_jax.core.runs.trackers import check_trackers
 from simscaleai_jax.models.normalization import Statistics
+from simscaleai_jax.models.planning import execution_of
 from simscaleai_jax.models.record import set_parameters
 from simscaleai_jax.training import feeding, setup, storage
-from simscaleai_jax.training.acting import ModelPolicy
+from simscaleai_jax.training.acting import LIMITS, ModelPolicy
 from simscaleai_jax.training.config import TrainConfig
 from simscaleai_jax.training.curves import plot_learning_curve
 from simscaleai_jax.training.logs import JSONL, RunLog, read_rows
 from simscaleai_jax.training.loop import Loop
 from simscaleai_jax.training.programs import Programs
-from simscaleai_jax.training.step import TrainState, init_state
+from simscaleai_jax.training.step import TrainState, init_state, valid_count
 
 __all__ = ["TrainConfig", "Trainer"]
 
@@ -40,6 +42,8 @@ class Trainer:
       resident_data: a data set that lives on the device, as jit takes it; None where batches come from the host.
       series: the run's checkpoints, once `train` or `save_checkpoint` has opened them.
       videos: paths of what the latest evaluation has filmed.
+      judged: [success rate, episodes] of the latest evaluations, oldest first, by which the best checkpoint is chosen.
+      execution: how the policy executes the chunks that it plans.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Trainer:
         statistics: Statistics | None = None,
         env: dict[str, Any] | None = None,
         language: str | None = None,
+        action_limits: Mapping[str, Any] = LIMITS,
         progress: bool = True,
     ) -> None:
         """Places the model on the devices.
@@ -63,14 +68,16 @@ class Trainer:
           config: settings.
           eval_loader: batches for `evaluate`; a loader gives one epoch of them.
           eval_fn: closed-loop evaluation: called with the policy, returns a success rate or a dict of numbers, in which
-            "videos" may hold paths of what it has filmed.
+            "videos" may hold paths of what it has filmed and "episodes" says how many it played.
           statistics: normalisation of states and actions; kept in checkpoints.
           env: {"name", "config"} of the environment that the data comes from, for `simscale eval`.
           language: instruction that policies read where none is given.
+          action_limits: "low" and "high" to which policies clip their actions, numbers or (A,).
           progress: show progress on the terminal.
         Raises:
-          ValueError: absent device, batch that does not divide, a data set that does not fit the model, a setting that
-            no checkpoint can keep, or one of JAX's settings under which this cannot train.
+          ValueError: absent device, batch that does not divide, chunks that cannot be executed so, a data set that does
+            not fit the model, a setting that no checkpoint can keep, or one of JAX's settings under which this cannot
+            train.
         """
         jax_settings.check()
         if config.distributed:
@@ -83,10 +90,15 @@ class Trainer:
         self.model_record = setup.describe_any(model)
         self.best_name = storage.best_metric_name(config, eval_fn is not None, eval_loader is not None)
         self.best_value: float | None = None
+        self.judged: list[list[float]] = []
+        self.action_limits = dict(action_limits)
+        own = execution_of(model)
+        self.execution = own.given(config.execute_steps, config.ensemble)
         self.step = 0
         self._progress = progress
         self.series: Any = None
         self.videos: Sequence[Path] = ()
+        self.episodes = 0
         self.resident_data: Any = None
         self._observations: dict[str, Any] = {}
         self._action_dim = int(getattr(model, "action_dim", 0))
@@ -95,7 +107,7 @@ class Trainer:
         training, evaluation, params = setup.split_model(model, config, sharding.platform(self.mesh))
         self.programs = Programs(training, evaluation, statistics, config, self.mesh, setup.recomputes_layers(model))
         self.state: TrainState = self.programs.place(init_state(params, config))
-        self.policy = ModelPolicy(evaluation, params, statistics, self._tokens())
+        self.policy = ModelPolicy(evaluation, params, statistics, self._tokens(), self.execution, self.action_limits)
         if feeding.lives_on_device(self.train_loader):
             self.resident_data = self._resident_data()
             self.accept(jax.eval_shape(self.train_loader.batch_at, self.resident_data, 0))
@@ -138,6 +150,7 @@ class Trainer:
             answer = self.eval_fn(self.policy)
             numbers = dict(answer) if isinstance(answer, dict) else {"success_rate": answer}
             self.videos = numbers.pop("videos", ())
+            self.episodes = int(numbers.pop("episodes", 0))
             results |= numbers
         return {f"eval/{name}": float(value) for name, value in results.items()}
 
@@ -172,6 +185,7 @@ class Trainer:
         if is_whole:
             self.step = int(manifest.step)
             self.best_value = manifest.extra.get("best")
+            self.judged = manifest.extra.get("judged", [])
             self.train_loader.set_state(manifest.extra["loader"])
         self._refresh_policy()
 
@@ -193,12 +207,15 @@ class Trainer:
         where = repr(self.config.dataset_path) if self.config.dataset_path else ""
         self.programs.prepare(self.state, batch, self.model_record[0], where)
         self._observations = feeding.observation_record(batch)
+        self.policy.observation_spec = self._observations
         self._action_dim = int(batch["actions"].shape[-1])
 
     def _manifest(self, step: int) -> checkpoint.Manifest:
         extra = {"loader": self.train_loader.get_state(), "best": self.best_value, "language": self.language}
+        extra |= {"judged": self.judged, "execution": dataclasses.asdict(self.execution)}
+        action_spec = {"shape": [self._action_dim], "dtype": "float32", **self.action_limits}
         return storage.make_manifest(
-            self.config, self.model_record, self._observations, self._action_dim, self.statistics, self.env, step, extra
+            self.config, self.model_record, self._observations, action_spec, self.statistics, self.env, step, extra
         )
 
     def _check_batch_size(self) -> None:
@@ -259,10 +276,10 @@ class Trainer:
             batches = loader
         weights = self.state.params if self.state.ema_params is None else self.state.ema_params
         sums: dict[str, float] = {}
-        count = 0
+        count = 0.0
         for batch in batches:
             arrays = feeding.prepare(batch, self.model, self.mesh)
-            size = arrays["actions"].shape[0]
+            size = float(valid_count(arrays, arrays["actions"].shape[0]))
             for name, value in self.programs.evaluate(weights, arrays).items():
                 sums[name] = sums.get(name, 0.0) + size * float(value)
             count += size

@@ -43,6 +43,28 @@ def test_obs_horizon_one_keeps_the_first_observation(demos):
     assert item["actions"].shape == (4, 4)
 
 
+def test_a_history_ends_now_and_begins_with_the_episode(demos):
+    path, episodes = demos
+    dataset = TrajectoryDataset(path, seq_len=2, obs_horizon=3)
+    late, first = dataset[3], dataset[5]  # the latter begins the second episode
+    np.testing.assert_array_equal(late["observations"]["ee_pos"], episodes[0].obs["ee_pos"][[1, 2, 3]])
+    np.testing.assert_array_equal(late["actions"], episodes[0].actions[[3, 4]])
+    np.testing.assert_array_equal(first["observations"]["ee_pos"], episodes[1].obs["ee_pos"][[0, 0, 0]])
+    single = TrajectoryDataset(path, obs_horizon=2)[4]
+    np.testing.assert_array_equal(single["observations"]["ee_pos"], episodes[0].obs["ee_pos"][[3, 4]])
+    assert single["actions"].shape == (4,)
+
+
+def test_the_same_windows_with_fewer_observations(demos):
+    path, _ = demos
+    dataset = TrajectoryDataset(path, seq_len=2)
+    narrowed = dataset.reading(["ee_pos"])
+    assert list(narrowed[1]["observations"]) == ["ee_pos"]
+    assert len(dataset[1]["observations"]) == 3
+    with pytest.raises(ValueError, match="no observation 'ee'"):
+        dataset.reading(["ee"])
+
+
 def test_images_are_channel_first_and_in_unit_range(image_demos):
     path, episodes = image_demos
     item = TrajectoryDataset(path, seq_len=2)[0]

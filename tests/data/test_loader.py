@@ -50,7 +50,7 @@ def check_batch(batch: dict, items: list[dict]) -> None:
         np.testing.assert_array_equal(np.asarray(batch["is_pad"]), np.stack([item["is_pad"] for item in items]))
 
 
-@pytest.mark.parametrize(("seq_len", "obs_horizon"), [(1, None), (4, None), (4, 1)])
+@pytest.mark.parametrize(("seq_len", "obs_horizon"), [(1, None), (4, None), (4, 1), (4, 3), (1, 2)])
 def test_device_batches_equal_the_items(demos, seq_len, obs_horizon):
     dataset = TrajectoryDataset(demos[0], seq_len=seq_len, obs_horizon=obs_horizon)
     loader = make_loader(dataset, 4, seed=3)
@@ -59,7 +59,7 @@ def test_device_batches_equal_the_items(demos, seq_len, obs_horizon):
         check_batch(next(loader), rows_of(dataset, loader, step))
 
 
-@pytest.mark.parametrize(("seq_len", "obs_horizon"), [(1, None), (4, None), (4, 1), (4, 2)])
+@pytest.mark.parametrize(("seq_len", "obs_horizon"), [(1, None), (4, None), (4, 1), (2, 4)])
 @pytest.mark.parametrize("split", [None, "success"])
 def test_past_device_mb_the_same_batches_are_streamed(demos, seq_len, obs_horizon, split):
     dataset = TrajectoryDataset(demos[0], seq_len=seq_len, obs_horizon=obs_horizon, split=split)
@@ -123,6 +123,21 @@ def test_epochs_end(demos):
     loader = make_loader(TrajectoryDataset(demos[0]), 6, num_epochs=2)
     assert loader.steps_per_epoch == 3
     assert len(list(loader)) == 6
+
+
+@pytest.mark.parametrize("seq_len", [1, 4])
+@pytest.mark.parametrize("batch_size", [6, 64])
+def test_the_rest_of_an_epoch_counts_once(demos, seq_len, batch_size):
+    dataset = TrajectoryDataset(demos[0], seq_len=seq_len)
+    options = {"shuffle": False, "drop_last": False, "num_epochs": 1}
+    for device_mb in (1, 0):
+        batches = list(make_loader(dataset, batch_size, device_mb=device_mb, **options))
+        assert len(batches) == -(-20 // batch_size)
+        actions, is_pad = (np.concatenate([batch[name] for batch in batches]) for name in ("actions", "is_pad"))
+        assert is_pad[20:].all()
+        np.testing.assert_array_equal(actions[:20], np.stack([dataset[i]["actions"] for i in range(20)]))
+        wanted = [dataset[i].get("is_pad", np.zeros(())) for i in range(20)]
+        np.testing.assert_array_equal(is_pad[:20], np.stack(wanted).astype(bool))
 
 
 @pytest.mark.parametrize("kind", ["device", "stream"])

@@ -1,5 +1,6 @@
 """SIGKILL at any moment: the final name is absent or whole, and a rerun completes it."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
+from simscaleai_jax.core.demonstrations.index import beside
+from simscaleai_jax.training.data import TrajectoryDataset
 
+from .demo_files import make_episode, make_writer
 from .test_writer import HERE, content
 
 WRITE = """
@@ -33,11 +37,17 @@ generate_dataset("toy", 400, {path!r}, "policy", **options)
 """
 
 
-def run_and_kill(code: str, path: Path, delay: float | None) -> float:
+MERGE = """
+from simscaleai_jax.datagen import merge_files
+print("ready", flush=True)
+merge_files({shards!r}, {path!r})
+"""
+
+
+def run_and_kill(code: str, path: Path, delay: float | None, number: int = signal.SIGKILL, **values) -> float:
     """Starts the run, kills it `delay` seconds after it is ready (None: lets it end); returns the seconds it ran."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code.format(here=HERE, path=str(path))], stdout=subprocess.PIPE, text=True
-    )
+    code = code.format(here=HERE, path=str(path), **values)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     start = time.monotonic()
@@ -45,7 +55,7 @@ def run_and_kill(code: str, path: Path, delay: float | None) -> float:
         assert process.wait() == 0
     else:
         time.sleep(delay)
-        process.kill()
+        process.send_signal(number)
         process.wait()
     process.stdout.close()
     return time.monotonic() - start
@@ -92,3 +102,27 @@ def test_writer_killed_at_twenty_moments(tmp_path):
 @pytest.mark.slow
 def test_killed_generation_is_never_read_as_complete(tmp_path):
     kill_repeatedly(GENERATE, tmp_path, 4, 400)
+
+
+@pytest.mark.slow
+def test_killed_while_merging_a_file_is_whole_or_absent_and_the_shards_stay(tmp_path):
+    count, kills, shards = 300, 20, []
+    for shard in range(3):
+        writer = make_writer(tmp_path / "data.h5", count, shard, 3)
+        for number in writer.missing():
+            writer.add(number, make_episode(number, 30))
+        shards.append(str(writer.finish()))
+    kept = [Path(shard).read_bytes() for shard in shards]
+    duration = run_and_kill(MERGE, tmp_path / "whole.h5", None, shards=shards)
+    whole, seen = content(tmp_path / "whole.h5"), set()
+    for i, delay in enumerate(np.random.default_rng(0).uniform(0.2 * duration, 1.05 * duration, kills)):
+        path = tmp_path / f"killed-{i}.h5"
+        run_and_kill(MERGE, path, delay, signal.SIGTERM if i % 2 else signal.SIGKILL, shards=shards)
+        seen.add(path.with_name(f".{path.name}.merging").exists())
+        if not path.exists():
+            run_and_kill(MERGE, path, None, shards=shards)
+        assert content(path) == whole
+        assert len(TrajectoryDataset(path)) == 30 * count
+        assert {left.name for left in tmp_path.glob(f"*{path.name}*")} == {path.name, beside(path).name}
+    assert True in seen, "no kill struck while merging"
+    assert [Path(shard).read_bytes() for shard in shards] == kept

@@ -8,23 +8,43 @@ import numpy as np
 from flax import nnx
 
 from simscaleai_jax.models import (
+    ActionChunkingTransformer,
     BehaviorCloning,
     DiffusionActionHead,
+    DiffusionPolicy,
     FlowActionHead,
+    FlowPolicy,
     MLPActionHead,
     VisionLanguageAction,
 )
+from simscaleai_jax.models.record import all_kwargs
 from simscaleai_jax.rl.agents.ppo import ActorCritic
+
+POLICIES = (ActionChunkingTransformer, BehaviorCloning, DiffusionPolicy, FlowPolicy, VisionLanguageAction)
 
 VLA = {
     "image_size": 12, "patch_size": 4, "in_channels": 3, "embed_dim": 16, "num_heads": 2, "num_layers": 3,
     "mlp_ratio": 1.5, "max_text_len": 7, "vocab_size": 50, "lang_num_layers": 2, "action_dim": 5, "state_dim": 6,
 }  # fmt: skip
+CAMERAS = {"cameras": ["front_image", "image"], "image_size": 12}
+ACT = {
+    "state_dim": 6, "action_dim": 5, "embed_dim": 16, "num_heads": 2, "num_layers": 3, "posterior_layers": 1,
+    "mlp_ratio": 1.5, "latent_dim": 3,
+}  # fmt: skip
+CHUNKS = {"state_dim": 6, "action_dim": 5, "hidden_dim": 16, "n_layers": 2}
 CASES: dict[str, tuple[type, dict[str, Any]]] = {
+    "act": (ActionChunkingTransformer, {**ACT, "action_horizon": 4}),
+    "act-images": (ActionChunkingTransformer, {**ACT, **CAMERAS, "action_horizon": 3, "obs_horizon": 2}),
     "bc": (BehaviorCloning, {"state_dim": 6, "action_dim": 5, "hidden_dim": 16, "n_layers": 2}),
     "bc-image": (
         BehaviorCloning,
         {"state_dim": 6, "action_dim": 5, "hidden_dim": 16, "use_image": True, "image_size": 44, "image_embed_dim": 9},
+    ),
+    "bc-chunk": (BehaviorCloning, {**CHUNKS, "action_horizon": 3, "obs_horizon": 2}),
+    "diffusion": (DiffusionPolicy, {**CHUNKS, "action_horizon": 4, "obs_horizon": 3}),
+    "flow-images": (
+        FlowPolicy,
+        {**CHUNKS, **CAMERAS, "state_dim": 0, "action_horizon": 3, "obs_horizon": 2, "image_embed_dim": 7},
     ),
     "vla-mlp": (VisionLanguageAction, VLA),
     "vla-chunk": (VisionLanguageAction, {**VLA, "action_horizon": 2, "use_language": False, "state_dim": 0}),
@@ -43,6 +63,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
     "actor_critic": (ActorCritic, {"obs_dim": 6, "action_dim": 5, "hidden_dim": 16}),
 }
 BATCH = 3
+GENERATIVE = ("vla-diffusion", "vla-flow", "diffusion", "flow-images")
 
 
 @functools.cache
@@ -71,14 +92,16 @@ def inputs(name: str) -> dict[str, np.ndarray]:
     def floats(*shape: int) -> np.ndarray:
         return rng.uniform(-1, 1, shape).astype(np.float32)
 
-    horizon, action_dim = kwargs.get("action_horizon", 1), kwargs["action_dim"]
+    horizon, action_dim = all_kwargs(cls, kwargs).get("action_horizon", 1), kwargs["action_dim"]
     actions = (BATCH, action_dim) if horizon == 1 else (BATCH, horizon, action_dim)
     out = {"actions": floats(*actions), "noise": rng.normal(size=actions).astype(np.float32)}
     out |= {"steps": rng.integers(0, 100, BATCH), "time": rng.uniform(0, 1, BATCH).astype(np.float32)}
     out |= {"features": floats(BATCH, kwargs.get("input_dim", kwargs.get("obs_dim", 1)))}
-    if cls in (BehaviorCloning, VisionLanguageAction):
-        size = kwargs.get("image_size", 4)
-        out |= {"state": floats(BATCH, 6), "image": rng.integers(0, 256, (BATCH, size, size, 3), np.uint8)}
+    if cls in POLICIES:
+        size, steps = kwargs.get("image_size", 4), all_kwargs(cls, kwargs).get("obs_horizon", 1)
+        window = (BATCH, steps) if steps > 1 else (BATCH,)
+        out |= {"state": floats(*window, 6), "image": rng.integers(0, 256, (*window, size, size, 3), np.uint8)}
+        out |= {"front_image": rng.integers(0, 256, (*window, size, size, 3), np.uint8)}
         out |= {"language": rng.integers(0, 44, (BATCH, 7))}
     return out
 
@@ -104,9 +127,9 @@ def _outputs(name: str, module: Any, data: dict[str, Any]) -> dict[str, Any]:
         return {"actions": module(data["features"])}
     if kind in ("diffusion_head", "flow_head"):
         return _generative(module, data["features"], data)
-    observations = {"state": data["state"], "image": data["image"]}
+    observations = {name: data[name] for name in ("state", "image", "front_image")}
     batch = {"observations": observations, "actions": data["actions"], "language": data["language"]}
-    if name in ("vla-diffusion", "vla-flow"):
+    if name in GENERATIVE:
         features = module.features(batch)
         return {"features": features, **_generative(module.action_head, features, data)}
     return dict(module(module.prepare_batch(batch)))

@@ -27,12 +27,15 @@ def test_import_gives_the_policy_back(name: str, tmp_path: Path) -> None:
         assert getattr(first, field) == getattr(second, field), field
     assert first.extra.get("language") == second.extra.get("language")
     obs, key = checkpoints.observations(name, 3), jax.random.key(1)
-    plans = [np.asarray(load_policy(path).plan(obs, key)) for path in (source, tmp_path / "again")]
+    policies = [load_policy(path) for path in (source, tmp_path / "again")]
+    plans = [np.asarray(policy.plan(obs, key)) for policy in policies]
     np.testing.assert_array_equal(*plans)
     assert np.ptp(plans[0]) > 0.1
+    ways = [(policy.execute_steps, policy.ensemble, policy.obs_horizon) for policy in policies]
+    assert ways[0] == ways[1]
 
 
-@pytest.mark.parametrize("name", ["bc", "vla-diffusion", "ppo"])
+@pytest.mark.parametrize("name", ["bc", "vla-diffusion", "ppo", "act-images", "diffusion"])
 def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None:
     source = checkpoints.make(name, tmp_path / "source")
     written = export_policy(source, tmp_path / "policy.stablehlo")
@@ -43,7 +46,7 @@ def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None
     for count in (1, 5):
         obs = checkpoints.observations(name, count)
         draws = checkpoints.noise(name, key, count)
-        inputs = {key: obs[key] for key in record["observations"]}
+        inputs = checkpoints.windows({key: obs[key] for key in record["observations"]}, record["obs_horizon"])
         found = program.call(inputs) if draws is None else program.call(inputs, draws)
         np.testing.assert_allclose(found, load_policy(source).plan(obs, key), atol=TOLERANCE)
 

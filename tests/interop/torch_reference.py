@@ -62,9 +62,9 @@ def outputs(name: str, module: torch.nn.Module, data: dict[str, torch.Tensor]) -
         return {"actions": module(data["features"])}
     if kind in ("diffusion_head", "flow_head"):
         return generative(module, data["features"], data)
-    observations = {"state": data["state"], "image": data["image"]}
+    observations = {key: data[key] for key in ("state", "image", "front_image")}
     batch = {"observations": observations, "actions": data["actions"], "language": data["language"]}
-    if name in ("vla-diffusion", "vla-flow"):
+    if name in ("vla-diffusion", "vla-flow", "diffusion", "flow-images"):
         features = module.features(batch)
         return {"features": features, **generative(module.action_head, features, data)}
     return module(batch)

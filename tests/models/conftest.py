@@ -8,18 +8,60 @@ import jax
 import pytest
 from flax import nnx
 
-from simscaleai_jax.models import BehaviorCloning, VisionLanguageAction
+from simscaleai_jax.models import (
+    ActionChunkingTransformer,
+    BehaviorCloning,
+    DiffusionPolicy,
+    FlowPolicy,
+    VisionLanguageAction,
+)
 from simscaleai_jax.models.specs import fake_batch
 
 TINY_VLA = {
     "image_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2, "num_layers": 1, "mlp_ratio": 2.0,
     "max_text_len": 6, "lang_num_layers": 1, "state_dim": 5, "head_layers": 2,
 }  # fmt: skip
+SEEING = {"cameras": ("front_image", "wrist_image"), "image_size": 36}
 CASES: dict[str, tuple[type, dict[str, Any]]] = {
+    "act": (
+        ActionChunkingTransformer,
+        {
+            "state_dim": 5,
+            "action_horizon": 3,
+            "embed_dim": 16,
+            "num_heads": 2,
+            "num_layers": 1,
+            "posterior_layers": 1,
+            "latent_dim": 4,
+        },
+    ),
+    "act-images": (
+        ActionChunkingTransformer,
+        {
+            "state_dim": 5,
+            "action_horizon": 3,
+            "obs_horizon": 2,
+            "embed_dim": 16,
+            "num_heads": 2,
+            "num_layers": 1,
+            "posterior_layers": 1,
+            "latent_dim": 4,
+            **SEEING,
+        },
+    ),
     "bc": (BehaviorCloning, {"state_dim": 5, "hidden_dim": 16, "n_layers": 2}),
     "bc-image": (
         BehaviorCloning,
         {"state_dim": 5, "hidden_dim": 16, "use_image": True, "image_size": 36, "image_embed_dim": 8},
+    ),
+    "bc-chunk": (
+        BehaviorCloning,
+        {"state_dim": 5, "hidden_dim": 16, "n_layers": 2, "action_horizon": 3, "obs_horizon": 2, "loss_type": "l1"},
+    ),
+    "diffusion": (DiffusionPolicy, {"state_dim": 5, "action_horizon": 3, "hidden_dim": 16, "n_layers": 2}),
+    "flow-images": (
+        FlowPolicy,
+        {"state_dim": 0, "action_horizon": 3, "hidden_dim": 16, "n_layers": 2, "image_embed_dim": 8, **SEEING},
     ),
     "vla-mlp": (VisionLanguageAction, {**TINY_VLA, "action_horizon": 3}),
     "vla-diffusion": (VisionLanguageAction, {**TINY_VLA, "action_head_type": "diffusion"}),

@@ -42,7 +42,7 @@ def test_dropout_needs_a_key_and_training_mode(compiled: Compiled) -> None:
     assert not np.allclose(one["loss"], two["loss"])
     again = compiled.train(compiled.params, batch, jax.random.key(1))[0][1]
     np.testing.assert_array_equal(one["loss"], again["loss"])
-    if compiled.name in ("bc", "bc-image", "vla-mlp"):  # the other heads draw noise from the key in every mode
+    if compiled.name.startswith(("act", "bc", "vla-mlp")):  # the other heads draw noise from the key in every mode
         actions = [compiled.evaluate(compiled.params, batch, jax.random.key(i))["predicted_actions"] for i in (1, 2)]
         np.testing.assert_array_equal(*actions)
 
@@ -57,7 +57,7 @@ def test_padding_does_not_reach_the_loss(compiled: Compiled) -> None:
     actions[-1] = -0.9
     second = compiled.evaluate(compiled.params, {**compiled.batch, "actions": actions, "is_pad": is_pad}, key)
     np.testing.assert_array_equal(first["loss"], second["loss"])
-    if compiled.name.startswith("bc"):
+    if compiled.name.startswith(("act", "bc")):
         as_mask = compiled.evaluate(compiled.params, {**compiled.batch, "actions": actions, "mask": ~is_pad}, key)
         np.testing.assert_array_equal(first["loss"], as_mask["loss"])
     shown = compiled.evaluate(

@@ -23,14 +23,22 @@ from tests.models.conftest import Compiled
 HORIZON = 3
 
 
-def save(path: Path, model: Any, statistics: Statistics | None = None, **extra: Any) -> Path:
+def save(
+    path: Path,
+    model: Any,
+    statistics: Statistics | None = None,
+    limits: dict[str, Any] | None = None,
+    execution: dict[str, Any] | None = None,
+    **extra: Any,
+) -> Path:
     name, kwargs = describe(model)
     tree: dict[str, Any] = {"params": flat_tree.nest(flat_parameters(model)), **extra}
     if statistics is not None:
-        tree["statistics"] = dict(statistics.__dict__)
-    limits = {"shape": [4], "dtype": "float32", "low": -1.0, "high": 1.0}
+        tree["statistics"] = statistics.arrays()
+    action = {"shape": [4], "dtype": "float32", **(limits or {"low": -1.0, "high": 1.0})}
     spec = {"joint": {"shape": [3], "dtype": "float32"}, "place": {"shape": [2], "dtype": "float32"}}
-    manifest = Manifest("model", name, kwargs, action_spec=limits, observation_spec=spec)
+    said = {} if execution is None else {"execution": execution}
+    manifest = Manifest("model", name, kwargs, action_spec=action, observation_spec=spec, extra=said)
     return checkpoint.save(path, tree, manifest)
 
 
@@ -64,6 +72,27 @@ def test_a_policy_normalises_clips_and_takes_any_batch(model: BehaviorCloning, t
     np.testing.assert_allclose(mapped, wanted.reshape(6, 4), atol=1e-5)
     with pytest.raises(ValueError, match="obs\\['joint'\\]"):
         policy({"place": obs["place"]}, key)
+
+
+def test_a_checkpoint_says_how_its_chunks_are_executed(tmp_path: Path) -> None:
+    chunked = BehaviorCloning(5, hidden_dim=8, n_layers=1, action_horizon=4, obs_horizon=2)
+    limits = {"low": [-0.1] * 4, "high": [0.1, 0.2, 0.3, 0.4]}
+    path = save(tmp_path / "bc", chunked, limits=limits, execution={"execute_steps": 2, "ensemble": None})
+    policy = load_policy(path)
+    assert (policy.execute_steps, policy.ensemble, policy.obs_horizon) == (2, None, 2)
+    assert load_policy(path, execute_steps=3).execute_steps == 3
+    averaging = load_policy(path, ensemble=0.1)
+    assert (averaging.execute_steps, averaging.ensemble) == (4, 0.1)
+    obs, key = observation(3), jax.random.key(0)
+    state = np.concatenate([obs["joint"], obs["place"]], -1).astype(np.float32)
+    wanted = np.asarray(chunked.predict({"state": np.stack([state, state], axis=1)}))
+    np.testing.assert_allclose(policy.plan(obs, key), np.clip(wanted, -0.1, limits["high"]), atol=1e-6)
+    later = {name: value + 1.0 for name, value in obs.items()}
+    carry = policy.init(3)
+    for seen in (obs, obs, later):
+        action, carry = policy.step(carry, seen, key)
+    wanted = np.asarray(chunked.predict({"state": np.stack([state, state + 1.0], axis=1)}))[:, 0]
+    np.testing.assert_allclose(action, np.clip(wanted, -0.1, limits["high"]), atol=1e-6)
 
 
 def test_averaged_weights_are_used_when_there_are_any(model: BehaviorCloning, tmp_path: Path) -> None:
@@ -143,6 +172,38 @@ def test_ensembling_averages_every_plan_for_now() -> None:
         plans = range(max(0, t - HORIZON + 1), t + 1)  # oldest first
         weights = [np.exp(-decay * i) for i in range(len(plans))]
         np.testing.assert_allclose(action, np.average([10 * p + t - p for p in plans], weights=weights), rtol=1e-6)
+
+
+SPEC = {"state": {"shape": [1], "dtype": "float32"}}
+
+
+def remembering_policy(**options: Any) -> Policy:
+    """The action is what it remembers, as digits: the oldest of three observations leads."""
+
+    def plan(params: Any, obs: Any, key: Any) -> Any:
+        return (obs["state"][..., 0] @ jnp.array([100.0, 10.0, 1.0]))[..., None, None]
+
+    return Policy(plan, (), 1, obs_horizon=3, observation_spec=SPEC, **options)
+
+
+def test_a_history_is_carried_and_begins_with_the_episode() -> None:
+    policy = remembering_policy()
+    actions, carry = [], policy.init(2)
+    for t in range(1, 6):
+        obs = {"state": jnp.array([[float(t)], [2.0]])}
+        action, carry = policy.step(carry, obs, jax.random.key(0))
+        actions.append(np.asarray(action)[:, 0].tolist())
+        if t == 4:
+            carry = policy.reset(carry, jnp.array([True, False]))
+    assert actions == [[111, 222], [112, 222], [123, 222], [234, 222], [555, 222]]
+    assert policy({"state": jnp.array([7.0])}, jax.random.key(0)) == 777.0
+    rows = jax.vmap(lambda carry, obs: policy.step(carry, obs, jax.random.key(0)))
+    mapped, _ = rows(policy.init(2), {"state": jnp.array([[4.0], [5.0]])})
+    np.testing.assert_array_equal(mapped, [[444.0], [555.0]])
+    with pytest.raises(ValueError, match=r"needs obs\['state'\]"):
+        policy.step(policy.init(), {"stat": jnp.zeros(1)}, jax.random.key(0))
+    with pytest.raises(ValueError, match="observation_spec"):
+        Policy(lambda params, obs, key: obs, (), 1, obs_horizon=2).init()
 
 
 @struct.dataclass

@@ -16,7 +16,7 @@ def test_a_users_model_stands_beside_the_built_in_ones() -> None:
         "print(list_models(), type(create_model('bc', hidden_dim=8)).__name__, type(create_model('mine')).__name__)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "['bc', 'mine', 'vla'] BehaviorCloning Mine"
+    assert out.strip() == "['act', 'bc', 'diffusion', 'flow', 'mine', 'vla'] BehaviorCloning Mine"
 
 
 def test_a_taken_name_is_refused_and_a_rerun_definition_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,9 +31,9 @@ def test_a_taken_name_is_refused_and_a_rerun_definition_is_not(monkeypatch: pyte
 
 
 def test_unknown_names_list_the_choices() -> None:
-    with pytest.raises(ValueError, match="bc, vla"):
+    with pytest.raises(ValueError, match="act, bc, diffusion, flow, vla"):
         create_model("bcc")
-    assert list_models() == ["bc", "vla"]
+    assert list_models() == ["act", "bc", "diffusion", "flow", "vla"]
 
 
 def test_unknown_arguments_name_the_nearest() -> None:

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -44,6 +46,14 @@ def test_gif_holds_every_frame(tmp_path):
         assert gif.info["duration"] == 50
         gif.seek(4)
         np.testing.assert_allclose(np.asarray(gif.convert("RGB"), float), frames[4], atol=12)
+
+
+def test_a_film_that_jax_drew_is_written_without_a_warning(tmp_path):
+    jnp.zeros(1).block_until_ready()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        write_video(tmp_path / "run.mp4", moving_square(3))
+    assert not [str(one.message) for one in said if "fork" in str(one.message)]
 
 
 def test_without_ffmpeg_a_gif_is_written_with_a_warning(tmp_path, monkeypatch):

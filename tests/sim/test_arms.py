@@ -3,8 +3,11 @@
 The built-in Panda's file stands in for Menagerie's, whose parts have the same names; `pytest -m arms` takes real ones.
 """
 
+import importlib.machinery
 import os
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +18,13 @@ from simscaleai_jax.datagen.experts import make_expert
 from simscaleai_jax.sim import SimConfig, list_robots, make_env, make_functional_env
 from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.registry import asset
+from simscaleai_jax.sim.robot import load_model
+from simscaleai_jax.sim.robot.arms import find_arm, locate
+from simscaleai_jax.sim.tasks.reach import ReachConfig
 from simscaleai_jax.tools import cli
 
 REAL = "SIMSCALE_TEST_MENAGERIE"
-SUCCESS = {"reach": dict.fromkeys(list_robots(), 0.99)}
-SUCCESS["pick_place"] = {"panda_menagerie": 0.95, "ur5e_2f85": 0.95, "so101": 0.85}
+SUCCESS = {"reach": 0.99, "pick_place": 0.95}
 
 
 @pytest.fixture
@@ -43,6 +48,12 @@ def test_a_scene_is_built_around_an_arm(models):
     np.testing.assert_allclose(robot.home_ee_mat, np.diag([1.0, -1.0, -1.0]), atol=2e-3)
     assert (robot.touch_sensor >= 0).all()
     assert np.all(env.model.geom_contype == 0), "nothing touches but through pairs"
+    own = load_model(asset("pick_place.xml"), 0.002)
+    for name in ("front_cam", "side_cam"):
+        np.testing.assert_allclose(env.model.camera(name).pos, own.camera(name).pos, atol=1e-3)
+        np.testing.assert_allclose(env.model.camera(name).quat, own.camera(name).quat, atol=1e-3)
+    wrist = env.data.camera("wrist_cam").xmat.reshape(3, 3)
+    np.testing.assert_allclose(wrist[:, 2], -robot.home_ee_mat[:, 2], atol=0.2)
     config = env.unwrapped.config.task
     low, high = np.array(config.area_low), np.array(config.area_high)
     for seed in range(5):
@@ -56,10 +67,13 @@ def test_an_arms_ranges_give_way_to_settings(models):
     assert env.unwrapped.config.task.target_low == (0.4, -0.2, 0.02)
     again = make_env("reach", config=env.unwrapped.config)
     assert again.unwrapped.config.task == env.unwrapped.config.task
+    assert env.unwrapped.config.task.success_distance == 0.05
+    small = ReachConfig.for_workspace((0.2, -0.1, 0.0), (0.3, 0.1, 0.05))
+    assert small["success_distance"] == small["termination_distance"] == pytest.approx(0.01)
 
 
 def test_what_is_not_there_is_told(models, capsys):
-    with pytest.raises(ValueError, match=r"Unknown robot 'so10'\. Available: panda_menagerie, so101, ur5e_2f85"):
+    with pytest.raises(ValueError, match=r"Unknown robot 'so10'\. Available: fr3, .*so100, so101, .*xarm7"):
         make_env("reach", robot="so10", cameras=[])
     with pytest.raises(FileNotFoundError, match=r"robot 'so101' needs robotstudio_so101/so101.xml.*SIMSCALE_MENAGERIE"):
         make_env("reach", robot="so101", cameras=[])
@@ -73,6 +87,29 @@ def test_what_is_not_there_is_told(models, capsys):
     shown = capsys.readouterr().out
     assert str(path) in shown
     assert "not found: set SIMSCALE_MENAGERIE" in shown
+
+
+DOWNLOADERS = {
+    "mujoco_menagerie": lambda folder: {"get": lambda name: types.SimpleNamespace(path=lambda: folder / name)},
+    "robot_descriptions.panda_mj_description": lambda folder: {"PACKAGE_PATH": str(folder / "franka_emika_panda")},
+}
+
+
+@pytest.mark.parametrize("module", DOWNLOADERS)
+def test_a_package_that_downloads_models_is_asked_last(module, models, monkeypatch, capsys):
+    folder, panda = models.rename(models.parent / "downloads"), find_arm("panda_menagerie")
+    with pytest.raises(FileNotFoundError, match="pip install mujoco-menagerie"):
+        locate("panda_menagerie", panda)
+    for name in (module.partition(".")[0], module):
+        fake = types.ModuleType(name)
+        fake.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        vars(fake).update(DOWNLOADERS[module](folder))
+        monkeypatch.setitem(sys.modules, name, fake)
+    assert locate("panda_menagerie", panda) == folder / "franka_emika_panda" / "panda.xml"
+    with pytest.raises(FileNotFoundError, match=r"needs franka_emika_panda/panda\.xml"):
+        locate("panda_menagerie", panda, may_fetch=False)
+    assert cli.main(["list-robots"]) == 0
+    assert "downloaded when first used" in capsys.readouterr().out
 
 
 @pytest.mark.arms
@@ -89,4 +126,4 @@ def test_the_experts_work_real_arms(name, robot, monkeypatch):
         last, _, _ = rollout(env, policy.act_fn, carry, keys, env.max_episode_steps, lambda *step: ())
         return last.info["success"]
 
-    assert float(jnp.mean(episodes(jax.random.split(jax.random.key(7), 64)))) >= SUCCESS[name][robot]
+    assert float(jnp.mean(episodes(jax.random.split(jax.random.key(7), 256)))) >= SUCCESS[name]

@@ -57,6 +57,7 @@ def test_a_copied_adapter_goes_on_alone_and_identically(how, kind, mine):
     played(env, 5)
     other = COPIES[how](env)
     assert type(other) is type(env)
+    assert type(env).__module__.startswith("simscaleai_jax.sim.envs."), "a class says where it was made"
     assert other.observation_space == env.observation_space
     before = env.data.qpos.copy()
     theirs = played(other)

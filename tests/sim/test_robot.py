@@ -137,10 +137,13 @@ def test_a_gripper_that_opens_backwards_is_told_so():
             "gainprm 50 unlike biasprm 0 -100",
         ),
         ('<general joint="j2" gainprm="50" biasprm="7 -50 -10" biastype="affine"/>', "gainprm 50 unlike biasprm 7 -50"),
+        ('<general joint="j2" gainprm="50" biasprm="0 -50"/>', "its gaintype and biastype are not fixed and affine"),
+        ('<position tendon="half" kp="100"/>', "it pulls a tendon of several joints, or one with a coefficient"),
     ],
 )
 def test_actuators_whose_control_is_no_angle_are_refused(servo, reason):
     servos = "".join(f'<position joint="j{i}" kp="100"/>' for i in (0, 1, 3, 4, 5))
+    servos += '</actuator><tendon><fixed name="half"><joint joint="j2" coef=".5"/></fixed></tendon><actuator>'
     with pytest.raises(ValueError, match=rf"control is the angle of the arm joints j2 \({reason}") as error:
         find_robot(arm(6, actuators=servo + servos))
     assert "<position joint=" in str(error.value)
@@ -175,6 +178,40 @@ def test_everything_that_picking_lacks_comes_with_the_line_to_add():
     parts = str(error.value).split("; ")
     assert len(parts) == 6
     assert all("(add <" in part or "(add two <" in part for part in parts)
+
+
+INNER = '<geom size=".1"/><body pos="1 0 0">'  # the arm's joint on a body of its own
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "said"),
+    [
+        ('<body name="target" mocap="true"/>', '<body name="target"/>', "(add mocap=\"true\" to body 'target')"),
+        ("<freejoint/>", "", "(add <freejoint/> to body 'object', its only joint)"),
+        ('<geom size=".02"/>', "", "a geom of body 'object' (add <geom .../> to it)"),
+        ('<body name="arm">', '<body name="arm"><freejoint/>' + INNER, "body 'arm' below the arm is free"),
+        ('<body name="arm">', '<body name="arm"><joint type="ball"/>' + INNER, "the ball joint of body 'arm'"),
+    ],
+)
+def test_a_part_that_is_there_but_wrong_is_said_how_to_mend(change, to, said):
+    world = '<body name="object" pos="1 0 0"><freejoint/><inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>{}</body>'
+    xml = _bare(world.format('<geom size=".02"/>')).replace("<worldbody><body>", '<worldbody><body name="arm">')
+    if INNER in to:
+        xml = xml.replace('<body name="target"', '</body><body name="target"', 1)
+    changed = xml.replace(change, to)
+    assert changed != xml
+    with pytest.raises(ValueError, match=re.escape(said)):
+        find_robot(mujoco.MjModel.from_xml_string(changed), Needs(objects=1, targets=2))
+
+
+def test_parts_that_yaml_names_are_said_to_be_missing():
+    model = mujoco.MjModel.from_xml_string(_bare(""))
+    names = RobotNames(targets=("goal",), objects=("mug",), table="bench", gripper=("squeeze",))
+    with pytest.raises(ValueError, match="the MJCF model lacks") as error:
+        find_robot(model, names=names)
+    for part in ("body 'goal' with mocap", "body 'mug' with a freejoint", "body 'bench' for the table", "squeeze"):
+        assert part in str(error.value)
+    assert len(str(error.value).split("; ")) == 4
 
 
 def test_a_few_lines_beside_the_model_say_what_its_names_do_not(tmp_path):

@@ -73,8 +73,19 @@ def test_parts_that_mjx_lacks_are_named(scene):
         ('<body name="target"', mesh_bodies(1) + '<body name="target"'),
     )
     margin = (*meshes, ('type="mesh"', 'type="mesh" margin=".01"'), ('name="floor"', 'name="floor" contype="1"'))
-    with pytest.raises(ValueError, match="a margin between mesh and plane"):
+    with pytest.raises(ValueError, match=r"a margin between mesh and plane \('floor' with #\d+ of body ''\)"):
         functional(scene(*margin), impl="jax")
+    cans = "".join(
+        f'<body name="can{i}" pos="{i} 3 0"><freejoint/><geom name="can{i}" type="cylinder" size=".1 .1" '
+        'contype="1" conaffinity="2"/></body>'
+        for i in range(8)
+    )
+    crate = '<geom name="crate" type="box" size=".1 .1 .1" contype="2" conaffinity="1"/>'
+    path = scene(('<body name="target"', cans + crate + '<body name="target"'))
+    named = r"contacts between box and cylinder \('can0' with 'crate', .*'can5' with 'crate' and 2 more\)"
+    with pytest.raises(ValueError, match=named):
+        functional(path, impl="jax")
+    sim.make_env("reach", xml_path=path, cameras=[])
 
 
 def mesh_bodies(count):
@@ -100,7 +111,8 @@ def test_mesh_collisions_are_said_before_they_are_compiled(scene):
     )
     path, before = scene(*meshes), time.monotonic()
     with pytest.warns(
-        UserWarning, match=r"15 of the scene's 15 pairs.*have a mesh.*minutes.*primitive geoms.*impl='c'"
+        UserWarning,
+        match=r"15 of the scene's 15 pairs.*have a mesh \(#\d+ of body .*\).*minutes.*primitive geoms.*impl='c'",
     ):
         functional(path, impl="jax")
     assert time.monotonic() - before < 60.0

@@ -31,10 +31,10 @@ from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.sim.randomization import PRESETS
 from simscaleai_jax.sim.registry import USER_ENVS, find_task
 from simscaleai_jax.tools import cli
-from simscaleai_jax.tools.arguments import print_table
 from simscaleai_jax.tools.commands import datagen, rl, transfer
 from simscaleai_jax.tools.env_options import EnvOptions
 from simscaleai_jax.tools.model_options import MEANINGS, model_options_class
+from simscaleai_jax.tools.output import print_table
 
 SMALL = "--ppo.hidden-dim 16 --ppo.num-envs 8 --ppo.n-steps 64 --ppo.num-minibatches 2 --ppo.n-epochs 1"
 SMALL += " --total-steps 128 --env.dt 0.01"
@@ -366,7 +366,7 @@ def test_transfer_executes_chunks_as_it_is_told(used, monkeypatch):
 
 
 def test_a_narrow_terminal_loses_nothing_of_a_transfer_report(monkeypatch, capsys):
-    monkeypatch.setattr("simscaleai_jax.tools.arguments.FILE_WIDTH", 80)
+    monkeypatch.setattr("simscaleai_jax.tools.output.FILE_WIDTH", 80)
     row = ("camera_position=0.0133", 1.0, 0.5, 0.9, -123.456, 200.0, 0, 3)
     print_table("report", list(transfer.COLUMNS.values()), [row])
     shown = capsys.readouterr().out

@@ -170,6 +170,41 @@ class TestCheckpoints:
         assert sorted(path.name for path in tmp_path.glob("step_*")) == [f"step_{n:09d}" for n in (4, 20, 24)]
         assert checkpoint.resolve(tmp_path).name == "step_000000004"
 
+    def test_the_best_is_chosen_by_a_hundred_episodes(self, tmp_path):
+        """One lucky evaluation of a few episodes is not the best; the latest hundred episodes together are judged."""
+        scores = iter([1.0, 0.5, 0.9, 0.9, 0.9, 0.9])
+        answer = lambda policy: {"success_rate": next(scores), "episodes": 50}  # noqa: E731
+        trainer = make_trainer(tmp_path, max_steps=24, save_every=4, eval_every=4, trainer={"eval_fn": answer})
+        numbers = trainer.train()
+        assert "eval/episodes" not in numbers
+        assert checkpoint.resolve(tmp_path).name == "step_000000024"
+        assert checkpoint.read_manifest(tmp_path).extra["judged"] == [[0.9, 50], [0.9, 50]]
+
+    def test_the_rest_of_a_validation_split_counts(self, tmp_path):
+        data = DummyTrajectoryDataset(13, seed=1)
+        small, whole = (make_loader(data, size, shuffle=False, drop_last=False) for size in (8, 64))
+        results = [
+            make_trainer(tmp_path / "a", trainer={"eval_loader": loader}).evaluate() for loader in (small, whole)
+        ]
+        assert results[0] == pytest.approx(results[1], rel=1e-5)
+        rows = [data[i] for i in range(13)]
+        states, actions = np.stack([r["observations"]["state"] for r in rows]), np.stack([r["actions"] for r in rows])
+        predicted = np.asarray(make_trainer(tmp_path / "b").policy.plan({"state": states}, jax.random.key(0)))[:, 0]
+        assert results[0]["eval/action_mae"] == pytest.approx(np.abs(predicted - actions).mean(), rel=0.02)
+
+    def test_how_chunks_are_executed_is_recorded(self, tmp_path):
+        model = create_model("bc", **SMALL_MODEL, action_horizon=2)
+        batch = {"observations": {"state": np.ones((8, 20), np.float32)}, "actions": np.ones((8, 2, 4), np.float32)}
+        limits = {"low": [-3.0] * 4, "high": [3.0] * 4}
+        trainer = make_trainer(tmp_path, model=model, loader=[batch], max_steps=1, warmup_steps=0, execute_steps=1,
+                               trainer={"action_limits": limits})  # fmt: skip
+        assert trainer.policy.execute_steps == 1
+        trainer.train()
+        manifest = checkpoint.read_manifest(tmp_path)
+        assert (manifest.action_spec["low"], load_policy(tmp_path).execute_steps) == ([-3.0] * 4, 1)
+        with pytest.raises(ValueError, match="wanted 1 to 2"):
+            make_trainer(tmp_path / "b", model=model, loader=[batch], execute_steps=3)
+
     def test_the_lowest_loss_is_best(self, tmp_path):
         evaluation = make_loader(DummyTrajectoryDataset(16, seed=1), 8)
         trainer = make_trainer(tmp_path, lr=0.5, trainer={"eval_loader": evaluation})

@@ -212,7 +212,7 @@ def task_env_class(name: str) -> type[TaskEnv]:
 
 @functools.cache
 def _made_class(name: str) -> type[TaskEnv]:
-    return type("TaskEnv_" + name, (TaskEnv,), {"task_name": name})
+    return type("TaskEnv_" + name, (TaskEnv,), {"task_name": name, "__module__": __name__})
 
 
 def _blank(name: str) -> TaskEnv:

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator
 
 import mujoco
-import numpy as np
 
+from simscaleai_jax.core.errors import listed
 from simscaleai_jax.sim.physics.buffers import candidate_pairs
 
 with contextlib.redirect_stdout(io.StringIO()):  # as in `mjx`
@@ -87,23 +87,34 @@ def _parts(model: mujoco.MjModel) -> Iterator[str]:
 
 
 def _collisions(model: mujoco.MjModel) -> Iterator[str]:
-    """Kinds of geoms that may touch and that MJX cannot test against each other."""
+    """Kinds of geoms that may touch and that MJX cannot test against each other, each with the geoms of that kind."""
+    lacking: dict[str, list[tuple[int, int]]] = {}
     for first, second, pair in candidate_pairs(model):
         kinds = model.geom_type[[first, second]]
         names = " and ".join(sorted(_name(mujoco.mjtGeom(kind), "mjGEOM_").lower() for kind in kinds))
         if not collision_driver.has_collision_fn(*kinds):
-            yield f"contacts between {names}"
+            lacking.setdefault(f"contacts between {names}", []).append((first, second))
         margin = model.pair_margin[pair] if pair >= 0 else model.geom_margin[first] + model.geom_margin[second]
         if margin and {int(MESH), int(mujoco.mjtGeom.mjGEOM_HFIELD)} & set(kinds.tolist()):
-            yield f"a margin between {names}"
+            lacking.setdefault(f"a margin between {names}", []).append((first, second))
+    for what, pairs in lacking.items():
+        yield f"{what} ({listed([' with '.join(_label(model, geom) for geom in pair) for pair in pairs])})"
+
+
+def _label(model: mujoco.MjModel, geom: int) -> str:
+    """What to call a geom: its name, else its number and its body's name."""
+    name = model.geom(geom).name
+    return repr(name) if name else f"#{geom} of body {model.body(model.geom_bodyid[geom]).name!r}"
 
 
 def _warn_of_meshes(model: mujoco.MjModel) -> None:
-    pairs = [model.geom_type[[first, second]] for first, second, _ in candidate_pairs(model)]
-    count = int(np.sum([MESH in kinds for kinds in pairs]))
-    if count >= MANY_MESH_PAIRS:
+    pairs = [(first, second) for first, second, _ in candidate_pairs(model)]
+    with_mesh = [pair for pair in pairs if MESH in model.geom_type[list(pair)]]
+    if len(with_mesh) >= MANY_MESH_PAIRS:
+        meshes = {geom for pair in with_mesh for geom in pair if model.geom_type[geom] == MESH}
         warnings.warn(
-            f"{count} of the scene's {len(pairs)} pairs of geoms that may touch have a mesh. MJX compiles its test of "
+            f"{len(with_mesh)} of the scene's {len(pairs)} pairs of geoms that may touch have a mesh "
+            f"({listed([_label(model, geom) for geom in sorted(meshes)])}). MJX compiles its test of "
             f"convex meshes into every step: many minutes, and slow steps. Give colliding parts primitive geoms, or "
             f"list the few pairs that matter (<contact><pair>, contype='0' conaffinity='0' elsewhere), {ADVICE}.",
             UserWarning,

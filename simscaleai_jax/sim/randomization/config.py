@@ -29,7 +29,7 @@ class DomainRandomizationConfig:
     Attributes:
       friction: factor on sliding friction of every contact pair.
       object_mass: factor on the object's mass (its inertia follows).
-      object_size: factor on the object's lengths; its mass stays.
+      object_size: factor on the object's lengths, about its body's origin; its mass stays. Not of one with meshes.
       joint_damping: factor on the damping of every joint.
       actuator_gain: factor on stiffness and damping of every actuator.
       gravity: factor on gravity; the arm is compensated for it, the object is not.

@@ -21,6 +21,7 @@ from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.sim import exact_random
 from simscaleai_jax.sim.randomization.config import JITTERS, NOMINAL, PRESETS, DomainRandomizationConfig
 from simscaleai_jax.sim.robot import home_data, table_surface
+from simscaleai_jax.sim.robot.extent import half_size, why_not_scaled
 
 __all__ = [
     "DERIVED_FIELDS", "JITTERS", "MODEL_INPUTS", "NOMINAL", "PRESETS", "DomainRandomizationConfig", "apply_to_host",
@@ -30,8 +31,8 @@ __all__ = [
 # Overrides that replace model fields, and the names that MuJoCo knows the fields by.
 MODEL_INPUTS = {
     **{name: name for name in (
-        "pair_friction", "body_mass", "body_inertia", "dof_damping", "geom_size", "actuator_gainprm",
-        "actuator_biasprm",
+        "pair_friction", "body_mass", "body_inertia", "body_ipos", "dof_damping", "geom_size", "geom_pos",
+        "actuator_gainprm", "actuator_biasprm",
     )},
     "gravity": "opt.gravity",
 }  # fmt: skip
@@ -134,8 +135,12 @@ def _physics(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array
 
 
 def _object(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]:
-    """Mass and size of the body `object`, with the inertia that follows: mass times length squared."""
+    """Mass and size of the body `object`, with the inertia that follows: mass times length squared. All of it is scaled
+    about the body's origin; one whose size cannot be randomized keeps it.
+    """
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "object")
+    if body >= 0 and why_not_scaled(model, body):
+        values = {name: value for name, value in values.items() if name != "object_size"}
     if body < 0 or not {"object_mass", "object_size"} & values.keys():
         return {}
     mass, size = values.get("object_mass", jnp.float32(1.0)), values.get("object_size", jnp.float32(1.0))
@@ -156,10 +161,12 @@ def _object(values: dict[str, Array], model: mujoco.MjModel) -> dict[str, Array]
     }
     if "object_size" in values:
         geoms = slice(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
-        half_size = np.asarray(model.geom_aabb[geoms.start, 3:])
-        for name in ("geom_size", "geom_rbound", "geom_aabb"):
+        shifted = ("geom_pos",) if model.geom_pos[geoms].any() else ()
+        for name in ("geom_size", "geom_rbound", "geom_aabb", *shifted):
             overrides[name] = field(name).at[geoms].multiply(size)
-        overrides["object_half_size"] = exact_random.snap(half_size * size)  # tasks add it to heights
+        if model.body_ipos[body].any():
+            overrides["body_ipos"] = field("body_ipos").at[body].multiply(size)
+        overrides["object_half_size"] = exact_random.snap(half_size(model, body) * size)  # tasks add it to heights
     return overrides
 
 

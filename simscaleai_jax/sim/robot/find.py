@@ -1,5 +1,6 @@
 """Finds a robot's parts in a compiled model, or says all that is missing and the line to add for each."""
 
+import itertools
 from pathlib import Path
 
 import mujoco
@@ -8,6 +9,7 @@ import numpy as np
 from simscaleai_jax.core.config import load_yaml
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.sim.robot.description import PADS, Needs, Robot, RobotNames
+from simscaleai_jax.sim.robot.extent import geoms_of, half_size
 from simscaleai_jax.sim.robot.gripper import Gripper, drives, find_gripper
 from simscaleai_jax.sim.robot.models import home_data, table_surface
 
@@ -42,7 +44,7 @@ def find_robot(model: mujoco.MjModel, needs: Needs | None = None, names: RobotNa
     site = _id(model, mujoco.mjtObj.mjOBJ_SITE, names.tool)
     if site < 0:
         missing.append(f"site '{names.tool}' at the tool centre (add <site name=\"{names.tool}\"/> to the last link)")
-    joints = _chain(model, site) if site >= 0 else []
+    joints = _chain(model, site, missing) if site >= 0 else []
     if site >= 0 and not joints:
         missing.append(f"joints between the world and '{names.tool}' (add a <joint/> to each link)")
     actuators = _arm_actuators(model, joints, missing)
@@ -50,11 +52,15 @@ def find_robot(model: mujoco.MjModel, needs: Needs | None = None, names: RobotNa
     targets = _targets(model, names, needs, missing)
     objects = _objects(model, names, needs, missing)
     sensors = _touch(model, objects, needs, missing)
+    table = _id(model, mujoco.mjtObj.mjOBJ_BODY, names.table)
+    if table < 0 and names.table != RobotNames.table:
+        missing.append(
+            f'body \'{names.table}\' for the table (add <body name="{names.table}" mocap="true"> with a box)'
+        )
     if missing:
         raise ValueError("the MJCF model lacks: " + "; ".join(missing))
     held = (0, 1, 2) if len(joints) >= FULL_ORIENTATION else ()
     held = held if names.held_axes is None else tuple(names.held_axes)
-    table = _id(model, mujoco.mjtObj.mjOBJ_BODY, names.table)
     return _build(model, site, joints, actuators, held, gripper, targets, table, objects, sensors)
 
 
@@ -62,15 +68,21 @@ def _id(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:
     return mujoco.mj_name2id(model, kind, name)
 
 
-def _chain(model: mujoco.MjModel, site: int) -> list[int]:
-    """Joints from the base to the site that turn or slide."""
+def _chain(model: mujoco.MjModel, site: int, missing: list[str]) -> list[int]:
+    """Joints from the base to the site, all of which have to turn or slide."""
     joints: list[int] = []
     body = model.site_bodyid[site]
     while body > 0:
         first, count = model.body_jntadr[body], model.body_jntnum[body]
-        joints = [j for j in range(first, first + count) if model.jnt_type[j] in (HINGE, SLIDE)] + joints
+        joints = [*range(first, first + count), *joints]
         body = model.body_parentid[body]
-    return joints
+    for joint in joints:
+        body = model.body(model.jnt_bodyid[joint]).name
+        if model.jnt_type[joint] == FREE:
+            missing.append(f"a base that stands still: body '{body}' below the arm is free (take its <freejoint/> out)")
+        elif model.jnt_type[joint] not in (HINGE, SLIDE):
+            missing.append(f"hinges in place of the ball joint of body '{body}' (write three <joint type=\"hinge\"/>)")
+    return [joint for joint in joints if model.jnt_type[joint] in (HINGE, SLIDE)]
 
 
 def _arm_actuators(model: mujoco.MjModel, joints: list[int], missing: list[str]) -> list[int]:
@@ -98,6 +110,11 @@ def _arm_actuators(model: mujoco.MjModel, joints: list[int], missing: list[str])
 def why_no_servo(model: mujoco.MjModel, actuator: int) -> str:
     """Why an actuator's control is not the position that its joint goes to; "" where it is."""
     gain, bias, gear = (getattr(model, f"actuator_{name}")[actuator] for name in ("gainprm", "biasprm", "gear"))
+    if model.actuator_trntype[actuator] == mujoco.mjtTrn.mjTRN_TENDON and not _is_one_joint(model, actuator):
+        return "it pulls a tendon of several joints, or one with a coefficient"
+    kinds = model.actuator_gaintype[actuator], model.actuator_biastype[actuator]
+    if kinds != (mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE):
+        return "its gaintype and biastype are not fixed and affine"
     if model.actuator_dyntype[actuator] != mujoco.mjtDyn.mjDYN_NONE:
         return "it has a state of its own: intvelocity, filter or integrator"
     if abs(gear[0] - 1.0) > 1e-6:
@@ -107,13 +124,21 @@ def why_no_servo(model: mujoco.MjModel, actuator: int) -> str:
     return ""
 
 
+def _is_one_joint(model: mujoco.MjModel, actuator: int) -> bool:
+    """Whether an actuator's tendon is as long as one joint's position."""
+    tendon = model.actuator_trnid[actuator, 0]
+    wrap = model.tendon_adr[tendon]
+    return model.tendon_num[tendon] == 1 and model.wrap_prm[wrap] == 1.0
+
+
 def _targets(model: mujoco.MjModel, names: RobotNames, needs: Needs, missing: list[str]) -> list[int]:
     """Mocap ids of the targets."""
     bodies = [_id(model, mujoco.mjtObj.mjOBJ_BODY, name) for name in names.targets] or _named(model, "target")
     found = [b for b in bodies if b >= 0 and model.body_mocapid[b] >= 0]
-    for number in range(len(found), max(needs.targets, len(names.targets))):
-        name = names.targets[number] if number < len(names.targets) else _numbered("target", number)
-        missing.append(f"body '{name}' with mocap='true' (add <body name=\"{name}\" mocap=\"true\"/> to the world)")
+    for name in _lacking(model, found, names.targets, "target", needs.targets):
+        is_there = _id(model, mujoco.mjtObj.mjOBJ_BODY, name) >= 0
+        add = f"mocap=\"true\" to body '{name}'" if is_there else f'<body name="{name}" mocap="true"/> to the world'
+        missing.append(f"body '{name}' with mocap='true' (add {add})")
     return [int(model.body_mocapid[b]) for b in found]
 
 
@@ -123,12 +148,22 @@ def _objects(model: mujoco.MjModel, names: RobotNames, needs: Needs, missing: li
         return []
     bodies = [_id(model, mujoco.mjtObj.mjOBJ_BODY, name) for name in names.objects] or _named(model, "object")
     found = [b for b in bodies if b >= 0 and _is_free(model, b)]
-    for number in range(len(found), max(needs.objects, len(names.objects))):
-        name = names.objects[number] if number < len(names.objects) else _numbered("object", number)
-        missing.append(
-            f"body '{name}' with a freejoint (add <body name=\"{name}\"><freejoint/><geom .../></body> to the world)"
-        )
+    for name in _lacking(model, found, names.objects, "object", needs.objects):
+        is_there = _id(model, mujoco.mjtObj.mjOBJ_BODY, name) >= 0
+        whole = f'<body name="{name}"><freejoint/><geom .../></body> to the world'
+        add = f"<freejoint/> to body '{name}', its only joint" if is_there else whole
+        missing.append(f"body '{name}' with a freejoint (add {add})")
+    bare = [model.body(body).name for body in found if not geoms_of(model, body)]
+    missing += [f"a geom of body '{name}' (add <geom .../> to it)" for name in bare]
     return found
+
+
+def _lacking(model: mujoco.MjModel, found: list[int], given: tuple[str, ...], prefix: str, count: int) -> list[str]:
+    """Names of the bodies that are not among those `found`: of those `given`, and as many as make `count`."""
+    there = {model.body(body).name for body in found}
+    lacking = [name for name in given if name not in there]
+    free = (name for number in itertools.count() if (name := _numbered(prefix, number)) not in {*there, *lacking})
+    return lacking + list(itertools.islice(free, max(0, count - len(found) - len(lacking))))
 
 
 def _is_free(model: mujoco.MjModel, body: int) -> bool:
@@ -182,7 +217,7 @@ def _build(
     if _id(model, mujoco.mjtObj.mjOBJ_KEY, "home") < 0:
         data.ctrl[actuators] = data.qpos[model.jnt_qposadr[joints]]
     free = [model.body_jntadr[body] for body in objects]
-    geoms = model.body_geomadr[objects]
+    extents = np.array([half_size(model, body) for body in objects]).reshape(-1, 3)
     return Robot(
         model=model,
         joints=np.array(joints),
@@ -202,12 +237,11 @@ def _build(
         target_mocaps=np.array(targets, int),
         table_mocap=int(model.body_mocapid[table]) if table >= 0 else -1,
         table_top=table_surface(model, table),
-        table_height=_table_height(model, table, data, geoms),
+        table_height=_table_height(model, table, data.xpos, objects, extents),
         object_body=np.array(objects, int),
         object_qpos=np.array([model.jnt_qposadr[j] + np.arange(7) for j in free], int).reshape(-1, 7),
         object_dof=np.array([model.jnt_dofadr[j] + np.arange(6) for j in free], int).reshape(-1, 6),
-        object_geom=geoms,
-        object_half_size=model.geom_aabb[geoms, 3:].copy(),
+        object_half_size=extents,
         touch_sensor=sensors,
         home_qpos=data.qpos.copy(),
         home_ctrl=data.ctrl.copy(),
@@ -246,8 +280,10 @@ def _joint_range(model: mujoco.MjModel, joints: list[int], actuators: list[int])
     return np.stack([low, high], axis=1)
 
 
-def _table_height(model: mujoco.MjModel, table: int, data: mujoco.MjData, geoms: np.ndarray) -> float:
+def _table_height(
+    model: mujoco.MjModel, table: int, xpos: np.ndarray, objects: list[int], extents: np.ndarray
+) -> float:
     """Top of the table; without one, where the lowest object rests, else 0."""
     if table >= 0:
-        return float(data.xpos[table, 2]) + table_surface(model, table)
-    return float(np.min(data.geom_xpos[geoms, 2] - model.geom_aabb[geoms, 5], initial=np.inf)) if len(geoms) else 0.0
+        return float(xpos[table, 2]) + table_surface(model, table)
+    return float(np.min(xpos[objects, 2] - extents[:, 2])) if objects else 0.0

@@ -38,7 +38,11 @@ def find_gripper(
     given = [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_ACTUATOR, name) for name in names.gripper]
     unknown = [name for name, actuator in zip(names.gripper, given, strict=True) if actuator < 0]
     if unknown:
-        missing.append(f"the gripper's actuators {', '.join(unknown)}, which the robot's description names")
+        known = ", ".join(model.actuator(a).name for a in range(model.nu)) or "none"
+        missing.append(
+            f"the gripper's actuators {', '.join(unknown)}, which the robot's description names (write "
+            f"`gripper: [...]` with some of the model's: {known})"
+        )
     actuators = given or [a for a in range(model.nu) if drives(model, a, fingers)]
     if not actuators or not fingers or unknown:
         if needs.gripper and not unknown:
@@ -119,8 +123,8 @@ def _check(
     if names.fingertips or any(model.jnt_type[j] != SLIDE for j in fingers):
         lacking = [name for name, tip in zip(names.fingertips or TIPS, tips, strict=True) if tip < 0]
         missing.append(
-            f"fingertip sites {' and '.join(lacking)}, which a gripper with joints that turn needs "
-            f'(add <site name="{lacking[0]}"/> to the finger where it meets what it holds)'
+            f"fingertip sites {' and '.join(lacking)}, which a gripper with joints that turn needs (add "
+            f"{' and '.join(f'<site name="{name}"/>' for name in lacking)} where each finger meets what it holds)"
         )
     elif not model.jnt_limited[fingers[0]]:
         missing.append(f'a range for the finger joint {first} (add range="0 0.04")')

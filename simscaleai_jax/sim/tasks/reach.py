@@ -51,9 +51,11 @@ class ReachConfig:
 
     @classmethod
     def for_workspace(cls, low: tuple[float, ...], high: tuple[float, ...]) -> dict[str, Any]:
-        """Settings for an arm that reaches the box `low`..`high` (m)."""
-        near = min(cls.min_distance, 0.4 * float(np.min(np.subtract(high, low))))
-        return {"target_low": tuple(low), "target_high": tuple(high), "min_distance": near}
+        """Settings for an arm that reaches the box `low`..`high` (m); a small one has to come nearer."""
+        far = min(cls.min_distance, 0.4 * float(np.min(np.subtract(high, low))))
+        near = min(cls.success_distance, 0.5 * far)
+        ranges = {"target_low": tuple(low), "target_high": tuple(high), "min_distance": far}
+        return ranges | {"success_distance": near, "termination_distance": min(cls.termination_distance, near)}
 
     def __post_init__(self) -> None:
         settle(self)

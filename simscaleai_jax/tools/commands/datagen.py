@@ -1,6 +1,7 @@
 """`simscale datagen`: write demonstrations."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +10,11 @@ import tyro
 
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.checkpoint import read_manifest, resolve
-from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
+from simscaleai_jax.tools.arguments import parse, recorded_env
 from simscaleai_jax.tools.distribution import DistributionOptions
 from simscaleai_jax.tools.env_options import EnvOptions
 from simscaleai_jax.tools.names import Names
+from simscaleai_jax.tools.output import print_table
 
 DESCRIPTION = """Play episodes on the device and write them to HDF5 (robomimic's layout).
 
@@ -128,7 +130,7 @@ def show(options: DatagenOptions, name: str, summary: dict[str, Any]) -> None:
         paths = [str(shard.path) for shard in plan_shards(options.output, options.n_episodes, options.shards or count)]
     if len(paths) > 1 and index == 0:
         print(f"{len(paths)} shards; when all are there, join them with:")
-        print(f"simscale merge {options.output} {' '.join(paths)}")
+        print(shlex.join(["simscale", "merge", options.output, *paths]))
 
 
 def env_settings(options: DatagenOptions) -> tuple[str, dict[str, Any]]:

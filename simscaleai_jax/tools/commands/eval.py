@@ -11,8 +11,9 @@ import tyro
 
 from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.core.intervals import wilson
-from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
+from simscaleai_jax.tools.arguments import parse, recorded_env
 from simscaleai_jax.tools.names import Names
+from simscaleai_jax.tools.output import print_table
 
 DESCRIPTION = """Play fresh episodes with the policy of a checkpoint and print how often it succeeds.
 
@@ -38,7 +39,9 @@ class EvalOptions:
     """Options of `simscale eval`.
 
     Attributes:
-      checkpoint: checkpoint directory, or the folder of a run (its best checkpoint is taken).
+      checkpoint: checkpoint directory, or the folder of a run, of which the best checkpoint is taken: that of the
+        highest success while it trained (of PPO's last ten updates together, or of an evaluation), the newer of equals;
+        without episodes, of the lowest validation loss.
       env_name: environment; default: the one that the checkpoint was trained on.
       n_episodes: episodes each way.
       max_steps: steps after which an episode is cut; default: the environment's own limit.
@@ -86,7 +89,7 @@ def show(options: EvalOptions, results: dict[str, dict[str, float]]) -> None:
 
     rows = [(name, *(_cell(name, result) for result in results.values())) for name in ROWS]
     heads = [HOST_LABEL if name == HOST else f"{name}: {ENGINES[name]}, batched" for name in results]
-    print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *heads), rows)
+    print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *heads), rows, results)
     _warn(results, options.n_episodes)
     if options.output:
         Path(options.output).write_text(json.dumps(results, indent=1))

@@ -18,7 +18,7 @@ Examples:
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportOptions:
+class ExportDatasetOptions:
     """Options of `simscale export-dataset`.
 
     Attributes:
@@ -40,10 +40,10 @@ class ExportOptions:
 
 def main(argv: list[str]) -> None:
     """Parses the options and converts."""
-    print(f"Wrote {convert(parse(ExportOptions, argv, 'export-dataset', DESCRIPTION))}.")
+    print(f"Wrote {convert(parse(ExportDatasetOptions, argv, 'export-dataset', DESCRIPTION))}.")
 
 
-def convert(options: ExportOptions) -> Path:
+def convert(options: ExportDatasetOptions) -> Path:
     """Runs the converter that the options name."""
     if options.from_ == "lerobot":
         if options.to not in (None, "hdf5"):

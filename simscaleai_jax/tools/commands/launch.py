@@ -30,7 +30,7 @@ GRACE_SECONDS = 20.0  # for the others to notice that a process is gone, and to 
 
 @dataclasses.dataclass(frozen=True)
 class LaunchOptions:
-    """Options of `simscale launch`; the command follows after "--".
+    """Options of `simscale launch`; the command follows, after "--" if you like.
 
     Attributes:
       num_processes: processes to start.
@@ -49,14 +49,24 @@ class LaunchOptions:
 
 
 def main(argv: list[str]) -> None:
-    """Splits the command line at "--" and runs the command."""
-    at = argv.index("--") if "--" in argv else len(argv)
-    options = parse(LaunchOptions, argv[:at], "launch", DESCRIPTION)
-    command = argv[at + 1 :]
+    """Splits the command line and runs the command."""
+    own, command = split(argv)
+    options = parse(LaunchOptions, own, "launch", DESCRIPTION)
     if not command:
         raise ValueError("No command: simscale launch --num-processes 2 -- train --distributed ...")
     if status := launch(options, [sys.executable, "-m", "simscaleai_jax.tools.cli", *command]):
         sys.exit(status)
+
+
+def split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """(options of `launch`, the command): at "--", or without it where the name of a command stands."""
+    from simscaleai_jax.tools.cli import COMMANDS
+
+    if "--" in argv:
+        at = argv.index("--")
+        return argv[:at], argv[at + 1 :]
+    at = next((i for i, word in enumerate(argv) if word in COMMANDS), len(argv))
+    return argv[:at], argv[at:]
 
 
 def launch(options: LaunchOptions, command: list[str]) -> int:

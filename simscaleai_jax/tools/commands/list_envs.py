@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.output import print_table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.output import print_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +13,7 @@ class ListRobotsOptions:
 
 def main(argv: list[str]) -> None:
     """Prints every arm that `robot=` takes, and where its model lies on this machine."""
-    from simscaleai_jax.sim.robot.arms import MENAGERIE, find_arm, list_robots, locate
+    from simscaleai_jax.sim.robot.arms import MENAGERIE, downloaders, find_arm, list_robots, locate
 
     parse(ListRobotsOptions, argv, "list-robots", "List the arms that `robot=` (--env.robot) takes.")
     rows = []
@@ -21,6 +22,6 @@ def main(argv: list[str]) -> None:
         try:
             place = str(locate(name, arm, may_fetch=False))
         except FileNotFoundError:
-            place = f"not found: set {MENAGERIE}"
+            place = "downloaded when first used" if downloaders() else f"not found: set {MENAGERIE}"
         rows.append((name, arm.title, len(arm.home), place))
     print_table("Robots", ("name", "arm", "joints", "model"), rows)

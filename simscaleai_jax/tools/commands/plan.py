@@ -1,16 +1,16 @@
 """`simscale plan`: compile a run's programs for a machine that is not there, and say what they need."""
 
 import dataclasses
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tyro
 
 from simscaleai_jax.core.config import read_yaml
 from simscaleai_jax.core.errors import check_names
-from simscaleai_jax.tools.arguments import config_path, print_table, with_preset
+from simscaleai_jax.tools.arguments import config_path, with_preset
+from simscaleai_jax.tools.output import print_report
 
 DESCRIPTION = """Compile the programs of a run for a machine that is not there, and say what they need: seconds to
 compile, memory of a chip, work, exchanges between chips, the compiler's own estimate of time. Nothing runs.
@@ -36,14 +36,12 @@ class PlanOptions:
       slices: so many of them, connected by the slower network.
       programs: what to compile: update, and start (rl) or evaluate (train).
       fit: find the most environments, or the largest batch, that fit: doubles and halves until twice it does not.
-      json: print the report as JSON alone.
     """
 
     topology: str
     slices: int = 1
     programs: tuple[str, ...] = ("update",)
     fit: bool = False
-    json: bool = False
 
 
 def main(argv: list[str]) -> None:
@@ -51,11 +49,7 @@ def main(argv: list[str]) -> None:
     options, rest = tyro.cli(
         PlanOptions, args=argv, prog="simscale plan", description=DESCRIPTION, return_unknown_args=True
     )
-    report = plan(options, rest)
-    if options.json:
-        print(json.dumps(report, indent=1))
-    else:
-        show(report)
+    show(plan(options, rest))
 
 
 def plan(options: PlanOptions, argv: list[str]) -> dict[str, Any]:
@@ -157,15 +151,15 @@ def train_run(argv: list[str], target: Any) -> Run:
     from simscaleai_jax.models import create_model
     from simscaleai_jax.tools.commands import train
     from simscaleai_jax.training.ahead import make_programs
-    from simscaleai_jax.training.setup import model_kwargs_for
+    from simscaleai_jax.training.setup import data_spec, model_arguments
 
     options = train.parse_options(argv)
     devices = list(target.mesh.devices.flat)
     mesh = sharding.make_grid(devices) if options.fsdp else target.mesh
     kwargs = dict(options.model_kwargs)
     if options.dataset_path and Path(options.dataset_path).is_file():
-        item = train.open_dataset(options, options.data.split)[0]
-        kwargs = model_kwargs_for(options.model_name, item, kwargs)
+        dataset = train.open_dataset(options, options.data.split)
+        kwargs = dict(model_arguments(options.model_name, data_spec(dataset), kwargs))
     elif options.dataset_path:
         print(f"{options.dataset_path} is not here: the model has its own sizes (--model.NAME).", file=sys.stderr)
     spec = create_model(options.model_name, **kwargs).input_spec
@@ -204,30 +198,34 @@ def _fit(run: Run, target: Any) -> int:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints tables for people."""
-    sizes = ", ".join(f"{value:,} {name}" for name, value in report.items() if isinstance(value, int))
-    for name, found in report["programs"].items():
-        machine = f"{found['devices']} devices" + (f" of {found['slices']} slices" if found["slices"] > 1 else "")
-        title = f"{report['run']}, {sizes}: {name} on {found['topology']} ({machine})"
-        print_table(title, ("per chip and call", "value"), _rows(found))
-        exchanged = [
-            (row["kind"], f"{row['count']:,}", f"{row['size']:,}", ", ".join(row["axes"]) or "-", row["from"][-60:])
-            for row in found["collectives"]["each"]
-        ]
-        if exchanged:
-            print_table("Exchanges", ("kind", "times", "bytes each", "axis", "from"), exchanged)
-        if cycles := found["cycles"]:
-            parts = [
-                (part, f"{count:,}", f"{100 * count / cycles['total']:.1f}%") for part, count in cycles["parts"].items()
-            ]
-            print_table("Cycles, as the compiler estimates them", ("part", "cycles", "share"), parts)
-            rows = [
-                (f"{row['cycles']:,}", f"{row['count']:,}", row["shape"], row["from"][-90:])
-                for row in cycles["costliest"]
-            ]
-            print_table("Costliest instructions", ("cycles", "times", "result", "from"), rows)
+    """Prints tables for people, or with `--json` the report."""
+    print_report(report, *(table for name in report["programs"] for table in _tables(report, name)))
+    for found in report["programs"].values():
         for warning in found["warnings"]:
             print(f"warning: {warning}")
+
+
+def _tables(report: dict[str, Any], name: str) -> Iterator[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
+    found = report["programs"][name]
+    sizes = ", ".join(f"{value:,} {what}" for what, value in report.items() if isinstance(value, int))
+    machine = f"{found['devices']} devices" + (f" of {found['slices']} slices" if found["slices"] > 1 else "")
+    title = f"{report['run']}, {sizes}: {name} on {found['topology']} ({machine})"
+    yield title, ("per chip and call", "value"), _rows(found)
+    exchanged = [
+        (row["kind"], f"{row['count']:,}", f"{row['size']:,}", ", ".join(row["axes"]) or "-", row["from"][-60:])
+        for row in found["collectives"]["each"]
+    ]
+    if exchanged:
+        yield "Exchanges", ("kind", "times", "bytes each", "axis", "from"), exchanged
+    if cycles := found["cycles"]:
+        parts = [
+            (part, f"{count:,}", f"{100 * count / cycles['total']:.1f}%") for part, count in cycles["parts"].items()
+        ]
+        yield "Cycles, as the compiler estimates them", ("part", "cycles", "share"), parts
+        rows = [
+            (f"{row['cycles']:,}", f"{row['count']:,}", row["shape"], row["from"][-90:]) for row in cycles["costliest"]
+        ]
+        yield "Costliest instructions", ("cycles", "times", "result", "from"), rows
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:

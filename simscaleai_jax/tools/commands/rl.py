@@ -13,11 +13,12 @@ import tyro
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.runs.trackers import LogConfig
 from simscaleai_jax.rl.ppo.config import PPOConfig
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.arguments import parse
 from simscaleai_jax.tools.distribution import DistributionOptions
 from simscaleai_jax.tools.env_options import EnvOptions
 from simscaleai_jax.tools.films import evaluate_filmed, filming_folder
 from simscaleai_jax.tools.names import Names
+from simscaleai_jax.tools.output import print_table
 
 DESCRIPTION = """Train a policy with PPO, thousands of environments at once.
 

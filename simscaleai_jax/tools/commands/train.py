@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 import logging
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +13,12 @@ import tyro
 
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.config import init_fields
-from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse, print_table
+from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse
 from simscaleai_jax.tools.distribution import JoinOptions
 from simscaleai_jax.tools.films import evaluate_filmed, filming_folder
 from simscaleai_jax.tools.model_options import model_options_class, named_model
 from simscaleai_jax.tools.names import Names
+from simscaleai_jax.tools.output import print_table
 from simscaleai_jax.training.config import TrainConfig
 
 DESCRIPTION = """Train a model on demonstrations (see simscale datagen).
@@ -41,15 +44,23 @@ class DataOptions:
 
     Attributes:
       split: mask of the file to train on, for example "train"; default: all episodes.
-      obs_keys: observations to train on; default: all.
-      seq_len: actions per sample, for models that predict chunks.
+      episodes: at least so many demonstrations there must be; default: one.
+      obs_keys: observations to train on; default: all that the model reads.
+      cameras: pictures to train on, by their observation keys; none: only states. Default: all that the model reads.
+      robot_only: of the states only what a real robot's own sensors tell, nothing of objects and targets.
+      seq_len: actions per sample, for models that predict chunks; default: as the model plans.
       normalize: train on states with mean 0 and deviation 1; the statistics travel in the checkpoint.
+      normalize_actions: train on actions whose range is [-1, 1]; default: as the model wants it.
     """
 
     split: str | None = None
+    episodes: int = 1
     obs_keys: tuple[str, ...] | None = None
-    seq_len: int = 1
+    cameras: tuple[str, ...] | None = None
+    robot_only: bool = False
+    seq_len: int | None = None
     normalize: bool = True
+    normalize_actions: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +130,9 @@ def parse_options(argv: list[str]) -> TrainOptions:
     values["model_kwargs"] = dict(filled.model_kwargs) | given(dataclasses.asdict(filled.model))
     warmup, total = filled.warmup_steps, filled.max_steps
     if warmup > total:
-        raise ValueError(f"--warmup-steps {warmup} is more than --max-steps {total}: lr is never reached.")
+        if any(word.partition("=")[0].replace("_", "-") == "--warmup-steps" for word in argv):
+            raise ValueError(f"--warmup-steps {warmup} is more than --max-steps {total}: lr is never reached.")
+        values["warmup_steps"] = None  # the file's, for a longer run
     return TrainOptions(**values)
 
 
@@ -161,16 +174,15 @@ def main(argv: list[str]) -> None:
         raise
     if distributed.is_main():
         rows = [(name, value) for name, value in sorted(numbers.items())]
-        rows += [("run", options.checkpoint_dir), ("next", f"simscale eval {options.checkpoint_dir}")]
+        rows += [("run", options.checkpoint_dir), ("next", shlex.join(["simscale", "eval", options.checkpoint_dir]))]
         print_table(f"{options.model_name} after {options.max_steps:,} updates", ("result", "value"), rows)
 
 
 def train(options: TrainOptions) -> dict[str, float]:
     """Builds data, model and trainer; returns the trainer's latest numbers."""
     from simscaleai_jax.core import distributed
-    from simscaleai_jax.models import create_model
     from simscaleai_jax.training.data import make_loader
-    from simscaleai_jax.training.setup import dataset_statistics, model_kwargs_for
+    from simscaleai_jax.training.setup import action_limits, dataset_statistics
     from simscaleai_jax.training.trainer import Trainer
 
     if options.distributed:
@@ -181,16 +193,17 @@ def train(options: TrainOptions) -> dict[str, float]:
     if options.augmentation and not dataset.image_keys:
         where = options.dataset_path or "the data"
         raise ValueError(f"{options.augmentation} varies images, and there are none in {where}.")
-    kwargs = model_kwargs_for(options.model_name, dataset[0], options.model_kwargs)
-    model = create_model(options.model_name, **kwargs, **_seeded(options.seed))
-    statistics = dataset_statistics(dataset) if options.data.normalize else None
+    model = make_model(options, dataset)
+    dataset = read_alone(dataset, model)
+    scaling = chosen_scaling(options.data, model)
+    statistics = None if scaling is None else dataset_statistics(dataset, scaling)
     settings: dict[str, Any] = {"mesh": mesh, "seed": options.seed, "num_workers": options.num_workers}
     settings |= {"device_mb": options.device_mb}
     loader = make_loader(dataset, options.batch_size, augmentation=options.augmentation, **settings)
     eval_loader = None
     if options.eval.split:
-        eval_data = open_dataset(options, options.eval.split)
-        eval_loader = make_loader(eval_data, min(options.batch_size, len(eval_data)), shuffle=False, **settings)
+        eval_data = read_alone(open_dataset(options, options.eval.split), model)
+        eval_loader = make_loader(eval_data, options.batch_size, shuffle=False, drop_last=False, **settings)
     env = env_record(dataset)
     eval_fn = None
     if options.eval.episodes:
@@ -198,28 +211,107 @@ def train(options: TrainOptions) -> dict[str, float]:
         eval_fn = make_eval_fn(env, options.eval.episodes, options.dataset_path, options.log.videos, folder)
     language = dataset.demos.language(0) or None if options.dataset_path else None
     trainer = Trainer(
-        model, loader, options, eval_loader, eval_fn, statistics=statistics, env=env, language=language
-    )  # fmt: skip
+        model,
+        loader,
+        options,
+        eval_loader,
+        eval_fn,
+        statistics=statistics,
+        env=env,
+        language=language,
+        action_limits=action_limits(dataset),
+    )
     return trainer.train()
 
 
 def open_dataset(options: TrainOptions, split: str | None) -> Any:
-    """The demonstrations, or, said loudly, random data of the documented shapes."""
+    """The demonstrations in the windows that the model wants, or, said loudly, random data of the documented shapes.
+
+    Raises:
+      FileNotFoundError, ValueError: there are none, too few of them, or not with these observations.
+    """
+    from simscaleai_jax.models.record import all_kwargs
+    from simscaleai_jax.models.registry import find_model
     from simscaleai_jax.training.data import DummyTrajectoryDataset, TrajectoryDataset
 
-    is_vla = options.model_name == "vla"
-    if options.dataset_path:
-        data = options.data
-        return TrajectoryDataset(
-            paths.local(options.dataset_path, "A data set"),
-            data.seq_len,
-            list(data.obs_keys) if data.obs_keys else None,
-            include_language=is_vla,
-            split=split,
-            obs_horizon=1 if data.seq_len > 1 else None,
+    model, data = find_model(options.model_name), options.data
+    wanted = all_kwargs(model, options.model_kwargs)
+    reads_language = bool(wanted.get("use_language", False))
+    if not options.dataset_path:
+        _warn("NO DATA SET WAS GIVEN (--dataset): training on RANDOM DUMMY DATA. The result is worth nothing.")
+        has_image = getattr(model, "needs_picture", False)
+        return DummyTrajectoryDataset(
+            DUMMY_SAMPLES, include_image=has_image, include_language=reads_language, seed=options.seed
         )
-    _warn("NO DATA SET WAS GIVEN (--dataset): training on RANDOM DUMMY DATA. The result is worth nothing.")
-    return DummyTrajectoryDataset(DUMMY_SAMPLES, include_image=is_vla, include_language=is_vla, seed=options.seed)
+    dataset = TrajectoryDataset(
+        paths.local(options.dataset_path, "A data set"),
+        _planned(data.seq_len, options.model_kwargs, wanted),
+        list(data.obs_keys) if data.obs_keys else None,
+        include_language=reads_language,
+        split=split,
+        obs_horizon=wanted.get("obs_horizon", 1),
+    )
+    if len(dataset.demos.names) < data.episodes:
+        found = f"{options.dataset_path} holds {len(dataset.demos.names)} demonstrations"
+        raise ValueError(f"{found}; wanted at least {data.episodes} (--data.episodes).")
+    return dataset.reading(_chosen_keys(data, dataset))
+
+
+def _planned(seq_len: int | None, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> int:
+    """Actions of a sample: as the data options say, or else as the model plans."""
+    horizon = int(wanted.get("action_horizon", 1))
+    if seq_len is None:
+        return horizon
+    if "action_horizon" in given and seq_len != horizon:
+        raise ValueError(f"--data.seq-len {seq_len} and --model.action-horizon {horizon}: give one of them.")
+    return seq_len
+
+
+def _chosen_keys(data: DataOptions, dataset: Any) -> list[str]:
+    """The observations that the options leave.
+
+    Raises:
+      ValueError: a camera that there is not, or no observation is left.
+    """
+    from simscaleai_jax.core.errors import check_names
+    from simscaleai_jax.core.observations import is_own_state
+
+    pictures = list(dataset.image_keys) if data.cameras is None else list(data.cameras)
+    check_names("camera (--data.cameras):", pictures, dataset.image_keys)
+    states = [key for key in dataset.obs_keys if key not in dataset.image_keys]
+    if data.robot_only:
+        states = [key for key in states if is_own_state(key)]
+    if not states and not pictures:
+        raise ValueError(f"No observation is left of {', '.join(dataset.obs_keys)}.")
+    return [key for key in dataset.obs_keys if key in states or key in pictures]
+
+
+def make_model(options: TrainOptions, dataset: Any) -> Any:
+    """The model that the options name, in the sizes of the data set."""
+    from simscaleai_jax.models import create_model
+    from simscaleai_jax.training.setup import data_spec, model_arguments
+
+    kwargs = model_arguments(options.model_name, data_spec(dataset), options.model_kwargs)
+    return create_model(options.model_name, **kwargs, **_seeded(options.seed))
+
+
+def read_alone(dataset: Any, model: Any) -> Any:
+    """The data set without pictures that the model does not look at: nobody has to take them when it is deployed."""
+    seen = getattr(model, "picture_keys", None)
+    if seen is None or not hasattr(dataset, "reading"):
+        return dataset
+    return dataset.reading([key for key in dataset.obs_keys if key not in dataset.image_keys or key in seen])
+
+
+def chosen_scaling(data: DataOptions, model: Any) -> Any:
+    """How the data are scaled: as the model wants it, but for what the options say; None for not at all."""
+    from simscaleai_jax.models.normalization import Scaling
+
+    if not data.normalize:
+        return None
+    scaling = getattr(model, "scaling", Scaling())
+    actions = scaling.actions if data.normalize_actions is None else data.normalize_actions
+    return dataclasses.replace(scaling, actions=actions)
 
 
 def env_record(dataset: Any) -> dict[str, Any]:
@@ -235,7 +327,8 @@ def env_record(dataset: Any) -> dict[str, Any]:
 def make_eval_fn(
     env: dict[str, Any], num_episodes: int, dataset: str, num_videos: int = 0, folder: Path | None = None
 ) -> Any:
-    """Closed-loop evaluation, all episodes at once: eval_fn(policy) -> success_rate, mean_reward, mean_length, videos.
+    """Closed-loop evaluation, all episodes at once: eval_fn(policy) -> success_rate, mean_reward, mean_length, videos
+    and the number of episodes.
 
     Args:
       env: `env_record` of the data set. num_episodes: of each evaluation.
@@ -264,7 +357,8 @@ def make_eval_fn(
 
         config = EvalConfig(num_episodes, environment().max_episode_steps, stream=Stream.VALIDATION)
         found, videos = evaluate_filmed(environment(), policy, config, folder, num_videos)
-        return {name: found[name] for name in ("success_rate", "mean_reward", "mean_length")} | {"videos": videos}
+        numbers = {name: found[name] for name in ("success_rate", "mean_reward", "mean_length")}
+        return numbers | {"videos": videos, "episodes": num_episodes}
 
     return evaluate
 

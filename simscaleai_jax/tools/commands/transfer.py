@@ -7,8 +7,9 @@ import tyro
 
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.checkpoint import read_manifest
-from simscaleai_jax.tools.arguments import parse, print_table, recorded_env
+from simscaleai_jax.tools.arguments import parse, recorded_env
 from simscaleai_jax.tools.names import Names
+from simscaleai_jax.tools.output import print_table
 
 DESCRIPTION = """Play one policy under clean, light, default and heavy randomization, and under each parameter alone.
 
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
     options = parse(TransferOptions, argv, "transfer", DESCRIPTION, NAMES)
     rows, about = evaluate(options)
     written = write_report(rows, paths.local(options.output, "A report"), about)
-    print_table(about["title"], list(COLUMNS.values()), [[row[name] for name in COLUMNS] for row in rows])
+    print_table(about["title"], list(COLUMNS.values()), [[row[name] for name in COLUMNS] for row in rows], rows)
     print("Written: " + ", ".join(str(path) for path in written))
 
 

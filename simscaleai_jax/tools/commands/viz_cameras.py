@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from simscaleai_jax.tools.arguments import parse
-from simscaleai_jax.tools.commands.viz_dataset import show_or_name
+from simscaleai_jax.tools.display import figure_file, show_or_name
 
 DESCRIPTION = """Draw RGB, depth and segmentation of every camera, side by side.
 
@@ -21,7 +21,8 @@ class VizCamerasOptions:
     Attributes:
       env_name: environment (see simscale list-envs).
       seed: of the start.
-      save: PNG, PDF or SVG to write; without it the figure is shown on screen.
+      save: PNG, PDF or SVG to write; without it the figure is shown on screen, or
+        written to outputs/viz-cameras.png where there is none.
     """
 
     env_name: str = "reach"
@@ -34,5 +35,6 @@ def main(argv: list[str]) -> None:
     from simscaleai_jax.tools.viz_env import plot_cameras
 
     options = parse(VizCamerasOptions, argv, "viz-cameras", DESCRIPTION)
-    plot_cameras(options.env_name, options.seed, options.save)
-    show_or_name(options.save)
+    file = figure_file(options.save, "viz-cameras")
+    plot_cameras(options.env_name, options.seed, file)
+    show_or_name(file, options.save)

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.display import figure_file, show_or_name
 
 DESCRIPTION = """Draw a data set: episode lengths, returns, success, actions and the range of every observation key.
 
@@ -19,7 +20,8 @@ class VizDatasetOptions:
 
     Attributes:
       path: demonstration file.
-      save: PNG, PDF or SVG to write; without it the figure is shown on screen.
+      save: PNG, PDF or SVG to write; without it the figure is shown on screen, or
+        written to outputs/viz-dataset.png where there is none.
     """
 
     path: Annotated[str, tyro.conf.Positional]
@@ -31,15 +33,6 @@ def main(argv: list[str]) -> None:
     from simscaleai_jax.tools.viz_dataset import plot_dataset
 
     options = parse(VizDatasetOptions, argv, "viz-dataset", DESCRIPTION)
-    plot_dataset(options.path, options.save)
-    show_or_name(options.save)
-
-
-def show_or_name(save: str | None) -> None:
-    """Shows the open figure, or says where it was written."""
-    if save is not None:
-        print(f"Wrote {save}.")
-        return
-    import matplotlib.pyplot as plt
-
-    plt.show()
+    file = figure_file(options.save, "viz-dataset")
+    plot_dataset(options.path, file)
+    show_or_name(file, options.save)

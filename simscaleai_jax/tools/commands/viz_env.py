@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from simscaleai_jax.tools.arguments import parse
-from simscaleai_jax.tools.commands.viz_dataset import show_or_name
+from simscaleai_jax.tools.display import figure_file, show_or_name
 
 DESCRIPTION = """Draw frames of one episode with random actions; with --save FILE.mp4 or FILE.gif, write a video of it.
 
@@ -23,7 +23,8 @@ class VizEnvOptions:
       env_name: environment (see simscale list-envs).
       n_steps: control steps to play.
       seed: of the start and the actions.
-      save: PNG, PDF, SVG, MP4 or GIF to write; without it the figure is shown on screen.
+      save: PNG, PDF, SVG, MP4 or GIF to write; without it the figure is shown on screen, or
+        written to outputs/viz-env.png where there is none.
     """
 
     env_name: str = "reach"
@@ -37,5 +38,6 @@ def main(argv: list[str]) -> None:
     from simscaleai_jax.tools.viz_env import plot_env
 
     options = parse(VizEnvOptions, argv, "viz-env", DESCRIPTION)
-    plot_env(options.env_name, options.n_steps, options.seed, options.save)
-    show_or_name(options.save)
+    file = figure_file(options.save, "viz-env")
+    plot_env(options.env_name, options.n_steps, options.seed, file)
+    show_or_name(file, options.save)

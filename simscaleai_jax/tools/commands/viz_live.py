@@ -5,7 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from simscaleai_jax.tools.arguments import parse, print_table
+from simscaleai_jax.tools.arguments import parse
+from simscaleai_jax.tools.output import print_table
 
 DESCRIPTION = """Watch episodes in MuJoCo's viewer, at the speed of the robot's clock. Needs a display.
 

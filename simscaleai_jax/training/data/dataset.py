@@ -6,6 +6,7 @@ torch's default collate cannot batch JAX arrays. No JAX and no jaxtyping here: w
 States come out of the index's table, one read for all of a step's numbers; frames are read where they lie.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -40,8 +41,9 @@ class TrajectoryDataset:
       include_language: adds the episode's instruction.
       transform: called with the finished item; its result is returned.
       split: name of a mask in the file ("train", "valid", "success"), all episodes by default.
-      obs_horizon: observation steps per window, `seq_len` by default; 1 gives the first observation without time axis,
-        which is what a policy that predicts chunks of actions trains on.
+      obs_horizon: k observations [t - k + 1 .. t] before a window's actions [t .. t + seq_len - 1], what a policy that
+        predicts chunks of actions trains on: the episode's first one is repeated before it, and 1 gives an
+        observation without time axis. None: the observations of the window's own steps.
       raw_images: leaves images as stored, uint8 (..., H, W, C), for loaders that convert them on the device.
 
     The first use of a file without an index makes one (`core.demonstrations.indexing`), which reads the whole file.
@@ -65,18 +67,24 @@ class TrajectoryDataset:
     ) -> None:
         self.demos = DemonstrationFile(data_path)
         self.seq_len = seq_len
-        self.obs_horizon = seq_len if obs_horizon is None else obs_horizon
+        self.obs_horizon = obs_horizon
         self.obs_keys = _check_obs_keys(self.demos, obs_keys)
         self.include_language = include_language
         self.transform = transform
         self.raw_images = raw_images
         self.split = split
         self.episodes = _select_episodes(self.demos, split)
-        _check_windows(seq_len, self.obs_horizon, self.demos.lengths[self.episodes], self.demos.path)
+        _check_windows(seq_len, obs_horizon, self.demos.lengths[self.episodes], self.demos.path)
         self.index = ensure_index(self.demos)
         self.frames = FrameReader(self.demos.path, self.index)
         self.ends = np.cumsum(self.index.lengths[self.episodes])
         self._shifts = self.index.starts[self.episodes] + self.index.lengths[self.episodes] - self.ends
+
+    def reading(self, obs_keys: list[str]) -> "TrajectoryDataset":
+        """The same windows with other observations; raises a ValueError for those that there are not."""
+        other = copy.copy(self)
+        other.obs_keys = _check_obs_keys(self.demos, obs_keys)
+        return other
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -104,7 +112,7 @@ class TrajectoryDataset:
         """What `unpack` needs for a batch of windows (B,), in as few arrays as can be: each costs its way to a device.
 
         Returns:
-          rows: (B, obs_horizon, W) of the index's table. actions: (B, seq_len, A), where that is longer. frames:
+          rows: (B, obs_horizon, W) of the index's table. actions: (B, seq_len, A), where these are other steps. frames:
           {key: (B, obs_horizon, ...)} as stored. is_pad: (B, seq_len). language: list of strings. Time axes of one step
           are left out; with seq_len 1 there is no is_pad.
         """
@@ -118,9 +126,10 @@ class TrajectoryDataset:
             steps = np.minimum(wanted, last[:, None])
             gathered["is_pad"] = wanted > last[:, None]
         seen = steps
-        if self.obs_horizon < self.seq_len:
+        if self.obs_horizon is not None and (self.obs_horizon, self.seq_len) != (1, 1):
             gathered["actions"] = table[steps, self.index.columns["actions"][0]]
-            seen = first if self.obs_horizon == 1 else steps[:, : self.obs_horizon]
+            past = first[:, None] + np.arange(1 - self.obs_horizon, 1)
+            seen = first if self.obs_horizon == 1 else np.maximum(past, self.index.starts[episodes][:, None])
         gathered["rows"] = table.take(seen, axis=0)
         gathered["frames"] = {key: self._frames(f"obs/{key}", seen, episodes) for key in self._keys_of(pictures=True)}
         if self.include_language:
@@ -190,6 +199,11 @@ class TrajectoryDataset:
     def window_ends(self) -> np.ndarray:
         """(len(self),) int32: for each step, the position of its episode's last step."""
         return np.repeat(self.ends.astype(np.int32) - 1, self.index.lengths[self.episodes])
+
+    def window_starts(self) -> np.ndarray:
+        """(len(self),) int32: for each step, the position of its episode's first step."""
+        lengths = self.index.lengths[self.episodes]
+        return np.repeat((self.ends - lengths).astype(np.int32), lengths)
 
     def column(self, key: str) -> np.ndarray:
         """A whole column ("actions" or "obs/<key>") over all episodes: (len(self), ...), float32 or uint8 images."""
@@ -266,9 +280,9 @@ def _select_episodes(demos: DemonstrationFile, split: str | None) -> np.ndarray:
     return demos.masks[split]
 
 
-def _check_windows(seq_len: int, obs_horizon: int, lengths: np.ndarray, path: Path) -> None:
-    if seq_len < 1 or not 1 <= obs_horizon <= seq_len:
-        raise ValueError(f"Wanted 1 <= obs_horizon <= seq_len, got obs_horizon {obs_horizon}, seq_len {seq_len}.")
+def _check_windows(seq_len: int, obs_horizon: int | None, lengths: np.ndarray, path: Path) -> None:
+    if min(seq_len, 1 if obs_horizon is None else obs_horizon) < 1:
+        raise ValueError(f"Wanted at least 1, got obs_horizon {obs_horizon}, seq_len {seq_len}.")
     if seq_len > lengths.max():
         raise ValueError(
             f"seq_len {seq_len} is longer than every episode of {path} (the longest has {lengths.max()} steps)."

@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from simscaleai_jax.core.sharding import batch_sharding, check_divisible, make_mesh, put_replicated
-from simscaleai_jax.training.data.sampling import batch_indices
+from simscaleai_jax.training.data.sampling import batch_indices, count_batches, flag_filling
 
 
 class DeviceLoader:
     """Batches sampled on the device.
 
     Attributes:
-      data: {"observations": {key: (N, ...)}, "actions": (N, A), "ends": (N,) last row of each row's episode}; every
-        device holds all of it.
-      steps_per_epoch: whole batches in the data set.
+      data: {"observations": {key: (N, ...)}, "actions": (N, A), "starts" and "ends": (N,) first and last row of each
+        row's episode}; every device holds all of it.
+      steps_per_epoch: batches in the data set, whole ones alone unless the rest is kept.
     """
 
     def __init__(
@@ -33,18 +33,20 @@ class DeviceLoader:
         seed: int = 0,
         shuffle: bool = True,
         num_epochs: int | None = None,
+        drop_last: bool = True,
     ) -> None:
         self.mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
         check_divisible(batch_size, self.mesh.size, "batch_size")
-        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.num_samples = len(dataset)
         self.seq_len, self.obs_horizon = dataset.seq_len, dataset.obs_horizon
-        self.steps_per_epoch = self.num_samples // batch_size
+        self.steps_per_epoch = count_batches(self.num_samples, batch_size, drop_last)
         self.num_steps = None if num_epochs is None else num_epochs * self.steps_per_epoch
         self.step = 0
         host = {
             "observations": {key: dataset.column(f"obs/{key}") for key in dataset.obs_keys},
             "actions": dataset.column("actions"),
+            "starts": dataset.window_starts(),
             "ends": dataset.window_ends(),
         }
         self.data = put_replicated(host, self.mesh)
@@ -53,20 +55,25 @@ class DeviceLoader:
     def batch_at(self, data: dict[str, Any], step: Int[Array, ""] | int) -> dict[str, Any]:
         """Batch number `step`: pure, for use inside jit; `data` is `self.data`."""
         step = jnp.asarray(step, jnp.int32)
-        rows = batch_indices(step, self.batch_size, self.num_samples, self.seed, self.shuffle, jnp).astype(jnp.int32)
+        order = (self.batch_size, self.num_samples, self.seed, self.shuffle, jnp, self.drop_last)
+        rows = batch_indices(step, *order).astype(jnp.int32)
         steps = rows[:, None] + jnp.arange(self.seq_len, dtype=jnp.int32)
         last = data["ends"][rows][:, None]
         window = jnp.minimum(steps, last)
         if self.seq_len == 1:
             window = window[:, 0]
-        seen = window if self.obs_horizon == self.seq_len else window[:, : self.obs_horizon]
-        if self.obs_horizon == 1 and self.seq_len > 1:
-            seen = seen[:, 0]
+        seen = window if self.obs_horizon is None else rows
+        if self.obs_horizon is not None and self.obs_horizon > 1:
+            past = rows[:, None] + jnp.arange(1 - self.obs_horizon, 1, dtype=jnp.int32)
+            seen = jnp.maximum(past, data["starts"][rows][:, None])
         batch = {
             "observations": {key: column[seen] for key, column in data["observations"].items()},
             "actions": data["actions"][window],
         }
-        return batch | {"is_pad": steps > last} if self.seq_len > 1 else batch
+        batch |= {"is_pad": steps > last} if self.seq_len > 1 else {}
+        if self.drop_last:
+            return batch
+        return flag_filling(batch, step, self.batch_size, self.num_samples, jnp)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self

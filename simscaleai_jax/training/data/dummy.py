@@ -64,6 +64,10 @@ class DummyTrajectoryDataset:
         """(len(self),) int32: every sample is an episode of one step."""
         return np.arange(len(self), dtype=np.int32)
 
+    def window_starts(self) -> np.ndarray:
+        """As `window_ends`."""
+        return self.window_ends()
+
     def column(self, key: str) -> np.ndarray:
         """The states ("obs/state") or "actions" of all samples."""
         return {"actions": self.actions, "obs/state": self.states}[key]

@@ -36,6 +36,7 @@ def make_loader(
     device_resident: bool | None = None,
     device_mb: float = 1024.0,
     augmentation: ImageAugmentation | None = None,
+    drop_last: bool = True,
 ) -> Loader:
     """Builds an iterator of batches {"observations": {key: (B, ...)}, "actions": (B, ...), "is_pad"?, "language"?}.
 
@@ -43,7 +44,7 @@ def make_loader(
 
     Args:
       dataset: a `TrajectoryDataset`, or anything with `len` and `[]` that returns such items.
-      batch_size: samples per batch over all devices and processes; the rest of an epoch is left out.
+      batch_size: samples per batch over all devices and processes.
       mesh: as made by `core.sharding.make_mesh`; one device by default.
       seed: of the order and of the augmentation. shuffle: draw each epoch in a new order.
       num_epochs: stop after so many; None never stops.
@@ -52,18 +53,20 @@ def make_loader(
       device_resident: keep the data on the device and sample inside jit; by default whenever it is states only, without
         language or transform, and fits into `device_mb`.
       augmentation: applied to colour images on the device.
+      drop_last: leave out the rest of an epoch that fills no batch; else its batch is filled up with samples that
+        "is_pad" marks, and a data set may be smaller than a batch.
 
     Raises:
       ValueError: fewer samples than one batch, a batch that does not split over the mesh, or a data set that cannot be
         device-resident although it was asked for.
     """
     check_size(len(dataset))
-    if not 1 <= batch_size <= len(dataset):
+    if batch_size < 1 or (drop_last and batch_size > len(dataset)):
         raise ValueError(f"batch_size {batch_size} does not fit a data set of {len(dataset)} samples.")
     obstacle = _residency_obstacle(dataset, device_mb)
     if device_resident and obstacle:
         raise ValueError(f"The data set cannot live on the device: {obstacle}.")
-    common = {"mesh": mesh, "seed": seed, "shuffle": shuffle, "num_epochs": num_epochs}
+    common = {"mesh": mesh, "seed": seed, "shuffle": shuffle, "num_epochs": num_epochs, "drop_last": drop_last}
     if device_resident or (device_resident is None and obstacle is None):
         from simscaleai_jax.training.data.device import DeviceLoader
 

@@ -50,15 +50,45 @@ def shuffled_index(position: Any, num_samples: int, epoch: Any, seed: int, xp: M
     return jax.lax.while_loop(lambda current: (current >= num_samples).any(), walk, value)
 
 
-def batch_indices(step: Any, batch_size: int, num_samples: int, seed: int, shuffle: bool, xp: ModuleType = np) -> Any:
-    """Sample indices (batch_size,) of batch number `step`; the rest of an epoch that fills no batch is left out.
+def count_batches(num_samples: int, batch_size: int, drop_last: bool) -> int:
+    """Batches of an epoch."""
+    return num_samples // batch_size if drop_last else -(-num_samples // batch_size)
+
+
+def flag_filling(
+    batch: dict[str, Any], step: Any, batch_size: int, num_samples: int, xp: ModuleType = np, part: slice = slice(None)
+) -> dict[str, Any]:
+    """The batch with the samples that only fill an epoch's last one marked as padding, in "is_pad" (B, ...).
+
+    Args:
+      batch: batch number `step`, or the rows `part` of it.
+    """
+    inside = step % count_batches(num_samples, batch_size, drop_last=False)
+    fills = (inside * batch_size + xp.arange(batch_size))[part] >= num_samples
+    is_pad = batch.get("is_pad")
+    return {**batch, "is_pad": fills if is_pad is None else is_pad | fills[:, None]}
+
+
+def batch_indices(
+    step: Any,
+    batch_size: int,
+    num_samples: int,
+    seed: int,
+    shuffle: bool,
+    xp: ModuleType = np,
+    drop_last: bool = True,
+) -> Any:
+    """Sample indices (batch_size,) of batch number `step`.
 
     Args:
       step: integer scalar, how many batches came before.
+      drop_last: leave out the rest of an epoch that fills no batch; else the last sample fills it.
     """
-    per_epoch = num_samples // batch_size
+    per_epoch = count_batches(num_samples, batch_size, drop_last)
     epoch, inside = step // per_epoch, step % per_epoch
     position = inside * batch_size + xp.arange(batch_size, dtype=xp.int32)
+    if not drop_last:
+        position = xp.minimum(position, num_samples - 1)
     return shuffled_index(position, num_samples, epoch, seed, xp) if shuffle else position.astype(xp.uint32)
 
 
@@ -70,8 +100,9 @@ class BatchIndices:
 
     BATCHES = 64
 
-    def __init__(self, batch_size: int, num_samples: int, seed: int, shuffle: bool) -> None:
+    def __init__(self, batch_size: int, num_samples: int, seed: int, shuffle: bool, drop_last: bool = True) -> None:
         self.batch_size, self.num_samples, self.seed, self.shuffle = batch_size, num_samples, seed, shuffle
+        self.drop_last = drop_last
         self._known: tuple[int, np.ndarray] = (-1, np.zeros((0, batch_size), np.uint32))
 
     def __call__(self, step: int) -> np.ndarray:
@@ -85,8 +116,10 @@ class BatchIndices:
 
     def _compute(self, block: int) -> np.ndarray:
         steps = block * self.BATCHES + np.arange(self.BATCHES, dtype=np.int64)[:, None]
-        per_epoch = self.num_samples // self.batch_size
+        per_epoch = count_batches(self.num_samples, self.batch_size, self.drop_last)
         position = steps % per_epoch * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        if not self.drop_last:
+            position = np.minimum(position, self.num_samples - 1)
         if not self.shuffle:
             return position.astype(np.uint32)
         return shuffled_index(position, self.num_samples, steps // per_epoch, self.seed)

@@ -24,7 +24,7 @@ from simscaleai_jax.core.streams import Stream, seed_key
 from simscaleai_jax.training.data.augment import ImageAugmentation, augment_images, to_unit_images
 from simscaleai_jax.training.data.dataset import TrajectoryDataset
 from simscaleai_jax.training.data.device import checked_step
-from simscaleai_jax.training.data.sampling import BatchIndices
+from simscaleai_jax.training.data.sampling import BatchIndices, count_batches, flag_filling
 
 PREFETCH_BATCHES = 4
 
@@ -46,17 +46,18 @@ class StreamLoader:
         num_epochs: int | None = None,
         num_workers: int = 0,
         augmentation: ImageAugmentation | None = None,
+        drop_last: bool = True,
     ) -> None:
         self.mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
         check_divisible(batch_size, self.mesh.size, "batch_size")
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.num_samples = len(dataset)
-        self.steps_per_epoch = self.num_samples // batch_size
+        self.steps_per_epoch = count_batches(self.num_samples, batch_size, drop_last)
         self.num_steps = None if num_epochs is None else num_epochs * self.steps_per_epoch
         self.step = 0
         self.dataset = _with_raw_images(dataset)
         self.is_gathered = isinstance(dataset, TrajectoryDataset) and dataset.transform is None
-        indices = BatchIndices(batch_size, self.num_samples, seed, shuffle)
+        indices = BatchIndices(batch_size, self.num_samples, seed, shuffle, drop_last)
         self._source = BatchSource(self.dataset, indices, *_own_part(batch_size, self.mesh), self.is_gathered)
         self._ahead: Iterator[dict[str, Any]] | None = None
         self.augmentation = augmentation
@@ -161,8 +162,11 @@ class BatchSource:
         self.part = slice(start, stop)
 
     def __call__(self, step: int) -> dict[str, Any]:
-        rows = self.indices(int(step))[self.part]
-        return self.dataset.gather(rows) if self.is_gathered else _stack([self.dataset[int(row)] for row in rows])
+        rows, order = self.indices(int(step))[self.part], self.indices
+        batch = self.dataset.gather(rows) if self.is_gathered else _stack([self.dataset[int(row)] for row in rows])
+        if order.drop_last:
+            return batch
+        return flag_filling(batch, int(step), order.batch_size, order.num_samples, part=self.part)
 
 
 def _stack(items: list[Any]) -> Any:
