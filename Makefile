@@ -61,7 +61,7 @@ test-clients: $(CLIENTS_VENV)/.done  ## exports, adapters and trackers in the pr
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients
 
 test-plan: $(PLAN_VENV)/.done  ## programs compiled for TPUs: their exchanges, memory and cycles; needs no TPU
-	$(PLAN_VENV)/bin/python -m pytest -m plan
+	$(PLAN_VENV)/bin/python -m pytest -m plan tests/plan
 
 check-python:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.12 found; set PYTHON=/path/to/python3.12"; exit 1; }

@@ -9,6 +9,7 @@ import jax
 
 from simscaleai_jax.core.ahead import Program
 from simscaleai_jax.core.errors import ExpectedError
+from simscaleai_jax.core.sharding import SLICE
 from simscaleai_jax.plan import counts
 from simscaleai_jax.plan.hlo import Collective, Cost, Module
 from simscaleai_jax.plan.targets import Target
@@ -102,7 +103,8 @@ def _collectives(collectives: list[Collective]) -> dict[str, Any]:
     return {
         "count": sum(each.count for each in collectives),
         "bytes": sum(each.count * each.size for each in collectives),
-        "sent": sum(each.count * each.wire for each in collectives),
+        "sent": sum(each.count * each.wire for each in collectives if SLICE not in each.axes),
+        "sent_between_slices": sum(each.count * each.wire for each in collectives if SLICE in each.axes),
         "each": sorted(listed, key=lambda row: -row["count"] * row["size"]),
     }
 

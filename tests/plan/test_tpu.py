@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from simscaleai_jax.core import sharding
 from simscaleai_jax.core.ahead import Program, abstract
+from simscaleai_jax.models import create_model
 from simscaleai_jax.plan.report import TooLargeError, examine
 from simscaleai_jax.plan.targets import find_target
 from simscaleai_jax.rl.ppo.config import PPOConfig
@@ -75,8 +77,14 @@ def test_split_parameters_are_scattered_and_gathered_and_send_no_more_than_whole
 def test_gradients_cross_between_slices_once():
     report = plan(PlanOptions("v5e:4x4", slices=2), [*BC, "--fsdp"])["programs"]["update"]
     assert report["devices"] == 32
-    across = [row for row in report["collectives"]["each"] if "slice" in row["axes"] and row["size"] > 1000]
-    assert 0 < sum(row["size"] * row["count"] for row in across) < report["collectives"]["bytes"] / 8
+    across = [row for row in report["collectives"]["each"] if row["axes"] == ["slice"]]
+    assert {(row["kind"], row["chips"]) for row in across} == {("all-reduce", 2)}
+    bytes_across = sum(row["size"] * row["count"] for row in across)
+    model = nnx.eval_shape(lambda: create_model("bc", hidden_dim=1024, n_layers=3))
+    part = 2 * sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) / 16
+    assert part < bytes_across < 1.1 * part, "a chip's part of the gradients, in bfloat16"
+    assert report["collectives"]["sent_between_slices"] == bytes_across
+    check(report)
 
 
 def test_what_does_not_fit_is_said_and_the_largest_that_fits_is_found():

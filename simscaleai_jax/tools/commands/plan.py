@@ -238,7 +238,10 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("operations elsewhere", f"{flops['other']:,.0f}"),
         ("bytes between memory and cores", f"{found['bytes_moved']:,}"),
         ("exchanges between chips", f"{collectives['count']:,}, {collectives['bytes']:,} bytes"),
+        ("bytes that a chip sends within its slice", f"{collectives['sent']:,.0f}"),
     ]
+    if found["slices"] > 1:
+        rows.append(("bytes that a chip sends to other slices", f"{collectives['sent_between_slices']:,.0f}"))
     if estimate := found["estimate"]:
         says = {"products": "products", "memory": "memory", "links": "links", "cycles": "compiler's cycles"}
         rows += [
