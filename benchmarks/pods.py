@@ -30,6 +30,7 @@ CASES = {  # name -> (what it is, arguments of simscale plan, samples a chip in 
     "vla_large": ("VLA large, --fsdp --remat", f"{VLA} {LARGE} --batch-size {{batch}}", 16),
 }
 ONLY_LARGE = {"vla_large": (("v5e:4x4", 1), ("v5e:16x16", 1), ("v5e:16x16", 2))}
+SENT = ("count", "bytes", "sent", "sent_between_slices")
 PAGE, START, END = Path("docs/multi_host.md"), "<!-- pods: written by benchmarks/pods.py -->\n", "<!-- end of pods -->"
 
 
@@ -72,7 +73,7 @@ def examine(case: str, topology: str, slices: int) -> dict[str, Any]:
         "seconds": {name: round(value, 1) for name, value in found["seconds"].items()},
         "memory": found["memory"],
         "flops": found["flops"],
-        "collectives": {name: collectives[name] for name in ("count", "bytes", "sent")} | {"kinds": dict(kinds)},
+        "collectives": {name: collectives[name] for name in SENT} | {"kinds": dict(kinds)},
         "cycles": {"total": cycles["total"], "parts": cycles["parts"]},
         "estimate": found["estimate"],
         "warnings": found["warnings"],
@@ -101,6 +102,8 @@ def with_table(page: str, rows: list[dict[str, Any]]) -> str:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(row["collectives"]["kinds"].items()))
         chips = f"{row['chips']}" + (f" in {row['slices']} slices" if row["slices"] > 1 else "")
         sent = f"{row['collectives']['sent']:,.0f} B"
+        if row["slices"] > 1:
+            sent += f", {row['collectives']['sent_between_slices']:,.0f} B to the other slice"
         lines.append(
             f"| {CASES[row['case']][0]} | {chips} | {row['seconds']['compile']:.0f} | {mib} | {kinds} | {sent} |"
         )

@@ -60,7 +60,8 @@ def examine(program: Program, target: Target, is_split: bool = False) -> dict[st
         "cycles": _cycles(costs),
     }
     report["estimate"] = _estimate(report, target)
-    report["warnings"] = _warnings(program, module, costs, collectives, is_split, devices)
+    may_gather = is_split or target.slices > 1  # a sum over slices is scattered and gathered within each
+    report["warnings"] = _warnings(program, module, costs, collectives, may_gather, devices)
     return report
 
 
@@ -155,7 +156,7 @@ def _estimate(report: dict[str, Any], target: Target) -> dict[str, float | None]
 
 
 def _warnings(
-    program: Program, module: Module, costs: list[Cost], collectives: list[Collective], is_split: bool, devices: int
+    program: Program, module: Module, costs: list[Cost], collectives: list[Collective], may_gather: bool, devices: int
 ) -> list[str]:
     found = []
     if module.has_float64():
@@ -163,7 +164,7 @@ def _warnings(
     if module.has_host_calls():
         found.append("calls the host while it runs")
     gathers = [each for each in collectives if each.kind not in ("all-reduce", "reduce-scatter")]
-    if gathers and not is_split:
+    if gathers and not may_gather:
         dearest = max(gathers, key=lambda each: each.size * each.count)
         found.append(
             f"exchanges data that is split over the chips, which grows with them: {len(gathers)} {dearest.kind} or "
