@@ -17,10 +17,12 @@ TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/pyt
 TORCH_VENV := .venv-torch
 # The libraries that people bring; torch comes with CUDA here, several gigabytes.
 CLIENTS_VENV := .venv-clients
+# libtpu, 640 MB: it compiles for TPUs on any machine.
+PLAN_VENV := .venv-plan
 DOCS_VENV := .venv-docs
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-docs docs notebooks newcomer check-python clean
+.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-plan test-docs docs notebooks newcomer check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,7 +46,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not docs"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not plan and not docs"
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl
@@ -57,6 +59,9 @@ test-warp: $(VENV)/.warp  ## the warp backend, on CPU where there is no GPU
 
 test-clients: $(CLIENTS_VENV)/.done  ## exports, adapters and trackers in the programs that people bring
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients
+
+test-plan: $(PLAN_VENV)/.done  ## programs compiled for TPUs: their exchanges, memory and cycles; needs no TPU
+	$(PLAN_VENV)/bin/python -m pytest -m plan tests/plan
 
 check-python:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.12 found; set PYTHON=/path/to/python3.12"; exit 1; }
@@ -93,6 +98,11 @@ $(CLIENTS_VENV)/.done: pyproject.toml
 		onnxruntime stable-baselines3 rsl-rl-lib brax
 	@touch $@
 
+$(PLAN_VENV)/.done: pyproject.toml requirements.lock | check-python
+	$(PYTHON) -m venv $(PLAN_VENV)
+	$(PLAN_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,tpu]'
+	@touch $@
+
 docs: $(DOCS_VENV)/.done  ## the documentation site, into outputs/site, with warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
 
@@ -106,4 +116,4 @@ newcomer:  ## clone, install and run the first commands as a stranger would; the
 	$(PYTHON) scripts/newcomer.py
 
 clean:  ## remove the environments and what the demo wrote
-	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(DOCS_VENV) outputs
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(PLAN_VENV) $(DOCS_VENV) outputs

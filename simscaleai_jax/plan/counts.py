@@ -4,8 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
-import jax.extend
+from jax.extend.core import Jaxpr
 
 # How often a TPU multiplies bfloat16 numbers for one product of float32 numbers.
 PASSES = {"HIGHEST": 6, "HIGH": 3}
@@ -64,7 +63,7 @@ def _inner(params: dict[str, Any]) -> Any:
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             part = getattr(part, "jaxpr", part)
-            if isinstance(part, jax.extend.core.Jaxpr):
+            if isinstance(part, Jaxpr):
                 yield part
 
 

@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+from simscaleai_jax.core.sharding import SLICE
+
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
     "collective-broadcast",
@@ -16,6 +18,7 @@ SIZES = {
 }  # fmt: skip
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all")
 LANES = 128
+BETWEEN_SLICES = re.compile(r'_xla_megascale_target="\{([\d,]+)\}x[^"]*",_xla_megascale_transfer_type="(\w+)"')
 HOST_CALLS = re.compile(r'custom_call_target="[^"]*(?:callback|host)[^"]*"| (?:outfeed|infeed|send|recv)\(')
 
 _COMPUTATION = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s*(?:\(.*\))?\s*->.*\{\s*$")
@@ -57,7 +60,7 @@ class Collective:
       kind: one of COLLECTIVES.
       size: bytes of the whole array: reduced, gathered, or to be scattered.
       count: how often it runs in one call of the program; loops of unknown length count once.
-      group: chips that take part.
+      group: chips that take part; between slices as many as slices, one chip of each.
       axes: names of the mesh's axes that it goes over, where the compiler says.
       op_name: where it comes from.
     """
@@ -126,6 +129,8 @@ class Module:
             is_scatter = computation.startswith("all-reduce-scatter")  # how a TPU writes a reduce-scatter
             is_piece = computation not in direct and not is_scatter
             for instruction in self.computations[computation]:
+                if instruction.opcode == "send" and (across := _between_slices(instruction, count)):
+                    found[instruction.name] = across
                 kind = instruction.opcode.removesuffix("-start")
                 if kind not in COLLECTIVES:
                     continue
@@ -152,7 +157,7 @@ class Module:
 
     def has_host_calls(self) -> bool:
         """Whether the program stops for the host."""
-        return bool(HOST_CALLS.search(self.text))
+        return any(HOST_CALLS.search(line) and not BETWEEN_SLICES.search(line) for line in self.text.splitlines())
 
     def unknown_loops(self) -> int:
         """Loops whose number of rounds the text does not say."""
@@ -273,6 +278,15 @@ def _whole_size(kind: str, instruction: Instruction, group: int) -> int:
         parts = [SIZES.get(name, 0) * _count(dims) for name, dims, _ in _SHAPE.findall(instruction.shape)]
         size = max(parts) if kind == "all-gather" else size // (2 if kind == "collective-permute" else 1)
     return size * group if kind == "reduce-scatter" else size
+
+
+def _between_slices(send: Instruction, count: int) -> Collective | None:
+    """The exchange between slices that a host's part of it starts; None for what is sent for another reason."""
+    found, sent = BETWEEN_SLICES.search(send.rest), _SHAPE.search(send.shape)
+    if not found or not sent:
+        return None
+    kind, slices = found.group(2).lower().replace("_", "-"), found.group(1).count(",") + 1
+    return Collective(kind, size_of(sent.group()), count, slices, (SLICE,), send.op_name)
 
 
 def _group(rest: str) -> tuple[int, tuple[str, ...]]:

@@ -9,6 +9,7 @@ import jax
 
 from simscaleai_jax.core.ahead import Program
 from simscaleai_jax.core.errors import ExpectedError
+from simscaleai_jax.core.sharding import SLICE
 from simscaleai_jax.plan import counts
 from simscaleai_jax.plan.hlo import Collective, Cost, Module
 from simscaleai_jax.plan.targets import Target
@@ -59,7 +60,8 @@ def examine(program: Program, target: Target, is_split: bool = False) -> dict[st
         "cycles": _cycles(costs),
     }
     report["estimate"] = _estimate(report, target)
-    report["warnings"] = _warnings(program, module, costs, collectives, is_split, devices)
+    may_gather = is_split or target.slices > 1  # a sum over slices is scattered and gathered within each
+    report["warnings"] = _warnings(program, module, costs, collectives, may_gather, devices)
     return report
 
 
@@ -102,7 +104,8 @@ def _collectives(collectives: list[Collective]) -> dict[str, Any]:
     return {
         "count": sum(each.count for each in collectives),
         "bytes": sum(each.count * each.size for each in collectives),
-        "sent": sum(each.count * each.wire for each in collectives),
+        "sent": sum(each.count * each.wire for each in collectives if SLICE not in each.axes),
+        "sent_between_slices": sum(each.count * each.wire for each in collectives if SLICE in each.axes),
         "each": sorted(listed, key=lambda row: -row["count"] * row["size"]),
     }
 
@@ -153,7 +156,7 @@ def _estimate(report: dict[str, Any], target: Target) -> dict[str, float | None]
 
 
 def _warnings(
-    program: Program, module: Module, costs: list[Cost], collectives: list[Collective], is_split: bool, devices: int
+    program: Program, module: Module, costs: list[Cost], collectives: list[Collective], may_gather: bool, devices: int
 ) -> list[str]:
     found = []
     if module.has_float64():
@@ -161,7 +164,7 @@ def _warnings(
     if module.has_host_calls():
         found.append("calls the host while it runs")
     gathers = [each for each in collectives if each.kind not in ("all-reduce", "reduce-scatter")]
-    if gathers and not is_split:
+    if gathers and not may_gather:
         dearest = max(gathers, key=lambda each: each.size * each.count)
         found.append(
             f"exchanges data that is split over the chips, which grows with them: {len(gathers)} {dearest.kind} or "

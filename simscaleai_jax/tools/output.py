@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from simscaleai_jax.core.plain import native
@@ -53,12 +53,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     print_rich(table)
 
 
-def print_report(values: Any, show: Callable[[], None]) -> None:
-    """Several tables that say one thing: `show` prints them, and `--json` says `values` instead."""
+def print_report(values: Any, *tables: tuple[str, Sequence[str], Sequence[Sequence[Any]]]) -> None:
+    """Prints tables (title, columns, rows) that say the same as `values`, which are what `--json` prints."""
     if _collected is not None:
         _collected.append(_jsonable(values))
-    else:
-        show()
+        return
+    for title, columns, rows in tables:
+        print_table(title, columns, rows)
 
 
 def print_rich(*parts: Any) -> None:

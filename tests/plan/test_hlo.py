@@ -82,6 +82,22 @@ def test_a_tpu_program_is_read():
     assert not module.has_host_calls()
 
 
+def test_exchanges_between_slices_are_sent_by_the_host_and_no_calls_of_it():
+    across = (
+        '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{1,2,3}x{0:15}",'
+        '_xla_megascale_transfer_type="ALL_REDUCE"'
+    )
+    send = "  %sent = (bf16[4,128]{1,0}, u32[]{:S(2)}, token[]) send(%a, %after), channel_id=4, is_host_transfer=true"
+    start, loop, end = TPU.partition("  %loop =")
+    module = hlo.Module(f"{start}{send}, frontend_attributes={{{across}}}\n{loop}{end}")
+    (reduced,) = [each for each in module.collectives() if each.axes == ("slice",)]
+    assert (reduced.kind, reduced.size, reduced.group) == ("all-reduce", 4 * 128 * 2, 3)
+    assert not module.has_host_calls()
+    other = hlo.Module(f"{start}{send}\n{loop}{end}")
+    assert other.has_host_calls()
+    assert len(other.collectives()) == 2
+
+
 def test_loops_and_exchanges_of_a_compiled_program():
     mesh = sharding.make_mesh(jax.devices())
 

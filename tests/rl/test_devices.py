@@ -74,3 +74,27 @@ def test_one_trace_for_all_updates(probe, monkeypatch, devices):
     agent.train(probe, progress=False)
     assert int(agent.state.update) == 5
     assert len(traces) == 1
+
+
+@pytest.mark.slow
+def test_a_whole_training_is_pmapped_over_seeds(probe):
+    """Every device trains a policy of its own, as it would alone."""
+    config = PPOConfig(**SMALL)
+    learner, params = make_learner(config, SIZES)
+    layout = make_layout(config)
+    update = train.make_update(learner, probe, layout)
+
+    def run_alone(key):
+        env = probe.init(key, jnp.arange(layout.num_envs))
+        bare = init_training_state(learner, params)
+        state = bare.replace(key=key, env=env, discounted_return=jnp.zeros(layout.num_envs))
+        return jax.lax.scan(lambda state, _: update(state), state, length=4)
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    states, metrics = jax.pmap(run_alone)(keys)
+    assert len(metrics["policy_loss"].sharding.device_set) == 4
+    state, alone = jax.jit(run_alone)(keys[2])
+    for found, wanted in zip(jax.tree.leaves(states.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(found[2], wanted, atol=1e-5)
+        assert not np.allclose(found[1], wanted, atol=1e-5) or not np.any(wanted), "another seed, other weights"
+    np.testing.assert_allclose(metrics["episode_reward"][2], alone["episode_reward"], rtol=1e-5)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tyro
@@ -10,7 +10,7 @@ import tyro
 from simscaleai_jax.core.config import read_yaml
 from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.tools.arguments import config_path, with_preset
-from simscaleai_jax.tools.output import print_report, print_table
+from simscaleai_jax.tools.output import print_report
 
 DESCRIPTION = """Compile the programs of a run for a machine that is not there, and say what they need: seconds to
 compile, memory of a chip, work, exchanges between chips, the compiler's own estimate of time. Nothing runs.
@@ -49,8 +49,7 @@ def main(argv: list[str]) -> None:
     options, rest = tyro.cli(
         PlanOptions, args=argv, prog="simscale plan", description=DESCRIPTION, return_unknown_args=True
     )
-    report = plan(options, rest)
-    print_report(report, lambda: show(report))
+    show(plan(options, rest))
 
 
 def plan(options: PlanOptions, argv: list[str]) -> dict[str, Any]:
@@ -199,30 +198,34 @@ def _fit(run: Run, target: Any) -> int:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints tables for people."""
-    sizes = ", ".join(f"{value:,} {name}" for name, value in report.items() if isinstance(value, int))
-    for name, found in report["programs"].items():
-        machine = f"{found['devices']} devices" + (f" of {found['slices']} slices" if found["slices"] > 1 else "")
-        title = f"{report['run']}, {sizes}: {name} on {found['topology']} ({machine})"
-        print_table(title, ("per chip and call", "value"), _rows(found))
-        exchanged = [
-            (row["kind"], f"{row['count']:,}", f"{row['size']:,}", ", ".join(row["axes"]) or "-", row["from"][-60:])
-            for row in found["collectives"]["each"]
-        ]
-        if exchanged:
-            print_table("Exchanges", ("kind", "times", "bytes each", "axis", "from"), exchanged)
-        if cycles := found["cycles"]:
-            parts = [
-                (part, f"{count:,}", f"{100 * count / cycles['total']:.1f}%") for part, count in cycles["parts"].items()
-            ]
-            print_table("Cycles, as the compiler estimates them", ("part", "cycles", "share"), parts)
-            rows = [
-                (f"{row['cycles']:,}", f"{row['count']:,}", row["shape"], row["from"][-90:])
-                for row in cycles["costliest"]
-            ]
-            print_table("Costliest instructions", ("cycles", "times", "result", "from"), rows)
+    """Prints tables for people, or with `--json` the report."""
+    print_report(report, *(table for name in report["programs"] for table in _tables(report, name)))
+    for found in report["programs"].values():
         for warning in found["warnings"]:
             print(f"warning: {warning}")
+
+
+def _tables(report: dict[str, Any], name: str) -> Iterator[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
+    found = report["programs"][name]
+    sizes = ", ".join(f"{value:,} {what}" for what, value in report.items() if isinstance(value, int))
+    machine = f"{found['devices']} devices" + (f" of {found['slices']} slices" if found["slices"] > 1 else "")
+    title = f"{report['run']}, {sizes}: {name} on {found['topology']} ({machine})"
+    yield title, ("per chip and call", "value"), _rows(found)
+    exchanged = [
+        (row["kind"], f"{row['count']:,}", f"{row['size']:,}", ", ".join(row["axes"]) or "-", row["from"][-60:])
+        for row in found["collectives"]["each"]
+    ]
+    if exchanged:
+        yield "Exchanges", ("kind", "times", "bytes each", "axis", "from"), exchanged
+    if cycles := found["cycles"]:
+        parts = [
+            (part, f"{count:,}", f"{100 * count / cycles['total']:.1f}%") for part, count in cycles["parts"].items()
+        ]
+        yield "Cycles, as the compiler estimates them", ("part", "cycles", "share"), parts
+        rows = [
+            (f"{row['cycles']:,}", f"{row['count']:,}", row["shape"], row["from"][-90:]) for row in cycles["costliest"]
+        ]
+        yield "Costliest instructions", ("cycles", "times", "result", "from"), rows
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -235,7 +238,10 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("operations elsewhere", f"{flops['other']:,.0f}"),
         ("bytes between memory and cores", f"{found['bytes_moved']:,}"),
         ("exchanges between chips", f"{collectives['count']:,}, {collectives['bytes']:,} bytes"),
+        ("bytes that a chip sends within its slice", f"{collectives['sent']:,.0f}"),
     ]
+    if found["slices"] > 1:
+        rows.append(("bytes that a chip sends to other slices", f"{collectives['sent_between_slices']:,.0f}"))
     if estimate := found["estimate"]:
         says = {"products": "products", "memory": "memory", "links": "links", "cycles": "compiler's cycles"}
         rows += [

@@ -1,0 +1,114 @@
+"""What runs need on TPU pods, as `simscale plan` says: every program compiled for slices that are not there.
+
+    python benchmarks/pods.py                     # all rows that benchmarks/results/pods.json lacks
+    python benchmarks/pods.py --cases bc --again
+
+Needs libtpu (pip install 'simscaleai-jax[tpu]'), no TPU. A row takes seconds to minutes and is written at once, so the
+script may be stopped and started again. It also writes the table of docs/multi_host.md.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from stamp import stamp
+
+from simscaleai_jax.tools.commands.plan import PlanOptions, plan
+
+SLICES = (("v5e:2x2", 1), ("v5e:4x4", 1), ("v5e:8x8", 1), ("v5e:16x16", 1), ("v5e:16x16", 2))
+VLA = "train --model vla --model.image-size 64 --model.scan-layers True"
+LARGE = "--model.embed-dim 1024 --model.num-layers 16 --model.num-heads 16 --remat --fsdp"
+CASES = {  # name -> (what it is, arguments of simscale plan, samples a chip in them)
+    "bc": ("BC, 1,024 samples a chip", "train --model bc --batch-size {batch}", 1024),
+    "vla": ("VLA small, 32 images a chip", VLA + " --batch-size {batch}", 32),
+    "vla_fsdp": ("VLA small, --fsdp", VLA + " --fsdp --batch-size {batch}", 32),
+    "diffusion": ("VLA small, diffusion head", VLA + " --model.action-head-type diffusion --batch-size {batch}", 32),
+    "ppo_reach": ("PPO reach, 32,768 environments", "ppo_reach --ppo.num-envs 32768 --ppo.n-steps 524288", 0),
+    "ppo_pick_place": ("PPO pick_place, 32,768", "ppo_pick_place --ppo.num-envs 32768 --ppo.n-steps 524288", 0),
+    "vla_large": ("VLA large, --fsdp --remat", f"{VLA} {LARGE} --batch-size {{batch}}", 16),
+}
+ONLY_LARGE = {"vla_large": (("v5e:4x4", 1), ("v5e:16x16", 1), ("v5e:16x16", 2))}
+SENT = ("count", "bytes", "sent", "sent_between_slices")
+PAGE, START, END = Path("docs/multi_host.md"), "<!-- pods: written by benchmarks/pods.py -->\n", "<!-- end of pods -->"
+
+
+def main() -> None:
+    """Compiles what is missing, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="benchmarks/results/pods.json")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--chips", nargs="+", type=int, default=[4, 16, 64, 256, 512])
+    parser.add_argument("--again", action="store_true", help="compile what there is already, too")
+    options = parser.parse_args()
+    path = Path(options.output)
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    for case in options.cases:
+        for topology, slices in ONLY_LARGE.get(case, SLICES):
+            key = {"case": case, "topology": topology, "slices": slices}
+            is_known = any(row.items() >= key.items() for row in rows)
+            if count(topology) * slices in options.chips and (options.again or not is_known):
+                rows = [row for row in rows if not row.items() >= key.items()] + [examine(**key)]
+                path.write_text(json.dumps(stamp() | {"rows": rows}, indent=1) + "\n")
+                PAGE.write_text(with_table(PAGE.read_text(), rows))
+
+
+def examine(case: str, topology: str, slices: int) -> dict[str, Any]:
+    """One row: what the update of a case needs."""
+    _, arguments, each = CASES[case]
+    arguments = arguments.format(batch=each * count(topology) * slices)
+    found = plan(PlanOptions(topology, slices), arguments.split())["programs"]["update"]
+    collectives, cycles = found["collectives"], found["cycles"]
+    kinds: Counter[str] = Counter()
+    for row in collectives["each"]:
+        kinds[row["kind"]] += row["count"]
+    more = f" --slices {slices}" if slices > 1 else ""
+    row = {
+        "case": case,
+        "topology": topology,
+        "slices": slices,
+        "command": f"simscale plan {arguments} --topology {topology}{more}",
+        "chips": found["devices"],
+        "seconds": {name: round(value, 1) for name, value in found["seconds"].items()},
+        "memory": found["memory"],
+        "flops": found["flops"],
+        "collectives": {name: collectives[name] for name in SENT} | {"kinds": dict(kinds)},
+        "cycles": {"total": cycles["total"], "parts": cycles["parts"]},
+        "estimate": found["estimate"],
+        "warnings": found["warnings"],
+    }
+    print(json.dumps({name: row[name] for name in ("case", "chips", "seconds", "collectives")}), flush=True)
+    return row
+
+
+def count(topology: str) -> int:
+    """Chips of a flat slice."""
+    first, second = topology.partition(":")[2].split("x")
+    return int(first) * int(second)
+
+
+def with_table(page: str, rows: list[dict[str, Any]]) -> str:
+    """The page with a table of these rows between its marks."""
+    head, rest = page.split(START)
+    order = {case: i for i, case in enumerate(CASES)}
+    lines = [
+        "| program | v5e chips | compile, s | MiB a chip: arguments / temporaries / in all | exchanges an update "
+        "| sent by a chip |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (order[row["case"]], row["chips"])):
+        mib = " / ".join(f"{row['memory'][name] / 2**20:,.1f}" for name in ("arguments", "temporaries", "needed"))
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(row["collectives"]["kinds"].items()))
+        chips = f"{row['chips']}" + (f" in {row['slices']} slices" if row["slices"] > 1 else "")
+        sent = f"{row['collectives']['sent']:,.0f} B"
+        if row["slices"] > 1:
+            sent += f", {row['collectives']['sent_between_slices']:,.0f} B to the other slice"
+        lines.append(
+            f"| {CASES[row['case']][0]} | {chips} | {row['seconds']['compile']:.0f} | {mib} | {kinds} | {sent} |"
+        )
+    return head + START + "\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    main()
