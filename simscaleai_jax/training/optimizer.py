@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from simscaleai_jax.training.config import TrainConfig
 
-SPARED = ("bias", "scale", "embed", "token")  # parts of the names of parameters that weight decay leaves alone
+# Parts of the names of parameters that weight decay leaves alone; the last three are learned vectors of ACT.
+SPARED = ("bias", "scale", "embed", "token", "queries", "places", "first")
 
 
 def learning_rate(config: TrainConfig, step: Int[Array, ""] | int) -> Float[Array, ""]:

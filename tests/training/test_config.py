@@ -107,7 +107,7 @@ def test_weight_decay_takes_kernels_alone_in_every_model():
         decayed = jax.tree_util.tree_leaves_with_path(is_decayed(shapes))
         kinds = {path: jax.tree_util.keystr(path[-1:], simple=True) for path, _ in decayed}
         assert {kinds[path] for path, flag in decayed if flag} == {"kernel"}, name
-        spared = {"bias", "scale", "pos_embed", "token_embed", "cls_token"}
+        spared = {"bias", "scale", "pos_embed", "token_embed", "cls_token", "queries", "places", "first"}
         assert {kinds[path] for path, flag in decayed if not flag} <= spared, name
 
 
