@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from simscaleai_jax.core.ahead import Program
 from simscaleai_jax.core.errors import ExpectedError
@@ -68,7 +69,7 @@ def examine(program: Program, target: Target, is_split: bool = False) -> dict[st
 def _compile(lowered: Any, target: Target) -> Any:
     """Compiles anew, because a program from the cache would say nothing about seconds."""
     was_on = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
+    _use_cache(False)
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -77,7 +78,12 @@ def _compile(lowered: Any, target: Target) -> Any:
         said = next((line for line in str(error).splitlines() if "exceed" in line.lower()), str(error).splitlines()[0])
         raise TooLargeError(f"The program does not fit into the memory of a chip of {target.name}: {said}") from None
     finally:
-        jax.config.update("jax_enable_compilation_cache", was_on)
+        _use_cache(was_on)
+
+
+def _use_cache(is_on: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", is_on)
+    compilation_cache.reset_cache()  # JAX looks at the setting once
 
 
 def _memory(compiled: Any, target: Target) -> dict[str, float | None]:

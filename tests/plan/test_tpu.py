@@ -15,7 +15,7 @@ from simscaleai_jax.rl.ppo.state import init_training_state, make_learner
 from simscaleai_jax.rl.ppo.update import Batch, minibatch_step
 from simscaleai_jax.tools.commands.plan import PlanOptions, plan
 
-pytestmark = pytest.mark.plan
+pytestmark = [pytest.mark.plan, pytest.mark.filterwarnings("error:Error reading persistent compilation cache")]
 BC = ["train", "--model", "bc", "--model.hidden-dim", "1024", "--model.n-layers", "3", "--batch-size", "8192"]
 SERIOUS = ("float64", "host", "split over the chips", "copy of")  # words of warnings
 
