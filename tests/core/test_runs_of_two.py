@@ -67,13 +67,13 @@ def kill_at_random(folder: Path, steps: int, most: int, origin: Path | None = No
 @pytest.mark.slow
 def test_killed_at_twenty_moments_it_ends_with_the_same_bits(tmp_path):
     """Alone and from elsewhere."""
-    struck = kill_at_random(tmp_path / "whole", 250, 0)
+    struck = kill_at_random(tmp_path / "whole", 1000, 0)
     assert struck == 0
-    struck += kill_at_random(tmp_path / "own", 250, 14)
+    struck += kill_at_random(tmp_path / "own", 1000, 14)
     kill_at_random(tmp_path / "a", 3, 0)
-    struck += kill_at_random(tmp_path / "b", 250, 10, tmp_path / "a" / "step_000000003")
+    struck += kill_at_random(tmp_path / "b", 1000, 10, tmp_path / "a" / "step_000000003")
     assert struck >= 20
     for name in ("own", "b"):
-        assert complete(tmp_path / name)[-1] == "step_000000250"
+        assert complete(tmp_path / name)[-1] == "step_000001000"
         assert contents(tmp_path / name) == contents(tmp_path / "whole")
         assert not list((tmp_path / name).glob(".*")), "nothing unfinished is left"
