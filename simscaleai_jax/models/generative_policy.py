@@ -5,6 +5,7 @@ for diffusion, https://arxiv.org/abs/2210.02747 for flow.
 """
 
 import abc
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,10 +51,10 @@ class GenerativePolicy(nnx.Module):
     dropout: float
     dtype: str
 
-    def __init__(self, arguments: Mapping[str, Any], rngs: nnx.Rngs | None) -> None:
-        """`arguments` are those of the subclass's constructor."""
-        for name, value in arguments.items():
-            setattr(self, name, value)
+    def __init__(self, names: Mapping[str, Any], rngs: nnx.Rngs | None) -> None:
+        """`names` are the `locals()` of the subclass's constructor: its arguments become attributes."""
+        for name in inspect.signature(type(self).__init__).parameters.keys() - {"self", "rngs"}:
+            setattr(self, name, names[name])
         self.cameras = tuple(self.cameras)
         self.deterministic = False
         rngs = make_rngs(rngs)
@@ -132,6 +133,9 @@ class GenerativePolicy(nnx.Module):
 class DiffusionPolicy(GenerativePolicy):
     """Denoises a chunk of actions from the latest states and camera pictures."""
 
+    num_diffusion_steps: int
+    schedule: str
+
     def __init__(
         self,
         state_dim: int = 20,
@@ -152,26 +156,7 @@ class DiffusionPolicy(GenerativePolicy):
         dtype: str = "float32",
         rngs: nnx.Rngs | None = None,
     ) -> None:
-        self.num_diffusion_steps = num_diffusion_steps
-        self.schedule = schedule
-        super().__init__(
-            {
-                "state_dim": state_dim,
-                "action_dim": action_dim,
-                "action_horizon": action_horizon,
-                "obs_horizon": obs_horizon,
-                "cameras": cameras,
-                "image_channels": image_channels,
-                "image_size": image_size,
-                "image_embed_dim": image_embed_dim,
-                "hidden_dim": hidden_dim,
-                "n_layers": n_layers,
-                "num_inference_steps": num_inference_steps,
-                "dropout": dropout,
-                "dtype": dtype,
-            },
-            rngs,
-        )
+        super().__init__(locals(), rngs)
 
     def make_head(self, num_features: int, rngs: nnx.Rngs) -> GenerativeHead:
         """The diffusion head."""
@@ -211,24 +196,7 @@ class FlowPolicy(GenerativePolicy):
         dtype: str = "float32",
         rngs: nnx.Rngs | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "state_dim": state_dim,
-                "action_dim": action_dim,
-                "action_horizon": action_horizon,
-                "obs_horizon": obs_horizon,
-                "cameras": cameras,
-                "image_channels": image_channels,
-                "image_size": image_size,
-                "image_embed_dim": image_embed_dim,
-                "hidden_dim": hidden_dim,
-                "n_layers": n_layers,
-                "num_inference_steps": num_inference_steps,
-                "dropout": dropout,
-                "dtype": dtype,
-            },
-            rngs,
-        )
+        super().__init__(locals(), rngs)
 
     def make_head(self, num_features: int, rngs: nnx.Rngs) -> GenerativeHead:
         """The flow head."""
