@@ -22,7 +22,7 @@ PLAN_VENV := .venv-plan
 DOCS_VENV := .venv-docs
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-plan test-docs docs notebooks newcomer check-python clean
+.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-plan test-docs test-browser docs notebooks newcomer check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,9 +46,9 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not plan and not docs"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not plan and not docs and not browser"
 
-test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (scripts/install-software-opengl.sh first)
+test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (sh scripts/install-system.sh opengl first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl
 
 test-torch: $(VENV)/.dev $(TORCH_VENV)/.done  ## JAX models against their torch mirror
@@ -56,6 +56,9 @@ test-torch: $(VENV)/.dev $(TORCH_VENV)/.done  ## JAX models against their torch 
 
 test-warp: $(VENV)/.warp  ## the warp backend, on CPU where there is no GPU
 	$(BIN)/python -m pytest -m warp
+
+test-browser: $(VENV)/.dev  ## the viewer in headless Chromium (sh scripts/install-system.sh chromium first)
+	$(BIN)/python -m pytest -m browser
 
 test-clients: $(CLIENTS_VENV)/.done  ## exports, adapters and trackers in the programs that people bring
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients
@@ -75,7 +78,7 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml requirements.lock
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP_INSTALL) --editable '.[dev,lerobot]'
+	$(PIP_INSTALL) --editable '.[dev,lerobot,viz]'
 	@touch $@
 
 $(VENV)/.warp: $(VENV)/.dev

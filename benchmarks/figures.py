@@ -157,8 +157,8 @@ def ppo_clock(result: Result) -> str:
 def ppo_beside_bare(result: Result) -> str:
     """Wall-clock to 95% over what the physics alone would take, of the slowest seed."""
     return (
-        f"at most {result['worst_times_bare']:.1f} times as long as a bare loop over `mujoco.batch.Batch` takes for the "
-        f"same steps; median {result['median_seconds']:.0f} s, {result['reached']} of {len(result['runs'])} seeds"
+        f"at most {result['worst_times_bare']:.1f} times as long as a bare loop over `mujoco.batch.Batch` takes for "
+        f"the same steps; median {result['median_seconds']:.0f} s, {result['reached']} of {len(result['runs'])} seeds"
     )
 
 

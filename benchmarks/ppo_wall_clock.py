@@ -2,11 +2,10 @@
 
     python benchmarks/ppo_wall_clock.py [--seeds 0 1 2 3 4]
 
-Follows configs/ppo_pick_place.yaml until 95% of the plain starts of the last updates succeed. Before each seed and after
-the last, `mujoco.batch.Batch` steps the recipe's number of environments through recorded states with nothing around it;
-the median of the two rates beside a run is what its steps are divided by. So the ratio holds on any machine, busy or
-not. Seconds are those of the updates, without compiling. Prints a line per seed and writes JSON stamped with the
-machine and the versions.
+Follows configs/ppo_pick_place.yaml until 95% of the plain starts of the last updates succeed. Before each seed and
+after the last, `mujoco.batch.Batch` steps the recipe's number of environments through recorded states with nothing
+around it; the mean of the two rates beside a run is what its steps are divided by. Seconds are those of the updates,
+without compiling. Prints a line per seed and writes JSON stamped with the machine and the versions.
 """
 
 import dataclasses
@@ -43,6 +42,7 @@ class Options:
 def main(options: Options) -> None:
     recipe = parse_options(["--config", str(RECIPE)])
     num_envs = ppo_config(recipe).num_envs
+    assert num_envs, "the recipe says how many"
     env = make_batched_env("pick_place", dt=recipe.env.dt, cameras=[], impl="c")
     bare = BareLoop(Engine(env, num_envs, 64))
 

@@ -74,6 +74,11 @@ COMMANDS = {
         "Convert a data set to LeRobot or robomimic, or from LeRobot",
         "simscale export-dataset data/reach.h5 lerobot/reach --to lerobot",
     ),
+    "view": (
+        "simscaleai_jax.tools.commands.view",
+        "Watch a policy's episodes in a browser",
+        "simscale view checkpoints/ppo_pick_place",
+    ),
     "viz-env": (
         "simscaleai_jax.tools.commands.viz_env",
         "Draw frames of an environment, or a video",

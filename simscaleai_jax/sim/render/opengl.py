@@ -77,7 +77,7 @@ class OpenGLRenderer:
             except Exception as error:
                 raise ExpectedError(
                     "renderer='mujoco' found no usable OpenGL. On a machine without a display install software OpenGL "
-                    "(scripts/install-software-opengl.sh) and set MUJOCO_GL=egl; renderer='jax' needs none of it."
+                    "(sh scripts/install-system.sh opengl) and set MUJOCO_GL=egl; renderer='jax' needs none of it."
                 ) from error
         return self._renderers[width, height]
 
