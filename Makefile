@@ -9,6 +9,7 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on 
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # The default tests compile without optimization, which is faster for them; long simulations are not.
+SLOW := slow and not torch and not opengl and not warp and not clients and not plan and not docs and not browser
 OPTIMIZED := --xla_backend_optimization_level=3 --xla_llvm_disable_expensive_passes=false
 
 # An interpreter for which a CPU build of torch is at hand; it only runs the torch side of the comparisons.
@@ -22,7 +23,7 @@ PLAN_VENV := .venv-plan
 DOCS_VENV := .venv-docs
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo demo-reach test lint types unit test-slow test-opengl test-torch test-warp test-clients test-plan test-docs test-browser docs notebooks newcomer check-python clean
+.PHONY: help demo demo-reach test lint types unit coverage test-slow test-opengl test-torch test-warp test-clients test-plan test-docs test-browser test-wheel docs notebooks newcomer check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,7 +47,11 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "slow and not torch and not opengl and not warp and not clients and not plan and not docs and not browser"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "$(SLOW)"
+
+coverage: $(VENV)/.dev  ## the default and the slow tests, and which lines they run; 90% at least
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest -m "$(SLOW)" --cov --cov-append --cov-report=term:skip-covered
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (sh scripts/install-system.sh opengl first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl
@@ -114,6 +119,9 @@ test-docs: docs  ## that the site finds every public name, and that the notebook
 
 notebooks: $(DOCS_VENV)/.done  ## run the notebooks in full and keep their output (minutes)
 	$(DOCS_VENV)/bin/jupyter nbconvert --to notebook --execute --inplace docs/notebooks/*.ipynb
+
+test-wheel:  ## the wheel in an empty environment: demo, data, training, evaluation
+	$(PYTHON) scripts/newcomer.py --only wheel --output outputs/wheel.md
 
 newcomer:  ## clone, install and run the first commands as a stranger would; the transcript goes into docs/newcomer.md
 	$(PYTHON) scripts/newcomer.py

@@ -1,6 +1,6 @@
 """The first minutes of a stranger: clone, install, demo, data, evaluation; and from a wheel, outside of a checkout.
 
-python scripts/newcomer.py [--output docs/newcomer.md]
+python scripts/newcomer.py [--only wheel] [--output docs/newcomer.md]
 
 Uses the standard library alone. Every command runs in an empty folder, with an empty compile cache and no environment
 active; the transcript says when each one began and how long it took. What pip downloads is downloaded once before.
@@ -39,18 +39,22 @@ def main() -> None:
     """Runs everything; ends with the status of the command that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "newcomer.md")
+    parser.add_argument("--only", choices=("clone", "wheel"), help="one of the two ways to begin")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
         environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
         text = HEAD.format(cores=os.cpu_count(), date=time.strftime("%Y-%m-%d"))
-        clone = ["git clone --quiet REPOSITORY simscaleai_jax", *(f"cd simscaleai_jax && {line}" for line in CLONE)]
-        text += "\n## From a clone\n\n" + transcript(clone, folder, environment)
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        wheel = ["PYTHON -m venv venv", "venv/bin/pip install --quiet WHEEL", *WHEEL]
-        make_wheel(folder / "dist")
-        text += "\n## From a wheel, in an empty folder\n\n" + transcript(wheel, folder / "elsewhere", environment)
+        if options.only != "wheel":
+            clone = ["git clone --quiet REPOSITORY simscaleai_jax", *(f"cd simscaleai_jax && {line}" for line in CLONE)]
+            text += "\n## From a clone\n\n" + transcript(clone, folder, environment)
+            shutil.rmtree(folder / "cache", ignore_errors=True)
+        if options.only != "clone":
+            wheel = ["PYTHON -m venv venv", "venv/bin/pip install --quiet WHEEL", *WHEEL]
+            make_wheel(folder / "dist")
+            text += "\n## From a wheel, in an empty folder\n\n" + transcript(wheel, folder / "elsewhere", environment)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(text)
     print(f"Wrote {options.output}.")
 

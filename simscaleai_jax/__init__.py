@@ -4,9 +4,15 @@ Importing the package is light and silent: simulators, networks and trainers loa
 makes the environments' ids known to gymnasium, which has no plugin mechanism.
 """
 
+from importlib.metadata import PackageNotFoundError as _NotInstalled
+from importlib.metadata import version as _version
+
 from simscaleai_jax.registration import register as _register
 
-__version__ = "0.1.0"
+try:
+    __version__ = _version("simscaleai-jax")
+except _NotInstalled:  # run from a folder of sources
+    __version__ = "0+unknown"
 
 __all__ = ["__version__"]
 

@@ -45,7 +45,7 @@ def start_as_host(pick, host, keys):
     return state.replace(physics=physics, task_state=task_state, snapshot=snapshot, overrides=overrides)
 
 
-@pytest.fixture(scope="module", params=["c", "jax"])
+@pytest.fixture(scope="module", params=["c", pytest.param("jax", marks=pytest.mark.slow)])
 def engine(request):
     return request.getfixturevalue({"c": "pick", "jax": "pick_mjx"}[request.param])
 
@@ -139,6 +139,7 @@ def test_each_parameter_changes_the_motion_on_the_host(demonstrations):
         assert np.abs(paths[name] - paths["none"]).max() > 1e-3, name
 
 
+@pytest.mark.slow
 def test_a_thousand_resets_stay_in_range_and_do_not_drift():
     env = make_env("pick_place", dt=0.01, cameras=[], domain_randomization=True, randomization="heavy")
     nominal, heavy = env._host_task.nominal, PRESETS["heavy"]

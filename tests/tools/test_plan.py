@@ -10,6 +10,7 @@ from simscaleai_jax.tools.commands.plan import is_rl
 SMALL = "--ppo.hidden-dim 16 --ppo.num-envs 16 --ppo.n-steps 64 --ppo.num-minibatches 2 --ppo.n-epochs 3 --env.dt 0.01"
 
 
+@pytest.mark.slow
 def test_a_plan_of_ppo(capsys):
     assert cli.main(["plan", "rl", "--topology", "cpu:8", "--json", *SMALL.split()]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -39,7 +39,14 @@ def demos(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("pick_place")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("act") else [])
+        for name in RECIPES
+        if name.endswith("pick_place")
+    ],
+)
 def test_every_recipe_learns(name, demos, tmp_path):
     """Sixty updates of a small copy of its model; its own settings but for the sizes."""
     _, given = recipe.stage_arguments([*SMALL[name.split("_")[0]], *QUICK, "--train.max-steps", "60"])
@@ -62,6 +69,7 @@ def test_recipes_are_whole():
         assert any("of 200" in line or "200 episodes" in line for line in lines), "what it reached"
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_its_parts_and_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     words = ["recipe", "bc_reach", "--folder", str(folder), *SHORT, "--train.max-steps", "6", "--train.batch-size", "8"]
