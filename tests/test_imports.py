@@ -14,7 +14,7 @@ ALLOWED = {
     "models": {"core"},
     "training": {"core", "models"},
     "rl": {"core", "sim", "models"},
-    "datagen": {"core", "sim"},
+    "datagen": {"core", "registration", "sim"},
     "interop": {"core", "models", "rl", "policy"},
     "adapters": {"core", "sim"},
     "policy": {"core", "models", "rl"},

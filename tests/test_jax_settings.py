@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 import pytest
-from rl.conftest import SMALL, same_leaves
-from rl.probes import PROBES
-from training.conftest import make_trainer
 
 from simscaleai_jax.core.jax_settings import GENERATOR, REFUSED
 from simscaleai_jax.policy import load_policy
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
+from tests.rl.conftest import SMALL, same_leaves
+from tests.rl.probes import PROBES
+from tests.training.conftest import make_trainer
 
 OBEYED = [
     ("jax_debug_nans", True),

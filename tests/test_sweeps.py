@@ -8,9 +8,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rl.conftest import SMALL
-from rl.probes import PROBES
-from training.conftest import SMALL_MODEL, make_trainer
 
 from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.core.plain import native
@@ -20,6 +17,9 @@ from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.rl.ppo.envs import env_record
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
 from simscaleai_jax.sim.tasks.reach import ReachConfig
+from tests.rl.conftest import SMALL
+from tests.rl.probes import PROBES
+from tests.training.conftest import SMALL_MODEL, make_trainer
 
 
 class Schedule(enum.Enum):

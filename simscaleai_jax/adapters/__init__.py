@@ -2,13 +2,15 @@
 
 to_sb3(envs)      stable_baselines3 VecEnv, of `sim.make_vec_env(name, num_envs)`
 to_rsl_rl(envs)   rsl_rl VecEnv, of the same
+to_skrl(envs)     skrl Wrapper (torch), of the same
 to_brax(env)      brax Env, of `sim.make_functional_env(name)`
+to_gymnax(env)    gymnax Environment, of the same; to_rejax(env) is that with the step which rejax 0.1 unpacks
 """
 
 import importlib
 from typing import Any
 
-__all__ = ["to_brax", "to_rsl_rl", "to_sb3"]
+__all__ = ["to_brax", "to_gymnax", "to_rejax", "to_rsl_rl", "to_sb3", "to_skrl"]
 
 
 def to_sb3(envs: Any, *, flatten: bool = True) -> Any:
@@ -19,6 +21,21 @@ def to_sb3(envs: Any, *, flatten: bool = True) -> Any:
 def to_rsl_rl(envs: Any, device: str = "cpu") -> Any:
     """An rsl_rl `VecEnv` with the observation group "policy", the state vector, on a torch device."""
     return _module("rsl_rl", "rsl-rl-lib").RslRlVecEnv(envs, device)
+
+
+def to_skrl(envs: Any, device: str = "cpu") -> Any:
+    """An skrl `Wrapper` for its torch agents: the state vector, and tensors on a torch device."""
+    return _module("skrl", "skrl torch").SkrlEnv(envs, device)
+
+
+def to_gymnax(env: Any) -> Any:
+    """A gymnax `Environment` (1.0: termination and truncation apart), which draws a new start for every episode."""
+    return _module("gymnax", "gymnax").GymnaxEnv(env)
+
+
+def to_rejax(env: Any) -> Any:
+    """The same for rejax 0.1, which unpacks one `done` and takes time limits for ends."""
+    return _module("gymnax", "gymnax").RejaxEnv(env)
 
 
 def to_brax(env: Any) -> Any:

@@ -16,6 +16,17 @@ def flat_space(space: Any) -> Any:
     return spaces.Box(low, high, dtype=np.float32)
 
 
+def flat_bounds(env: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(lowest, highest) values of the state vector of a functional environment, (S,) float32 each."""
+    bounds, spec = env.task.observation_bounds(), env.observation_spec
+    rows = [
+        [np.broadcast_to(np.asarray(side, np.float32), spec[key].shape) for side in bounds[key]]
+        for key in state_keys(spec)
+    ]
+    low, high = (np.concatenate([np.ravel(row[side]) for row in rows]) for side in (0, 1))
+    return low, high
+
+
 def check_same_step(envs: Any) -> None:
     """Raises a ValueError where an episode's end is not followed by the next one in the same step."""
     mode = envs.metadata["autoreset_mode"]

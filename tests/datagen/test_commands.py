@@ -106,7 +106,7 @@ def test_merge_and_export_commands(path, tmp_path, capsys):
     for name in ("m.h5", "back.h5", "r.h5"):
         assert len(TrajectoryDataset(tmp_path / name)) == 16
     assert main(["export-dataset", str(tmp_path / "m.h5"), str(tmp_path / "x")]) == 1
-    assert "--to lerobot or --to robomimic" in capsys.readouterr().err
+    assert "--to lerobot, --to robomimic or --to minari" in capsys.readouterr().err
     assert main(["viz-trajectory", path, "--episode", "9"]) == 1
     assert "has episodes 0 to 3, not 9" in capsys.readouterr().err
 

@@ -1,1 +1,1 @@
-"""Other projects' formats: LeRobot and robomimic."""
+"""Other projects' formats: LeRobot, robomimic and Minari."""

@@ -8,12 +8,13 @@ import tyro
 
 from simscaleai_jax.tools.arguments import parse
 
-DESCRIPTION = """Convert a data set to LeRobot v3.0 or robomimic, or a LeRobot data set to HDF5.
+DESCRIPTION = """Convert a data set to LeRobot v3.0, robomimic or Minari, or a LeRobot data set to HDF5.
 
 Examples:
   simscale export-dataset data/reach.h5 lerobot/reach --to lerobot
   simscale export-dataset data/pick.h5 lerobot/pick --to lerobot --images h264
   simscale export-dataset data/reach.h5 data/reach_robomimic.h5 --to robomimic
+  simscale export-dataset data/reach.h5 minari/reach-expert-v0 --to minari
   simscale export-dataset lerobot/reach data/from_lerobot.h5 --from lerobot"""
 
 
@@ -32,7 +33,7 @@ class ExportDatasetOptions:
 
     source: Annotated[str, tyro.conf.Positional]
     output: Annotated[str, tyro.conf.Positional]
-    to: Literal["lerobot", "robomimic", "hdf5"] | None = None
+    to: Literal["lerobot", "robomimic", "minari", "hdf5"] | None = None
     from_: Annotated[Literal["hdf5", "lerobot"], tyro.conf.arg(name="from")] = "hdf5"
     fps: int | None = None
     images: Literal["png", "h264", "av1"] = "png"
@@ -59,4 +60,8 @@ def convert(options: ExportDatasetOptions) -> Path:
         from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
 
         return export_robomimic(options.source, options.output)
-    raise ValueError("Say what to write: --to lerobot or --to robomimic, or --from lerobot.")
+    if options.to == "minari":
+        from simscaleai_jax.datagen.formats.minari_export import export_minari
+
+        return export_minari(options.source, options.output)
+    raise ValueError("Say what to write: --to lerobot, --to robomimic or --to minari, or --from lerobot.")
