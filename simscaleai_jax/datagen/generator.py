@@ -21,6 +21,7 @@ CHUNK_STEPS = 8  # an ended episode stands still for half of them on average; a 
 PART_BYTES = 64 * 2**20
 MAX_PART_EPISODES = 64
 DEFAULT_NUM_ENVS = 256
+SCRIPTED = "scripted"
 ProgressFn = Callable[[int, int], None]  # (episodes done, episodes wanted)
 
 
@@ -44,6 +45,8 @@ def generate_dataset(
     policy: Callable[..., Any] | None = None,
     policy_name: str = "",
     policy_digest: str = "",
+    expert: Callable[..., Any] | str | None = None,
+    expert_name: str = "",
     env: Any = None,
     env_options: Mapping[str, Any] | None = None,
     progress_fn: ProgressFn | None = None,
@@ -63,6 +66,8 @@ def generate_dataset(
       cameras: `CameraConfig`s, their dicts or names; their images are stored.
       only_success: plays an episode again, with other randomness, until it succeeds; `attempts` counts all of them.
       shards: files to split the run into, one per process or more (default: one). Merge them with `merge_files`.
+      expert: "scripted", or a pure policy with an `expert_name` to record: labels the states that `policy` reaches,
+        whose own actions are kept as what was executed (DAgger). None: who acts labels.
       noise: disturbs what is executed; the labels stay clean. with_next_obs: also store what followed each action.
       valid_fraction: share of the episodes in mask "valid"; the others are in mask "train".
       env: a functional environment to use instead of building `env_name` (the options above then come from it); one
@@ -82,14 +87,15 @@ def generate_dataset(
     seed = check_seed(seed)
     if policy is not None and not (policy_name or policy_digest):
         raise ValueError("policy= needs a policy_name or policy_digest: a rerun tells files apart by them.")
+    labelling = _labelling(expert, expert_name)
     own = _own_shards(output_path, n_episodes, shards)
     if env is None:
         env = _build_env(env_name, domain_randomization, max_steps, dt, cameras, env_options or {})
     else:
         check_env_name(env, env_name)
-    acting = {"policy_type": policy_type, "policy_name": policy_name, "policy_digest": policy_digest}
+    acting = {"policy_type": policy_type, "policy_name": policy_name, "policy_digest": policy_digest} | labelling
     settings = _settings(env, env_name, n_episodes, acting, seed, only_success, noise, with_next_obs, valid_fraction)
-    _make_missing(own, settings, env, policy, noise, num_envs, progress_fn)
+    _make_missing(own, settings, env, policy, expert if callable(expert) else None, noise, num_envs, progress_fn)
     return dataset_summary([shard.path for shard in own], output_path)
 
 
@@ -149,6 +155,17 @@ def instruction(settings: Mapping[str, Any], episode: int) -> str:
     return draw_instruction(settings["env_name"], settings["seed"], episode)
 
 
+def _labelling(expert: Callable[..., Any] | str | None, name: str) -> dict[str, str]:
+    """What a file records of who labels it, where that is not who acts."""
+    from simscaleai_jax.core.errors import unknown_name
+
+    if isinstance(expert, str) and expert != SCRIPTED:
+        raise unknown_name("expert", expert, (SCRIPTED,))
+    if callable(expert) and not name:
+        raise ValueError("expert= needs an expert_name: a rerun tells files apart by it.")
+    return {} if expert is None else {"expert": name or SCRIPTED}
+
+
 def _own_shards(output_path: str | Path, n_episodes: int, shards: int | None) -> list[Shard]:
     """The files that this process makes; a ValueError where some process would have none."""
     import jax
@@ -192,6 +209,7 @@ def _make_missing(
     settings: Mapping[str, Any],
     env: Any,
     policy: Callable[..., Any] | None,
+    expert: Callable[..., Any] | None,
     noise: NoiseConfig | None,
     num_envs: int | None,
     progress_fn: ProgressFn | None,
@@ -206,7 +224,7 @@ def _make_missing(
     from simscaleai_jax.datagen.run import Run
 
     slots = num_envs or min(DEFAULT_NUM_ENVS, settings["n_episodes"])
-    run = Run(env, settings["env_name"], settings, policy, noise, slots, progress_fn)
+    run = Run(env, settings["env_name"], settings, policy, noise, slots, progress_fn, expert)
     run.make(missing, split_masks(settings["n_episodes"], settings["seed"], settings["valid_fraction"]))
 
 

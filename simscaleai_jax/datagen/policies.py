@@ -1,4 +1,5 @@
-"""Who acts: uniform random actions, the task's scripted expert, or any pure `policy(obs, key) -> action`."""
+"""Who acts: uniform random actions, the task's scripted expert, or any pure `policy(obs, key) -> action`; and who says
+what would have been right."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,18 @@ def make_policy(policy_type: str, env_name: str, env: Any, policy: Callable[...,
     if policy is not None:
         return _given(policy)
     return _scripted(env_name, env)
+
+
+def labelled(policy: RolloutPolicy, expert: RolloutPolicy) -> RolloutPolicy:
+    """Acts as `policy`, while `expert` labels the states that it reaches (DAgger, https://arxiv.org/abs/1011.0686)."""
+
+    def act(state: Any, carry: Any, key: Any) -> tuple[Any, Any]:
+        key_policy, key_expert = jax.random.split(key)
+        executed, policy_carry = policy.act_fn(state, carry[0], key_policy)
+        label, expert_carry = expert.act_fn(state, carry[1], key_expert)
+        return jnp.stack([label, executed]), (policy_carry, expert_carry)
+
+    return RolloutPolicy(act, lambda state: (policy.init_fn(state), expert.init_fn(state)))
 
 
 def _given(policy: Any) -> RolloutPolicy:

@@ -21,7 +21,7 @@ from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.core.streams import Stream, seed_key, substream
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 
-# (EnvState, carry, key) -> (action (A,), carry), unbatched
+# (EnvState, carry, key) -> (action (A,), carry), unbatched; or (2, A): the label, and what is executed
 ActFn = Callable[[Any, Any, PRNGKeyArray], tuple[Array, Any]]
 
 
@@ -117,14 +117,16 @@ def _play(env: Any, policy: RolloutPolicy, noise: NoiseConfig | None, with_next_
     def one(state: Any, carry: Any) -> tuple[Any, Any, dict[str, Any]]:
         streams = (substream(state.key, stream) for stream in (Stream.ACTIONS, Stream.ACTION_NOISE))
         key_policy, key_noise = (jax.random.fold_in(key, state.step) for key in streams)
-        label, carry = policy.act_fn(state, carry, key_policy)
-        label = jnp.clip(label.astype(jnp.float32), -1.0, 1.0)
-        executed = label if noise is None else add_noise(key_noise, label, noise)
+        action, carry = policy.act_fn(state, carry, key_policy)
+        action = jnp.clip(action.astype(jnp.float32), -1.0, 1.0)
+        is_labelled = action.ndim == 2
+        label, executed = (action[0], action[1]) if is_labelled else (action, action)
+        executed = executed if noise is None else add_noise(key_noise, executed, noise)
         after = env.step(state, executed)
         record = {"obs": state.obs, "actions": label, "rewards": after.reward}
         if hasattr(state.physics, "qpos"):
             record["states"] = jnp.concatenate([state.physics.qpos, state.physics.qvel])
-        if noise is not None:
+        if noise is not None or is_labelled:
             record["actions_executed"] = executed
         if with_next_obs:
             record["next_obs"] = after.obs

@@ -22,7 +22,7 @@ from simscaleai_jax.datagen.generator import (
     instruction,
 )
 from simscaleai_jax.datagen.identity import robot_attributes
-from simscaleai_jax.datagen.policies import make_policy
+from simscaleai_jax.datagen.policies import labelled, make_policy
 from simscaleai_jax.datagen.rollout import Slots, empty_slots, make_chunk_fn
 
 LANES = 16  # slots come in whole vectors: XLA computes the rest of an array with other code, which rounds differently
@@ -40,11 +40,15 @@ class Run:
         noise: Any,
         num_envs: int,
         progress_fn: ProgressFn | None,
+        expert: Any = None,
     ) -> None:
         enable()
         self.env, self.settings = env, settings
         self.num_envs = -(-num_envs // LANES) * LANES
         self.policy = make_policy(settings["policy_type"], env_name, env, policy)
+        if "expert" in settings:
+            kind = "scripted" if expert is None else "policy"
+            self.policy = labelled(self.policy, make_policy(kind, env_name, env, expert))
         self.progress_fn = progress_fn
         self.chunk_fn = make_chunk_fn(
             env,

@@ -163,7 +163,7 @@ class ActionChunkingTransformer(_Windows):
         posterior_layers: int = 2,
         mlp_ratio: float = 2.0,
         latent_dim: int = 16,
-        kl_weight: float = 1.0,
+        kl_weight: float = 10.0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class ActionChunkingTransformer(_Windows):
             mean, log_variance = self.posterior(tokens, target.reshape(tokens.shape[0], -1, target.shape[-1]))
             draw = torch.randn_like(mean) if noise is None else noise
             latent = mean + torch.exp(0.5 * log_variance) * draw
-            divergence = 0.5 * torch.mean(mean**2 + log_variance.exp() - 1.0 - log_variance)
+            divergence = 0.5 * torch.sum(mean**2 + log_variance.exp() - 1.0 - log_variance, dim=-1).mean()
         context = torch.cat([self.latent_proj(latent)[:, None], tokens], dim=1) + self.places
         queries = self.queries.expand(tokens.shape[0], -1, -1)
         hidden = self.transformer(torch.cat([queries, context], dim=1))[:, : queries.shape[1]]

@@ -3,7 +3,7 @@
 Learned queries, one for each action of the chunk, attend to one another and to tokens of the latent, the states and the
 pictures. In training the latent z is drawn from a posterior that sees the chunk,
 
-    loss = mean |action - target| + kl_weight * KL(posterior || N(0, 1)) / latent_dim,
+    loss = mean |action - target| + kl_weight * KL(posterior || N(0, 1)),
 
 and when it acts z is zero. Instead of the paper's encoder and decoder there is one transformer without cross-attention.
 """
@@ -58,7 +58,7 @@ class ActionChunkingTransformer(nnx.Module):
         posterior_layers: int = 2,
         mlp_ratio: float = 2.0,
         latent_dim: int = 16,
-        kl_weight: float = 1.0,
+        kl_weight: float = 10.0,
         dropout: float = 0.1,
         dtype: str = "float32",
         scan_layers: bool = False,
@@ -154,7 +154,8 @@ class ActionChunkingTransformer(nnx.Module):
             mean, log_variance = self.posterior(tokens, target, valid, key=key_posterior)
             noise = jnp.zeros_like(mean) if key is None else jax.random.normal(draw_key(key_latent), mean.shape)
             actions = self._act(tokens, mean + jnp.exp(0.5 * log_variance) * noise, key_acting)
-            divergence = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
+            each = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
+            divergence = jnp.mean(jnp.sum(each, axis=-1))
         actions = actions.reshape(actions_shape)
         if target is None:
             return {"predicted_actions": actions}

@@ -38,6 +38,7 @@ class EvalConfig:
       seed: of the episodes, which no training run meets.
       stream: the purpose: other episodes of the same seed are played while a policy trains (`Stream.VALIDATION`).
       on_host: step the environment itself, even where its episodes could run batched on a physics engine.
+      numbers: which episodes of this seed to play (plain loop only); None for 0 to n_episodes - 1.
     """
 
     n_episodes: int = 20
@@ -49,6 +50,7 @@ class EvalConfig:
     max_videos: int = 3
     seed: int = 0
     on_host: bool = False
+    numbers: tuple[int, ...] | None = None
     stream: Stream = Stream.EVALUATION
 
     def __post_init__(self) -> None:
@@ -57,6 +59,33 @@ class EvalConfig:
         for name in ("n_episodes", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EvalConfig.{name} must be at least 1; got {getattr(self, name)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """What each of N episodes came to.
+
+    Attributes:
+      returns, lengths, successes: (N,) as in `rl.play.Played`.
+      spoilt: how many were spoilt by their physics, by name.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    successes: np.ndarray
+    spoilt: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def summary(self) -> dict[str, float]:
+        """What `evaluate_policy` returns."""
+        return {
+            "success_rate": float(np.mean(self.successes)),
+            "mean_reward": float(np.mean(self.returns)),
+            "std_reward": float(np.std(self.returns)),
+            "mean_length": float(np.mean(self.lengths)),
+            "min_reward": float(np.min(self.returns)),
+            "max_reward": float(np.max(self.returns)),
+            **self.spoilt,
+        }
 
 
 def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = None) -> dict[str, float]:
@@ -76,6 +105,11 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
       ValueError: a batched environment with a `predict_fn` that takes no key; or videos of what has no picture, said
         before anything is played.
     """
+    return evaluate_episodes(env, predict_fn, config).summary()
+
+
+def evaluate_episodes(env: Any, predict_fn: Callable, config: EvalConfig | None = None) -> Outcomes:
+    """The episodes of `evaluate_policy`, each by itself; arguments and errors as there."""
     config = EvalConfig() if config is None else config
     compile_cache.enable()
     is_pure = takes_key(predict_fn)
@@ -87,10 +121,10 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
         played = play_episodes(functional, predict_fn, config, videos)
         if videos:
             _film(functional, played.physics, np.asarray(played.lengths), config)
-        return summarize(played)
+        return outcomes(played)
     if not hasattr(env, "action_space"):
         raise ValueError("This environment is evaluated in a batch, which needs a pure policy(obs, key) -> action.")
-    return _summary(*_plain_episodes(env, _plain_predict(predict_fn, is_pure, config), config))
+    return _plain_episodes(env, _plain_predict(predict_fn, is_pure, config), config)
 
 
 def takes_key(predict_fn: Callable) -> bool:
@@ -132,9 +166,14 @@ def play_episodes(env: Any, policy: Callable, config: EvalConfig, num_filmed: in
 
 def summarize(played: Played) -> dict[str, float]:
     """What `evaluate_policy` returns of episodes that were played in a batch."""
-    spoilt = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}
-    counts = {name: int(np.sum(flags)) for name, flags in spoilt.items()}
-    return _summary(np.asarray(played.returns), np.asarray(played.lengths), np.asarray(played.successes)) | counts
+    return outcomes(played).summary()
+
+
+def outcomes(played: Played) -> Outcomes:
+    """Episodes that were played in a batch."""
+    flags = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}
+    spoilt = {name: int(np.sum(values)) for name, values in flags.items()}
+    return Outcomes(np.asarray(played.returns), np.asarray(played.lengths), np.asarray(played.successes), spoilt)
 
 
 @functools.lru_cache(maxsize=4)
@@ -178,23 +217,29 @@ def _film(env: Any, filmed: Any, lengths: np.ndarray, config: EvalConfig) -> Non
         write_video(Path(config.video_dir) / f"episode_{video:03d}.mp4", frames, FRAMES_PER_SECOND)
 
 
-def _plain_predict(predict_fn: Any, is_pure: bool, config: EvalConfig) -> Callable[[], Callable[[Any], np.ndarray]]:
-    """`begin() -> predict(obs)` for one episode, from predict_fn(obs), predict_fn(obs, deterministic=...), a pure
-    policy(obs, key), or one that carries its plan."""
+def _plain_predict(predict_fn: Any, is_pure: bool, config: EvalConfig) -> Callable[[int], Callable[[Any], np.ndarray]]:
+    """`begin(number) -> predict(obs)` for one episode, from predict_fn(obs), predict_fn(obs, deterministic=...), a pure
+    policy(obs, key), or one that carries its plan. An episode's draws do not depend on those played before."""
     if is_pure:
-        keys = map(
-            partial(jax.random.fold_in, substream(seed_key(config.seed, config.stream), Stream.ACTIONS)),
-            itertools.count(),
-        )
+        root = substream(seed_key(config.seed, config.stream), Stream.ACTIONS)
+
+        def keys(number: int) -> Iterator[jax.Array]:
+            return map(partial(jax.random.fold_in, jax.random.fold_in(root, number)), itertools.count())
+
         if carries_plan(predict_fn):
-            return lambda: PlannedEpisode(predict_fn, keys)
+            return lambda number: PlannedEpisode(predict_fn, keys(number))
         acts = jax.jit(predict_fn)
-        return lambda: lambda obs: np.asarray(acts(obs, next(keys)))
+
+        def begin(number: int) -> Callable[[Any], np.ndarray]:
+            own = keys(number)
+            return lambda obs: np.asarray(acts(obs, next(own)))
+
+        return begin
     try:
         has_switch = "deterministic" in inspect.signature(predict_fn).parameters
     except (TypeError, ValueError):
         has_switch = False
-    return lambda: partial(predict_fn, deterministic=config.deterministic) if has_switch else predict_fn
+    return lambda number: partial(predict_fn, deterministic=config.deterministic) if has_switch else predict_fn
 
 
 class PlannedEpisode:
@@ -208,17 +253,20 @@ class PlannedEpisode:
         return np.asarray(action)
 
 
-def _plain_episodes(env: Any, begin: Callable, config: EvalConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    played = [_plain_episode(env, begin(), config, number) for number in range(config.n_episodes)]
+def _plain_episodes(env: Any, begin: Callable, config: EvalConfig) -> Outcomes:
+    numbers = range(config.n_episodes) if config.numbers is None else config.numbers
+    films = config.max_videos if config.save_videos else 0
+    played = [_plain_episode(env, begin(number), config, number, i < films) for i, number in enumerate(numbers)]
     returns, lengths, successes = (np.array(column) for column in zip(*played, strict=True))
-    return returns, lengths, successes
+    return Outcomes(returns, lengths, successes)
 
 
-def _plain_episode(env: Any, predict: Callable, config: EvalConfig, number: int) -> tuple[float, int, bool]:
+def _plain_episode(
+    env: Any, predict: Callable, config: EvalConfig, number: int, is_filmed: bool
+) -> tuple[float, int, bool]:
     obs, info = env.reset(seed=host_seed(config.seed, config.stream, number))
     total, steps, is_over = 0.0, 0, False
     frames: list[np.ndarray] = []
-    is_filmed = config.save_videos and number < config.max_videos
     while not is_over and steps < config.max_steps:
         obs, reward, terminated, truncated, info = env.step(predict(obs))
         total, steps, is_over = total + float(reward), steps + 1, terminated or truncated
@@ -242,14 +290,3 @@ def _frame(env: Any) -> np.ndarray:
 
 def _success(info: Mapping[str, Any]) -> bool:
     return bool(info.get("success", info.get("is_success", False)))
-
-
-def _summary(returns: np.ndarray, lengths: np.ndarray, successes: np.ndarray) -> dict[str, float]:
-    return {
-        "success_rate": float(np.mean(successes)),
-        "mean_reward": float(np.mean(returns)),
-        "std_reward": float(np.std(returns)),
-        "mean_length": float(np.mean(lengths)),
-        "min_reward": float(np.min(returns)),
-        "max_reward": float(np.max(returns)),
-    }

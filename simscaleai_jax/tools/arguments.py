@@ -13,7 +13,8 @@ from simscaleai_jax.core.config import apply_overrides, from_dict, read_yaml
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.tools.names import Names
 
-STAGES = ("datagen", "train", "eval")  # commands that a recipe runs, in turn
+STAGES = ("datagen", "train", "dagger", "eval")  # commands that a recipe runs, in turn
+OPTIONAL = ("dagger",)  # those that it may do without
 
 # What a data file's environment settings say about the world that its episodes were played in. Left out are `seed`,
 # `impl` and `renderer`, which say how it was computed, and `domain_randomization`: a policy that learned from
@@ -93,7 +94,9 @@ def read_options(path: str | Path, command: str) -> dict[str, Any]:
 
 def is_recipe(said: Mapping[str, Any]) -> bool:
     """Whether a file's content has the parts of a recipe, and nothing else."""
-    return set(said) == set(STAGES) and all(isinstance(part, Mapping) for part in said.values())
+    return set(STAGES) - set(OPTIONAL) <= set(said) <= set(STAGES) and all(
+        isinstance(part, Mapping) for part in said.values()
+    )
 
 
 def presets() -> dict[str, Path]:

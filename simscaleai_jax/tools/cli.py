@@ -39,6 +39,11 @@ COMMANDS = {
         "Make demonstrations, train on them and evaluate, in one command that goes on where it was stopped",
         "simscale recipe bc_pick_place",
     ),
+    "dagger": (
+        "simscaleai_jax.tools.commands.dagger",
+        "Let an expert correct a policy that was trained on demonstrations",
+        "simscale dagger checkpoints/bc_pick_place",
+    ),
     "launch": (
         "simscaleai_jax.tools.commands.launch",
         "Start a command as several processes that work together",
@@ -136,7 +141,7 @@ COMMANDS = {
 
 # Commands that print a table, and with --json the same as one JSON value.
 WITH_TABLES = (
-    "demo", "rl", "train", "recipe", "plan", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs",
+    "demo", "rl", "train", "recipe", "dagger", "plan", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs",
     "list-robots", "list-models",
 )  # fmt: skip
 

@@ -199,6 +199,18 @@ def flat_settings(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def nested_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that `flat_settings` has named, as nested mappings."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        *groups, last = name.split(".")
+        inner = nested
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    return nested
+
+
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], origins: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:

@@ -49,28 +49,17 @@ def show(argv: list[str]) -> str:
         module = importlib.import_module(f"simscaleai_jax.tools.commands.{what}")
         values = to_dict(module.parse_options(rest))
         return _yaml({name: value for name, value in values.items() if name not in NOT_SHOWN})
-    from simscaleai_jax.core.runs.folder import read_run
+    from simscaleai_jax.core.runs.folder import nested_settings, read_run
 
     run = read_run(what)
     if not run:
         raise ValueError(f"{what!r} is no command with a configuration ({', '.join(COMMANDS)}) and no run's folder.")
-    return _yaml(_nested(run["settings"])) + "".join(map(_said, run["changes"]))
+    return _yaml(nested_settings(run["settings"])) + "".join(map(_said, run["changes"]))
 
 
 def _said(change: dict[str, Any]) -> str:
     since = f"# since step {change['step']:,} ({change['time']})"
     return f"{since}: {change['name']} {change['new']!r}, was {change['old']!r}\n"
-
-
-def _nested(settings: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        *groups, last = name.split(".")
-        inner = nested
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[last] = value
-    return nested
 
 
 def _yaml(values: dict[str, Any]) -> str:

@@ -27,9 +27,11 @@ Examples:
   simscale datagen --env-name pick_place --policy scripted --env.randomization heavy --env.xml-path lab.xml
   simscale datagen --policy scripted --env.cameras front_cam wrist_cam --env.image-size 64
   simscale datagen --checkpoint checkpoints/ppo_reach --output data/ppo.h5
+  simscale datagen --checkpoint checkpoints/bc_reach --expert scripted      labelled by the expert: see simscale dagger
   simscale datagen --policy scripted --n-episodes 100000 --shards 8      then: simscale merge
   srun simscale datagen --distributed --policy scripted --n-episodes 100000          a shard for each process"""
 
+SCRIPTED = "scripted"
 FINISH_SECONDS = 7 * 24 * 3600  # for those that are done: to leave early would end the others; a dead one is noticed
 
 
@@ -43,6 +45,8 @@ class DatagenOptions:
       output: HDF5 file.
       policy: "random" or "scripted".
       checkpoint: let the policy of this checkpoint act instead, in the environment that it was trained on.
+      expert: labels what --checkpoint reaches: "scripted", or another checkpoint; default: who acts labels. What was
+        executed is kept beside the labels.
       seed: of everything random.
       num_envs: episodes played at a time; default: at most 256.
       only_success: play an episode again until it succeeds.
@@ -61,6 +65,7 @@ class DatagenOptions:
     output: str = "data/dataset.h5"
     policy: str = "random"
     checkpoint: str | None = None
+    expert: str | None = None
     seed: int = 42
     num_envs: int | None = None
     only_success: bool = False
@@ -154,13 +159,15 @@ def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> di
     )
 
     from simscaleai_jax.datagen import generate_dataset
-    from simscaleai_jax.datagen.identity import checkpoint_digest
     from simscaleai_jax.datagen.noise import NoiseConfig
 
-    policy, policy_digest = None, ""
-    if options.checkpoint:
-        checkpoint = resolve(options.checkpoint)  # once: the run's best may become another one meanwhile
-        policy, policy_digest = load_policy(checkpoint), checkpoint_digest(checkpoint)
+    if options.expert and not options.checkpoint:
+        raise ValueError("--expert labels what the policy of a --checkpoint reaches; without one, --policy acts alone.")
+    policy, policy_digest = known_policy(options.checkpoint) if options.checkpoint else (None, "")
+    expert, expert_name = options.expert, ""
+    if expert not in (None, SCRIPTED):
+        expert, digest = known_policy(expert)
+        expert_name = f"{options.expert} {digest}"
     rest = dict(settings)
     noise = NoiseConfig(options.noise_std, options.noise_probability)
     columns = (
@@ -192,8 +199,18 @@ def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> di
             policy=policy,
             policy_name=options.checkpoint or "",
             policy_digest=policy_digest,
+            expert=expert,
+            expert_name=expert_name,
             progress_fn=lambda done, total: progress.update(bar, completed=done, total=total, description="episodes"),
         )
+
+
+def known_policy(path: str) -> tuple[Callable[..., Any], str]:
+    """The pure policy(obs, key) -> action of any checkpoint or run, and the digest that tells it from others."""
+    from simscaleai_jax.datagen.identity import checkpoint_digest
+
+    checkpoint = resolve(path)  # once: the run's best may become another one meanwhile
+    return load_policy(checkpoint), checkpoint_digest(checkpoint)
 
 
 def load_policy(path: Path) -> Callable[..., Any]:

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from simscaleai_jax.core.checkpoint import read_manifest
@@ -27,6 +29,7 @@ Examples:
 
 ROWS = ("dt", "success_rate", "mean_reward", "std_reward", "mean_length", "min_reward", "max_reward")
 HOST, VIDEO = "host", "video"
+FILMED = 3  # successes, and failures
 HOST_LABEL = "host: MuJoCo, one by one"
 SPOILT = {
     "nan_episodes": "ended because their state was not finite",
@@ -46,13 +49,14 @@ class EvalOptions:
       n_episodes: episodes each way.
       max_steps: steps after which an episode is cut; default: the environment's own limit.
       render: show the episodes on host physics in a window.
-      save_videos: write videos of the first three episodes on host physics.
+      save_videos: write videos of episodes on host physics: the first three that succeed and the first three that fail,
+        or with --physics batched, the first three.
       video_dir: where to.
       physics: "batched" (all episodes at once), "host" (one by one) or "both".
       impl: engine of the batched episodes: "auto" (what suits this machine), "c", "jax" or "warp".
       host_dt: seconds per physics step on the host.
       seed: of the episodes.
-      output: also write the results to this JSON file.
+      output: also write the results to this JSON file, with the numbers of the episodes that failed.
       language: instruction; default: the one in the checkpoint.
       execute_steps: actions executed of every planned chunk; default: all of them.
       ensemble: weight decay of temporal ensembling; default: none.
@@ -159,22 +163,35 @@ def _prepare(output: Path) -> None:
 
 
 def _play(envs: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, dict[str, float]]:
-    """Evaluates in each environment; the video's replays the first episodes of the host."""
-    from simscaleai_jax.rl.evaluator import evaluate_policy
+    """Evaluates in each environment; the video's replays episodes of the host."""
+    from simscaleai_jax.rl.evaluator import evaluate_episodes
     from simscaleai_jax.sim.physics import ENGINES
 
-    results = {}
+    results: dict[str, Any] = {}
+    filmed = tuple(range(min(FILMED, options.n_episodes)))
     for label, env in envs.items():
         is_batched = label in ENGINES
         env_config = env.config if is_batched else env.unwrapped.config
         config = _config(options, env_config)
         config.on_host = not is_batched
         if label == VIDEO:
-            config.save_videos, config.n_episodes = True, min(config.max_videos, config.n_episodes)
-        result = evaluate_policy(env, policy, config)
-        if label != VIDEO:
-            results[label] = judged(result, options.n_episodes, env_config.dt)
+            config.save_videos, config.numbers, config.max_videos = True, filmed, len(filmed)
+        played = evaluate_episodes(env, policy, config)
+        if label == VIDEO:
+            _name_videos(options.video_dir, filmed, played.successes)
+            continue
+        results[label] = judged(played.summary(), options.n_episodes, env_config.dt)
+        results[label]["failures"] = np.flatnonzero(~played.successes).tolist()
+        if label == HOST:
+            filmed = tuple(int(i) for flag in (True, False) for i in np.flatnonzero(played.successes == flag)[:FILMED])
     return results
+
+
+def _name_videos(folder: str, numbers: Sequence[int], successes: np.ndarray) -> None:
+    """episode_017.mp4 becomes failure_017.mp4."""
+    for number, success in zip(numbers, successes, strict=True):
+        name = f"{number:03d}.mp4"
+        (Path(folder) / f"episode_{name}").replace(Path(folder) / f"{'success' if success else 'failure'}_{name}")
 
 
 def judged(result: dict[str, float], n_episodes: int, dt: float) -> dict[str, float]:

@@ -14,15 +14,15 @@ from simscaleai_jax.core import paths
 from simscaleai_jax.core.config import read_yaml, to_dict
 from simscaleai_jax.core.errors import check_names, unknown_name
 from simscaleai_jax.tools.arguments import STAGES, is_recipe, parse, presets
-from simscaleai_jax.tools.commands import datagen, eval, train
+from simscaleai_jax.tools.commands import dagger, datagen, eval, train
 from simscaleai_jax.tools.output import print_table
 
 DESCRIPTION = """Make demonstrations, train on them and evaluate the policy, as a recipe says.
 
-A recipe is a YAML file with the options of `simscale datagen`, `train` and `eval`; those that ship with simscale are
-listed below, and their headers say what they reach. Options of the three commands may follow, with the command's name
-before them. What is done is not done again: the same command goes on where it was stopped. recipe.json in the run's
-folder says how long each part took.
+A recipe is a YAML file with the options of `simscale datagen`, `train`, perhaps `dagger`, and `eval`; those that ship
+with simscale are listed below, and their headers say what they reach. Options of these commands may follow, with the
+command's name before them. What is done is not done again: the same command goes on where it was stopped. recipe.json
+in the run's folder says how long each part took.
 
 Examples:
   simscale recipe bc_pick_place
@@ -47,7 +47,7 @@ class RecipeOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One of the three commands, ready to run.
+    """One of the commands, ready to run.
 
     Attributes:
       name: of the command.
@@ -88,14 +88,14 @@ def run(recipe: Path, given: dict[str, list[str]], folder: str | None = None) ->
             continue
         is_fresh = True
         _run_stage(stage, record, where)
-    rows = [(name, f"{record[name]['seconds'] / 60:.1f} min") for name in STAGES]
+    rows = [(stage.name, f"{record[stage.name]['seconds'] / 60:.1f} min") for stage in stages]
     print_table(f"Recipe {recipe.stem}" + ("" if is_fresh else ": nothing to do"), ("part", "took"), rows)
     print(f"Results: {stages[-1].outputs[0]}")
     return record
 
 
 def make_stages(recipe: Path, given: dict[str, list[str]], folder: str | None) -> tuple[list[Stage], Path]:
-    """The three commands of a recipe, their options checked, and the file of its record."""
+    """The commands of a recipe, their options checked, and the file of its record."""
     moved = _moved(folder)
     words = {name: ["--config", str(recipe), *moved[name], *given.get(name, [])] for name in ("datagen", "train")}
     making = datagen.parse_options(words["datagen"])
@@ -108,17 +108,22 @@ def make_stages(recipe: Path, given: dict[str, list[str]], folder: str | None) -
         )
     demos = paths.local(making.output, "A data set")
     run_folder = paths.local(training.checkpoint_dir, "The run of a recipe")
-    results = run_folder / "eval.json"
-    judging = [str(run_folder), *_eval_words(recipe), "--output", str(results), *given.get("eval", [])]
-    settings = {"datagen": to_dict(making), "train": to_dict(training), "eval": {"arguments": judging}}
-    runs = {
-        "datagen": lambda: datagen.main(words["datagen"]),
-        "train": lambda: train.main(words["train"]),
-        "eval": lambda: eval.main(judging),
-    }
-    outputs = {"datagen": (demos,), "train": (run_folder / "series.json",), "eval": (results,)}
-    plain = {name: json.loads(json.dumps(value, default=str)) for name, value in settings.items()}
-    return [Stage(name, plain[name], runs[name], outputs[name]) for name in STAGES], run_folder / RECORD
+    judged, results = run_folder, run_folder / "eval.json"
+    stages = [
+        Stage("datagen", to_dict(making), lambda: datagen.main(words["datagen"]), (demos,)),
+        Stage("train", to_dict(training), lambda: train.main(words["train"]), (run_folder / "series.json",)),
+    ]
+    if "dagger" in read_yaml(recipe):
+        taught = [str(run_folder), *_words(recipe, "dagger", dagger.DaggerOptions, "run"), *given.get("dagger", [])]
+        teaching = dagger.parse_options(taught)
+        judged = dagger.round_folder(teaching, teaching.rounds)
+        stages.append(Stage("dagger", to_dict(teaching), lambda: dagger.main(taught), (judged / "series.json",)))
+    elif given.get("dagger"):
+        raise ValueError(f"{recipe} has no part 'dagger' for {' '.join(given['dagger'])}.")
+    judging = [str(judged), *_words(recipe, "eval", eval.EvalOptions, "checkpoint"), "--output", str(results)]
+    judging += given.get("eval", [])
+    stages.append(Stage("eval", {"arguments": judging}, lambda: eval.main(judging), (results,)))
+    return [_plain(stage) for stage in stages], run_folder / RECORD
 
 
 def stage_arguments(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -179,9 +184,14 @@ def _moved(folder: str | None) -> dict[str, list[str]]:
     return {"datagen": ["--output", demos], "train": ["--dataset", demos, "--checkpoint-dir", f"{folder}/run"]}
 
 
-def _eval_words(recipe: Path) -> list[str]:
-    """The recipe's part for `simscale eval` as arguments."""
-    said = read_yaml(recipe)["eval"]
-    names = [field.name for field in dataclasses.fields(eval.EvalOptions) if field.name != "checkpoint"]
-    check_names(f"{recipe}: setting of eval:", said, names)
+def _plain(stage: Stage) -> Stage:
+    """The stage with its settings as they look in the record."""
+    return dataclasses.replace(stage, settings=json.loads(json.dumps(stage.settings, default=str)))
+
+
+def _words(recipe: Path, command: str, options: type, subject: str) -> list[str]:
+    """The recipe's part for a command that takes no file of options, as arguments; `subject` comes first, elsewhere."""
+    said = read_yaml(recipe)[command]
+    names = [field.name for field in dataclasses.fields(options) if field.name != subject]
+    check_names(f"{recipe}: setting of {command}:", said, names)
     return [word for name, value in said.items() for word in (f"--{name.replace('_', '-')}", str(value))]
