@@ -18,7 +18,7 @@ TORCH_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/pyt
 TORCH_VENV := .venv-torch
 # The libraries that people bring; torch comes with CUDA here, several gigabytes.
 CLIENTS_VENV := .venv-clients
-# libtpu, 640 MB: it compiles for TPUs on any machine.
+# libtpu and JAX's CUDA plugin, 1.2 GB: they compile for TPUs and GPUs on any machine.
 PLAN_VENV := .venv-plan
 DOCS_VENV := .venv-docs
 TORCH_VERSION := 2.13.0
@@ -68,7 +68,7 @@ test-browser: $(VENV)/.dev  ## the viewer in headless Chromium (sh scripts/insta
 test-clients: $(CLIENTS_VENV)/.done  ## exports, adapters and trackers in the programs that people bring
 	$(CLIENTS_VENV)/bin/python -m pytest -m clients
 
-test-plan: $(PLAN_VENV)/.done  ## programs compiled for TPUs: their exchanges, memory and cycles; needs no TPU
+test-plan: $(PLAN_VENV)/.done  ## programs compiled for TPUs and GPUs: their exchanges, memory and cycles; needs neither
 	$(PLAN_VENV)/bin/python -m pytest -m plan tests/plan
 
 check-python:
@@ -111,7 +111,7 @@ $(CLIENTS_VENV)/.done: pyproject.toml
 
 $(PLAN_VENV)/.done: pyproject.toml requirements.lock | check-python
 	$(PYTHON) -m venv $(PLAN_VENV)
-	$(PLAN_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,tpu]'
+	$(PLAN_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,tpu,plan-cuda]'
 	@touch $@
 
 docs: $(DOCS_VENV)/.done  ## the documentation site, into outputs/site, with warnings as errors

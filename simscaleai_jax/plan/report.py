@@ -96,6 +96,9 @@ def _memory(compiled: Any, target: Target) -> dict[str, float | None]:
     needed = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     memory["needed"] = needed + found.temp_size_in_bytes + found.generated_code_size_in_bytes
     memory["available"] = target.chip.memory if target.chip else None
+    if target.chip and memory["needed"] > target.chip.memory:  # XLA for GPUs compiles it all the same
+        wanted = f"{memory['needed'] / 2**30:.2f} GiB exceed {target.chip.memory / 2**30:.2f} GiB"
+        raise TooLargeError(f"The program does not fit into the memory of a chip of {target.name}: {wanted}")
     return memory
 
 

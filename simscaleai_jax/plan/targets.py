@@ -1,6 +1,7 @@
-"""Machines to compile for, by name: "v5e:16x16" is a slice of 256 TPU v5e chips, "cpu:8" eight devices of this machine.
+"""Machines to compile for, by name: "v5e:16x16" is a slice of 256 TPU v5e chips, "h100:8" a node of eight GPUs, "cpu:8"
+eight devices of this machine.
 
-TPU programs are compiled by libtpu, which needs no TPU for it.
+TPU programs are compiled by libtpu, GPU programs by JAX's CUDA plugin; neither needs the accelerator for it.
 """
 
 import dataclasses
@@ -56,6 +57,44 @@ CHIPS = {
 }
 CPU = "cpu"
 
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What XLA has to know of a GPU to compile for it.
+
+    Attributes:
+      description: as the driver calls it.
+      capability: of CUDA, major and minor.
+      cores: streaming multiprocessors. lanes: of each, for float32.
+      shared: bytes of shared memory of each; a block may take 1,024 less. cache: bytes of the second level.
+      clock: GHz.
+      memory: bytes that the driver reports.
+    """
+
+    description: str
+    capability: tuple[int, int]
+    cores: int
+    lanes: int
+    shared: int
+    cache: int
+    clock: float
+    memory: int
+
+
+# resources.nvidia.com: architecture papers and data sheets of A100 (SXM, 80 GB), H100 (SXM) and H200. Links: NVLink,
+# in one direction.
+NODE = ("1", "2", "4", "8")
+CHIPS |= {
+    "a100": Chip("A100", 80 * GIB, 312e12, 2039e9, 300e9, None, NODE),
+    "h100": Chip("H100", 80 * GIB, 989e12, 3352e9, 450e9, None, NODE),
+    "h200": Chip("H200", 141e9, 989e12, 4800e9, 450e9, None, NODE),
+}
+GPUS = {
+    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167_936, 41_943_040, 1.41, 85_094_039_552),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233_472, 52_428_800, 1.98, 84_929_347_584),
+    "h200": Gpu("NVIDIA H200", (9, 0), 132, 128, 233_472, 52_428_800, 1.98, 150_754_820_096),
+}
+
 # Without these libtpu looks for the TPU of this machine, and holds a lock of the whole machine.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -89,11 +128,11 @@ def find_target(name: str, slices: int = 1) -> Target:
     """The machine called `name`; nothing of it has to be there.
 
     Args:
-      name: "CHIP:SHAPE", for example "v5e:4x4", or "cpu:N" for N of this machine's CPU devices.
-      slices: so many of these.
+      name: "CHIP:SHAPE", for example "v5e:4x4" or "h100:8", or "cpu:N" for N of this machine's CPU devices.
+      slices: so many of these; of GPUs, nodes.
     Raises:
       ValueError: there is no such chip or slice; the message lists what there is.
-      ImportError: libtpu is missing.
+      ImportError: libtpu, or JAX's CUDA plugin, is missing.
     """
     kind, _, shape = name.partition(":")
     if kind == CPU:
@@ -103,6 +142,8 @@ def find_target(name: str, slices: int = 1) -> Target:
     chip = CHIPS[kind]
     if not shape or slices < 1:
         raise ValueError(f"A topology is a chip and its slice, for example {kind}:{chip.shapes[3]}; got {name!r}.")
+    if kind in GPUS:
+        return Target(name, sharding.make_mesh(_gpus(name, GPUS[kind], shape, slices)), chip, slices)
     _check_libtpu(name)
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     from jax.experimental import topologies
@@ -115,6 +156,39 @@ def find_target(name: str, slices: int = 1) -> Target:
             f"libtpu knows no topology {name!r}; there are {', '.join(presets(kind))}. ({str(error).splitlines()[0]})"
         ) from None
     return Target(name, sharding.make_mesh(devices), chip, slices)
+
+
+def _gpus(name: str, gpu: Gpu, shape: str, nodes: int) -> list[Any]:
+    """Devices of `nodes` nodes of `shape` GPUs, for the compiler alone."""
+    if shape not in NODE:
+        raise ValueError(f"A node has {', '.join(NODE)} GPUs; got {name!r}.")
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        raise ImportError(f"Compiling for {name} needs JAX's CUDA plugin: pip install 'simscaleai-jax[plan-cuda]'")
+    from jax.experimental import topologies
+
+    text = _description(gpu)
+    topology = {"target_config": text, "topology": f"1x{nodes}x{shape}"}
+    return list(topologies.get_topology_desc(platform="cuda", topology_name=name, **topology).devices)
+
+
+def _description(gpu: Gpu) -> str:
+    """XLA's GpuTargetConfigProto as text. What all three have in common stands here."""
+    device = {
+        "threads_per_block_limit": 1024, "threads_per_warp": 32, "threads_per_core_limit": 2048,
+        "shared_memory_per_block": 49_152, "shared_memory_per_core": gpu.shared,
+        "shared_memory_per_block_optin": gpu.shared - 1024, "core_count": gpu.cores, "fpus_per_core": gpu.lanes,
+        "block_dim_limit_x": 2**31 - 1, "block_dim_limit_y": 65_535, "block_dim_limit_z": 65_535,
+        "registers_per_core_limit": 65_536, "registers_per_block_limit": 65_536, "l2_cache_size": gpu.cache,
+        "clock_rate_ghz": gpu.clock, "device_memory_size": gpu.memory,
+        "memory_bandwidth": int(next(c.bandwidth for k, c in CHIPS.items() if GPUS.get(k) is gpu)),
+    }  # fmt: skip
+    major, minor = gpu.capability
+    fields = " ".join(f"{key}: {value}" for key, value in device.items())
+    return (
+        f"gpu_device_info {{ {fields} cuda_compute_capability {{ major: {major} minor: {minor} }} }} "
+        f'platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 12 }} runtime_version {{ major: 13 minor: 0 }} '
+        f'device_description_str: "{gpu.description}"'
+    )
 
 
 def presets(kind: str | None = None) -> list[str]:

@@ -14,7 +14,10 @@ from .pages import ROOT
 
 SITE = ROOT / "outputs" / "site"
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-SMALL = {"pick_place_from_scratch": "total_steps = 8192\nepisodes = 2"}
+SMALL = {
+    "pick_place_from_scratch": "total_steps = 8192\nepisodes = 2",
+    "imitation_with_diffusion": "demonstrations = 8\nupdates = 40\nepisodes = 2",
+}
 SECONDS = 900
 
 

@@ -49,15 +49,19 @@ def test_warnings(monkeypatch):
 
 
 def test_unknown_machines_list_those_there_are():
-    with pytest.raises(ValueError, match=r"Unknown topology 'v9:4x4'. Available: cpu:8, .*v5e:16x16.*v6e:4x4"):
+    with pytest.raises(ValueError, match=r"Unknown topology 'v9:4x4'. Available: a100:1, .*cpu:8, .*v5e:16x16.*v6e:4x4"):
         find_target("v9:4x4")
     with pytest.raises(ValueError, match="for example v5e:4x4; got 'v5e'"):
         find_target("v5e")
-    assert {"v4:2x2x1", "v5e:16x16", "v5p:4x4x4", "v6e:4x4", "tpu7x:2x2x1"} <= set(presets())
+    assert {"v4:2x2x1", "v5e:16x16", "v5p:4x4x4", "v6e:4x4", "tpu7x:2x2x1", "h100:8"} <= set(presets())
+    with pytest.raises(ValueError, match="A node has 1, 2, 4, 8 GPUs; got 'h100:3'"):
+        find_target("h100:3")
 
 
-def test_a_missing_libtpu_is_named(monkeypatch):
+def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     with pytest.raises(ImportError, match=r"needs libtpu .*: pip install 'simscaleai-jax\[tpu\]'"):
         find_target("v5e:4x4")
+    with pytest.raises(ImportError, match=r"needs JAX's CUDA plugin: pip install 'simscaleai-jax\[plan-cuda\]'"):
+        find_target("h100:8")

@@ -17,7 +17,8 @@ WRITING = {
     "demo": ("--output", "BLOCKED"),
     "rl": ("ppo_reach", "--output", "BLOCKED"),
     "train": ("--dataset", "DATA", "--checkpoint-dir", "BLOCKED"),
-    "recipe": ("bc_reach", "--datagen.output", "BLOCKED.h5"),
+    "recipe": ("bc_reach", "--folder", "BLOCKED"),
+    "dagger": ("CHECKPOINT", "--output", "BLOCKED"),
     "launch": ("--num-processes", "1", "--", "rl", "ppo_reach", "--distributed", "--output", "BLOCKED"),
     "eval": ("CHECKPOINT", "--output", "BLOCKED.json"),
     "transfer": ("CHECKPOINT", "--output", "BLOCKED"),
@@ -36,7 +37,7 @@ LONG = {
     "demo": ("--output", "NEW"),
     "rl": ("ppo_reach", "--output", "NEW"),
     "train": ("--dataset", "DATA", "--max-steps", "1000000", "--checkpoint-dir", "NEW"),
-    "recipe": ("bc_reach", "--datagen.output", "NEW.h5", "--train.checkpoint-dir", "NEW"),
+    "recipe": ("diffusion_pick_place", "--folder", "NEW"),
     "launch": ("--num-processes", "1", "--", "rl", "ppo_reach", "--distributed", "--output", "NEW"),
     "plan": ("ppo_reach", "--topology", "cpu:8"),
     "eval": ("CHECKPOINT", "--n-episodes", "100000", "--physics", "host"),
@@ -76,8 +77,8 @@ def start(name, words, paths, **options):
 
 
 def said(text: str) -> list[str]:
-    """Lines of stderr that are the command's own word: neither progress nor libraries' notes."""
-    return [line for line in text.splitlines() if line.startswith("simscale ")]
+    """Lines of stderr that are the command's last word: neither progress nor libraries' notes."""
+    return [line for line in text.splitlines() if line.removeprefix("[0] ").startswith(("simscale ", "Ctrl-C: saved"))]
 
 
 def test_every_command_is_tried():

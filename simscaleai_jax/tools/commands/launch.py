@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO
+from typing import IO, Any, TextIO
 
 from simscaleai_jax.core import distributed
 from simscaleai_jax.tools.arguments import parse
@@ -73,7 +73,7 @@ def launch(options: LaunchOptions, command: list[str]) -> int:
     """Runs `command` in every process until all have ended; returns the first status that is not 0."""
     port = options.port or free_port()
     processes = [_start(options, command, index, port) for index in range(options.num_processes)]
-    printers = [_print_lines(index, process) for index, process in enumerate(processes)]
+    printers = [printer for index, process in enumerate(processes) for printer in _print_lines(index, process)]
     _pass_signals_on(processes)
     status = _wait(processes)
     for printer in printers:
@@ -97,7 +97,9 @@ def _start(options: LaunchOptions, command: list[str], index: int, port: int) ->
         "XLA_FLAGS": flags.strip(),
         distributed.NUM_THREADS: _threads(options.num_processes),
     }
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A session of its own: Ctrl-C reaches it once, from here, and not a second time from the terminal.
+    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
 
 
 def _threads(num_processes: int) -> str:
@@ -106,15 +108,18 @@ def _threads(num_processes: int) -> str:
     return given or str(max(1, (os.cpu_count() or 1) // num_processes))
 
 
-def _print_lines(index: int, process: subprocess.Popen) -> threading.Thread:
-    def copy(stream: IO[str]) -> None:
-        for line in stream:
-            print(f"[{index}] {line}", end="", flush=True)
+def _print_lines(index: int, process: subprocess.Popen) -> list[threading.Thread]:
+    """Passes both of a process's streams on, each line with its number."""
 
-    assert process.stdout is not None
-    thread = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
-    thread.start()
-    return thread
+    def copy(stream: IO[str], to: TextIO) -> None:
+        for line in stream:
+            print(f"[{index}] {line}", end="", file=to, flush=True)
+
+    streams = ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+    threads = [threading.Thread(target=copy, args=pair, daemon=True) for pair in streams]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 def _pass_signals_on(processes: list[subprocess.Popen]) -> None:
@@ -123,7 +128,7 @@ def _pass_signals_on(processes: list[subprocess.Popen]) -> None:
             if process.poll() is None:
                 process.send_signal(signum)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, forward)
 
 

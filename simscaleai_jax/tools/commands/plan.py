@@ -16,13 +16,15 @@ DESCRIPTION = """Compile the programs of a run for a machine that is not there, 
 compile, memory of a chip, work, exchanges between chips, the compiler's own estimate of time. Nothing runs.
 
 A preset's name, or rl or train, may come first; all options of simscale rl and simscale train are taken. TPUs need
-libtpu: pip install 'simscaleai-jax[tpu]'. Estimates are no measurements.
+libtpu: pip install 'simscaleai-jax[tpu]'; GPUs need JAX's CUDA plugin: 'simscaleai-jax[plan-cuda]'. Estimates are no
+measurements.
 
 Examples:
   simscale plan ppo_reach --topology v5e:4x4
   simscale plan ppo_pick_place --topology v5e:16x16 --ppo.num-envs 32768 --ppo.n-steps 524288
   simscale plan train --model vla --batch-size 8192 --fsdp --topology v6e:16x16 --json
-  simscale plan ppo_pick_place --topology v5e:1x1 --fit"""
+  simscale plan ppo_pick_place --topology v5e:1x1 --fit
+  simscale plan ppo_reach --topology h100:8 --ppo.num-envs 32768 --ppo.n-steps 524288"""
 
 RL_KEYS = ("env_name", "ppo", "env")  # a file with one of these is one of simscale rl
 
@@ -32,8 +34,8 @@ class PlanOptions:
     """Options of `simscale plan`; those of the run follow.
 
     Attributes:
-      topology: machine to compile for: CHIP:SHAPE with a chip of v4, v5e, v5p, v6e, tpu7x, or cpu:N.
-      slices: so many of them, connected by the slower network.
+      topology: machine to compile for: CHIP:SHAPE (chip: v4, v5e, v5p, v6e, tpu7x), a100:N, h100:N, h200:N or cpu:N.
+      slices: so many of them (of GPUs: nodes), connected by the slower network.
       programs: what to compile: update, and start (rl) or evaluate (train).
       fit: find the most environments, or the largest batch, that fit: doubles and halves until twice it does not.
     """

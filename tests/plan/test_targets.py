@@ -1,4 +1,4 @@
-"""Programs compiled for TPUs that are not there: what they exchange and what they need must not change unseen."""
+"""Programs compiled for TPUs and GPUs that are not there: what they exchange and need must not change unseen."""
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,20 @@ def test_split_parameters_are_scattered_and_gathered_and_send_no_more_than_whole
     assert split["collectives"]["sent"] < 1.02 * whole["collectives"]["sent"]
     assert split["memory"]["arguments"] < whole["memory"]["arguments"] / 8
     check(split)
+
+
+@pytest.mark.parametrize("topology", ["a100:4", "h100:8", "h200:2"])
+def test_gpus_of_a_node_exchange_gradients_once(topology):
+    report = plan(PlanOptions(topology), BC)["programs"]["update"]
+    assert report["devices"] == int(topology[-1])
+    model = nnx.eval_shape(lambda: create_model("bc", hidden_dim=1024, n_layers=3))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    rows = report["collectives"]["each"]
+    assert {row["kind"] for row in rows} == {"all-reduce"}
+    exchanged = sum(row["count"] * row["size"] for row in rows)
+    assert 4 * weights < exchanged < 4.01 * weights, "float32 sums, and the numbers of the loss"
+    assert report["cycles"] is None, "only TPU programs carry them"
+    check(report)
 
 
 def test_gradients_cross_between_slices_once():
