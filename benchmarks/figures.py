@@ -1,6 +1,8 @@
-"""Fills the figures of README.md and docs/benchmarks.md in from benchmarks/results/, so that none is ever typed.
+"""Fills the figures of README.md, docs/benchmarks.md and docs/clients.md in from benchmarks/results/, so that none is
+ever typed.
 
-    python benchmarks/figures.py            writes the table between the marks in README.md, and docs/benchmarks.md
+    python benchmarks/figures.py            writes what is between the marks in README.md and docs/clients.md, and
+                                            docs/benchmarks.md
     python benchmarks/figures.py --check    exits with 1 where a page says something else
 
 Needs nothing but Python.
@@ -17,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+CLIENTS = ROOT / "docs" / "clients.md"
 BEGIN, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
 HEAD = "| what | figure | command |\n|---|---|---|\n"
 ENGINE_NAMES = {"c": "C engine", "MJX": "MJX", "jax": "MJX", "host": "MuJoCo at dt 0.002"}
@@ -54,7 +57,7 @@ class Section:
 
 def main(argv: Sequence[str]) -> int:
     """Writes the pages, or compares them."""
-    wanted = {README: readme(README.read_text()), PAGE: page()}
+    wanted = {README: readme(README.read_text()), PAGE: page(), CLIENTS: clients(CLIENTS.read_text())}
     if "--check" not in argv:
         for path, text in wanted.items():
             path.write_text(text)
@@ -67,15 +70,19 @@ def main(argv: Sequence[str]) -> int:
 
 def readme(text: str) -> str:
     """The README with its table as the results have it."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
     rows = [
         row(dataclasses.replace(claim, what=f"{section.title}: {claim.what.removeprefix('... ')}"))
         for section in SECTIONS
         for claim in section.claims
         if claim.in_readme
     ]
-    return f"{before}{BEGIN}\n\n{HEAD}{''.join(rows)}\n{END}{after}"
+    return between(text, f"{HEAD}{''.join(rows)}")
+
+
+def between(text: str, content: str) -> str:
+    """The text with other content between its marks."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{content}\n{END}{rest.split(END)[1]}"
 
 
 def page() -> str:
@@ -92,6 +99,43 @@ def page() -> str:
         measured = "\n".join(f"- `{name}.json`: {stamped(load(name))}" for name in sources)
         parts.append(f"## {section.title}\n\n{section.text}\n\n{HEAD}{rows}\n{measured}\n")
     return "\n".join(parts)
+
+
+def clients(text: str) -> str:
+    """docs/clients.md with what benchmarks/clients.py has found."""
+    result = load("clients")
+    known = result["clients"]
+    lines = [
+        f"| {title} | {known[name]['version']} | {what} | {figure(known[name])} |\n"
+        for name, (title, what, figure) in CLIENT_ROWS.items()
+        if name in known
+    ]
+    head = "| client | version | what was run | result |\n|---|---|---|---|\n"
+    policies = {kind: each for kind, each in known.get("policies", {}).items() if isinstance(each, dict)}
+    columns = ("load_policy", "torch", "onnx", "stablehlo")
+    loop = "| policy, task | `load_policy` | torch | ONNX | StableHLO | largest difference from `load_policy` |\n"
+    loop += "|---|---|---|---|---|---|\n"
+    for kind, each in policies.items():
+        rates = " | ".join(share(each["success"][way]["rate"], each["success"][way]["interval"]) for way in columns)
+        differences = ", ".join(f"{way} {each['difference'][way]:.1e}" for way in columns[1:])
+        loop += f"| {kind}, {each['env']} | {rates} | {differences} |\n"
+    return between(text, f"{head}{''.join(lines)}\n{loop}\nMeasured on {stamped(result)}.\n")
+
+
+def share(rate: float, interval: Sequence[float]) -> str:
+    """A success rate with its interval."""
+    return f"{rate:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
+
+
+def learned(result: Result) -> str:
+    """Success of every seed."""
+    runs = result["runs"]
+    rates = ", ".join(f"{run['success']:.1%}" for run in runs)
+    low = min(run["interval"][0] for run in runs)
+    return (
+        f"{rates} of {runs[0]['episodes']} fresh episodes each (seeds {', '.join(str(run['seed']) for run in runs)}; "
+        f"no interval begins below {low:.1%}), {runs[0]['steps']:,} steps"
+    )
 
 
 def row(claim: Claim) -> str:
@@ -223,6 +267,62 @@ def trainer(result: Result) -> str:
     cost = result["checkpoints"]
     return f"{rates}; a checkpoint every {cost['updates']:,} updates costs {cost['overhead']:.1%}"
 
+
+CLIENT_ROWS = {
+    "gymnasium": (
+        "gymnasium",
+        "`check_env` on both ids, wrappers, vector wrappers, deepcopy, pickle",
+        lambda r: (
+            f"{r['check_env']} environments, {r['wrappers']} wrappers, {r['vector_wrappers']} vector wrappers; "
+            f"{len(r['warnings'])} warnings"
+        ),
+    ),
+    "sb3": ("Stable-Baselines3", "`PPO` on reach through `to_sb3`", learned),
+    "brax": ("brax", "`ppo.train` on reach through `to_brax`", learned),
+    "rejax": ("rejax", "`PPO` on reach through `to_rejax`", learned),
+    "rsl_rl": ("rsl_rl", "`OnPolicyRunner` on reach through `to_rsl_rl`", learned),
+    "skrl": ("skrl", "`PPO` (torch) on reach through `to_skrl`", learned),
+    "lerobot_states": (
+        "LeRobot",
+        "export of state episodes, read by `LeRobotDataset`",
+        lambda r: (
+            f"{r['episodes']:,} episodes, {r['frames']:,} frames in {r['seconds']:.1f} s "
+            f"({r['processor_seconds']:.1f} s of the processor)"
+        ),
+    ),
+    "lerobot_videos": (
+        "LeRobot",
+        "two cameras as H.264, every frame read by `LeRobotDataset`",
+        lambda r: (
+            f"{r['episodes']} episodes, {r['frames']:,} frames of {r['side']}x{r['side']}: written in "
+            f"{r['export']['seconds']:.1f} s, {r['megabytes']:.1f} MB; no picture is off by more than "
+            f"{r['largest_mean_error']:.1%} on average"
+        ),
+    ),
+    "lerobot_act": (
+        "LeRobot",
+        "its ACT, trained by `lerobot-train` on our export (states), played by `lerobot-eval` in our environment",
+        lambda r: (
+            f"{share(r['success'], r['interval'])} of {r['episodes']} episodes of reach after {r['updates']:,} "
+            f"updates on {r['demonstrations']} demonstrations"
+        ),
+    ),
+    "lerobot_ours": (
+        "LeRobot",
+        "our policy as `--policy.type=simscale` in `lerobot-eval`",
+        lambda r: f"{r['policy']}: {share(r['success'], r['interval'])} of {r['episodes']} episodes of reach",
+    ),
+    "robomimic": (
+        "robomimic",
+        "every step in its `SequenceDataset`",
+        lambda r: f"{r['episodes']} episodes, {r['frames']:,} frames, {'equal' if r['is_equal'] else 'NOT EQUAL'}",
+    ),
+    "minari": (
+        "Minari",
+        "every episode in its `MinariDataset`",
+        lambda r: f"{r['episodes']} episodes, {r['frames']:,} frames, {'equal' if r['is_equal'] else 'NOT EQUAL'}",
+    ),
+}
 
 SECTIONS = (
     Section(

@@ -2,6 +2,8 @@
 
 import abc
 import dataclasses
+import os
+import sys
 from typing import Any
 
 import gymnasium
@@ -155,13 +157,21 @@ class BaseRobotEnv(gymnasium.Env, abc.ABC):
         return self._host_cameras().picture(self.data, camera, self.overrides, depth, segmentation)
 
     def render(self) -> np.ndarray | None:
-        """Frame for `render_mode`: "rgb_array" returns uint8 (H, W, 3), "human" updates MuJoCo's passive viewer."""
+        """Frame for `render_mode`: "rgb_array" returns uint8 (H, W, 3), "human" updates MuJoCo's passive viewer.
+
+        Raises:
+          RuntimeError: a window is wanted and there is no display; MuJoCo's viewer would end the process.
+        """
         if self.render_mode is None:
             gymnasium.logger.warn("render() does nothing without a render_mode; make the environment with one")
             return None
         if self.render_mode == "rgb_array":
             return self._host_cameras().portrait(self.data, self._portrait_camera(), self.overrides)
         if self._viewer is None:
+            if sys.platform.startswith("linux") and not (
+                os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+            ):
+                raise RuntimeError("render_mode 'human' opens a window, and there is no display; use 'rgb_array'.")
             from mujoco import viewer
 
             self._viewer = viewer.launch_passive(self.model, self.data)

@@ -87,6 +87,15 @@ def test_frames_per_second_follow_the_control_rate():
     assert ReachEnv.metadata["render_fps"] == 20, "the documented default stays"
 
 
+def test_a_window_without_a_display_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    env = sim.make_env("reach", cameras=[], render_mode="human")
+    with pytest.raises(RuntimeError, match=r"no display; use 'rgb_array'"):
+        env.reset(seed=0)
+
+
 def test_make_vec_gives_the_batch_and_passes_options_on():
     fast = {"dt": 0.01, "cameras": [], "max_episode_steps": 4}
     envs = gymnasium.make_vec("simscaleai_jax/Reach-v0", 3, autoreset_mode=AutoresetMode.NEXT_STEP, **fast)
