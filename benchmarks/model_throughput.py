@@ -48,12 +48,13 @@ def main() -> None:
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--large-batch", type=int, default=64)
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bf16 peak of the GPU (H200: 989)")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/NAME.json")
     options = parser.parse_args()
     if not options.large and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     results = large(options.large_batch, options.peak_tflops) if options.large else compare(options)
     name = "model_throughput_large" if options.large else "model_throughput"
-    file = ROOT / "benchmarks" / "results" / f"{name}.json"
+    file = options.output or ROOT / "benchmarks" / "results" / f"{name}.json"
     earlier = json.loads(file.read_text())["results"] if file.exists() else {}
     report = {"benchmark": name, **_stamp(options.torch_python), "results": earlier | results}
     file.write_text(json.dumps(report, indent=1) + "\n")

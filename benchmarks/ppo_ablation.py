@@ -20,7 +20,6 @@ from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.tools.commands.rl import make_training_env, parse_options, ppo_config
 
 RECIPE = Path("configs/ppo_pick_place.yaml")
-RESULTS = Path("benchmarks/results/ppo_ablation.json")
 WINDOW = 4  # updates over which successes are averaged
 GOAL = 0.95
 PLAIN_KEYS = ("ee_pos", "gripper_state", "joint_vel", "object_pos", "object_quat", "target_pos")
@@ -46,11 +45,13 @@ class Options:
       variants: names of them; default: all.
       seeds: of each.
       max_steps: environment steps after which a run is given up.
+      output: JSON file to write.
     """
 
     variants: tuple[str, ...] = tuple(VARIANTS)
     seeds: tuple[int, ...] = (10, 11, 12)
     max_steps: int = 600_000
+    output: Path = Path("benchmarks/results/ppo_ablation.json")
 
 
 class Watch:
@@ -81,7 +82,7 @@ def main(options: Options) -> None:
         for seed in options.seeds:
             runs.append(run(name, seed, options.max_steps))
             print(json.dumps(runs[-1]), flush=True)
-            RESULTS.write_text(json.dumps(stamp() | {"goal": GOAL, "runs": runs}, indent=1) + "\n")
+            options.output.write_text(json.dumps(stamp() | {"goal": GOAL, "runs": runs}, indent=1) + "\n")
 
 
 def run(name: str, seed: int, max_steps: int) -> dict[str, Any]:

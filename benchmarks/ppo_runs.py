@@ -5,14 +5,18 @@
       simscale eval checkpoints/seed_$seed --n-episodes 500 --output checkpoints/seed_$seed/evaluation.json
     done
     python benchmarks/ppo_runs.py configs/ppo_pick_place.yaml checkpoints/seed_0 checkpoints/seed_1
+    python benchmarks/ppo_runs.py configs/ppo_pick_place.yaml --seeds 0 1 2 3 4        trains and evaluates them first
 
-Reads each run's metrics.jsonl and, where it lies beside it, evaluation.json; trains and simulates nothing. A run's
-seconds are the time that its updates took, without compiling. Writes docs/images/RECIPE.png and
-benchmarks/results/RECIPE.json.
+Reads each run's metrics.jsonl and, where it lies beside it, evaluation.json. A run's seconds are the time that its
+updates took, without compiling. Writes benchmarks/results/RECIPE.json, and docs/images/RECIPE.png where the results go
+there.
 """
 
 import dataclasses
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +35,8 @@ TITLES = {
 CURVES = ("total_steps", "success_rate", "plain_success_rate", "episode_reward", "episode_length", "approx_kl")
 POINTS = 100  # of each curve in the JSON file
 WINDOW = 4  # updates that a drawn point averages
+GOALS = (0.5, 0.9, 0.95, 0.99)
+RESULTS = Path("benchmarks/results")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +46,52 @@ class Options:
     Attributes:
       recipe: YAML file that the runs followed.
       runs: folders of finished runs.
+      seeds: of runs to train and evaluate first, in a folder that is removed afterwards.
+      n_episodes: fresh episodes that judge each of these.
+      output: JSON file; default benchmarks/results/RECIPE.json.
     """
 
     recipe: Annotated[Path, tyro.conf.Positional]
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    seeds: tuple[int, ...] = ()
+    n_episodes: int = 500
+    output: Path | None = None
 
 
 def main(options: Options) -> None:
+    if bool(options.runs) == bool(options.seeds):
+        raise SystemExit("Name folders of runs, or --seeds to train; one of the two.")
+    with tempfile.TemporaryDirectory() as folder:
+        made = tuple(run(options, seed, Path(folder) / f"seed_{seed}") for seed in options.seeds)
+        report(options, options.runs or made)
+
+
+def run(options: Options, seed: int, folder: Path) -> Path:
+    """Trains and evaluates one seed as the recipe says."""
+    simscale = [sys.executable, "-m", "simscaleai_jax.tools.cli"]
+    train = ["rl", "--config", str(options.recipe), "--seed", str(seed), "--save-path", str(folder)]
+    judge = ["eval", str(folder), "--n-episodes", str(options.n_episodes), "--seed", "1000"]
+    judge += ["--output", str(folder / "evaluation.json")]
+    for command in (train, judge):
+        subprocess.run([*simscale, *command], check=True)
+    return folder
+
+
+def report(options: Options, folders: tuple[Path, ...]) -> None:
+    """Writes the JSON file and the picture."""
     name = options.recipe.stem
-    runs = {run.name: summarize(run) for run in options.runs}
+    runs = {folder.name: summarize(folder) for folder in folders}
     recipe = read_yaml(options.recipe)
     command = f"simscale rl --config {options.recipe}"
     result = stamp() | {"command": command, "config": recipe, "runs": {n: run["summary"] for n, run in runs.items()}}
-    Path(f"benchmarks/results/{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    output = options.output or RESULTS / f"{name}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
     title = TITLES.get(name, f"PPO with {options.recipe}") + " (actions sampled, not the mean)"
-    draw(runs, eased_share(recipe), title, f"docs/images/{name}.png")
-    for name, run in runs.items():
-        print(name, json.dumps({key: value for key, value in run["summary"].items() if key != "curve"}))
+    if output.resolve().parent == RESULTS.resolve():
+        draw(runs, eased_share(recipe), title, f"docs/images/{name}.png")
+    for name, each in runs.items():
+        print(name, json.dumps({key: value for key, value in each["summary"].items() if key != "curve"}))
 
 
 def summarize(folder: Path) -> dict[str, Any]:
@@ -72,6 +107,10 @@ def summarize(folder: Path) -> dict[str, Any]:
         "seconds": round(float(seconds[-1]), 1),
         "steps_per_second": round(float(steps[-1] / seconds[-1])),
         "seconds_to_half_plain_success": _first(seconds, plain >= 0.5),
+        "reached": {
+            f"{goal:.0%}": {"seconds": _first(seconds, plain >= goal), "steps": _first(steps, plain >= goal)}
+            for goal in GOALS
+        },
         "seconds_to_95_percent_plain_success": _first(seconds, plain >= 0.95),
         "steps_to_95_percent_plain_success": _first(steps, plain >= 0.95),
         "last_plain_success_rate": round(float(np.nanmean(metrics["plain_success_rate"][-10:])), 4),

@@ -129,6 +129,11 @@ COMMANDS = {
         "Say what this machine has, how fast each physics engine is, and what to mend",
         "simscale doctor",
     ),
+    "bench": (
+        "simscaleai_jax.tools.commands.bench",
+        "Run the benchmarks of a checkout, beside other libraries, and write their page",
+        "simscale bench all --quick",
+    ),
     "completion": (
         "simscaleai_jax.tools.commands.completion",
         "Print what completes commands and options in a shell",
@@ -141,8 +146,8 @@ COMMANDS = {
 
 # Commands that print a table, and with --json the same as one JSON value.
 WITH_TABLES = (
-    "demo", "rl", "train", "recipe", "dagger", "plan", "eval", "transfer", "datagen", "viz-live", "doctor", "list-envs",
-    "list-robots", "list-models",
+    "demo", "rl", "train", "recipe", "dagger", "plan", "eval", "transfer", "datagen", "viz-live", "doctor", "bench",
+    "list-envs", "list-robots", "list-models",
 )  # fmt: skip
 
 # Told to the user as one line; anything else is a defect and shows its traceback.

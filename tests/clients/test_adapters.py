@@ -151,6 +151,17 @@ def test_gymnax_steps_and_rejax_trains():
     np.testing.assert_array_equal(lengths, 6)
 
 
+def test_braxs_evaluation_counts_successes():
+    training = pytest.importorskip("brax.envs.wrappers.training")
+    env = adapters.to_brax(sim.make_functional_env("reach", **FAST))
+    wrapped = training.EvalWrapper(training.wrap(env, episode_length=env.max_episode_steps))
+    state = wrapped.reset(jax.random.split(jax.random.PRNGKey(0), 3))
+    step = jax.jit(lambda state: jax.lax.fori_loop(0, 6, lambda _, s: wrapped.step(s, np.zeros((3, 4))), state))
+    metrics = step(state).info["eval_metrics"].episode_metrics
+    assert {"reward", "success", "distance"} <= set(metrics)
+    assert metrics["success"].shape == (3,)
+
+
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "brax", None)
     monkeypatch.setitem(sys.modules, "brax.envs.base", None)

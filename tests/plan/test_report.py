@@ -49,7 +49,7 @@ def test_warnings(monkeypatch):
 
 
 def test_unknown_machines_list_those_there_are():
-    with pytest.raises(ValueError, match=r"Unknown topology 'v9:4x4'. Available: a100:1, .*cpu:8, .*v5e:16x16.*v6e:4x4"):
+    with pytest.raises(ValueError, match=r"Unknown topology .v9:4x4.. Available: a100:1, .*cpu:8, .*v5e:16x16"):
         find_target("v9:4x4")
     with pytest.raises(ValueError, match="for example v5e:4x4; got 'v5e'"):
         find_target("v5e")

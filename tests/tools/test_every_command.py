@@ -45,6 +45,7 @@ LONG = {
     "datagen": ("--n-episodes", "10000000", "--output", "NEW.h5"),
     "viz-env": ("--n-steps", "100000", "--save", "NEW.mp4"),
     "doctor": (),
+    "bench": ("ppo_ablation", "--results", "NEW"),
 }
 QUIET = {"config": ("show", "rl"), "completion": ("bash",), "list-envs": (), "list-robots": (), "list-models": ()}
 # These show a window or a page: test_viz_commands and test_view look at them.
