@@ -82,7 +82,7 @@ def entries_for(model_name: str, kwargs: Mapping[str, Any]) -> list[Entry]:
 def _bc(kwargs: Mapping[str, Any]) -> list[Entry]:
     table = _perceptron("state_encoder", "state_encoder", 2)
     if kwargs["use_image"]:
-        table += _image_encoder("image_encoder", "image_encoder")
+        table += _image_encoder("image_encoder", "image_encoder", kwargs)
     return table + _perceptron("action_head", "action_head", kwargs["n_layers"])
 
 
@@ -111,14 +111,14 @@ def _vla(kwargs: Mapping[str, Any]) -> list[Entry]:
 def _generative(kwargs: Mapping[str, Any]) -> list[Entry]:
     table = _perceptron("state_encoder", "encoder/state_encoder", 2) if kwargs["state_dim"] > 0 else []
     for i in range(len(kwargs["cameras"])):
-        table += _image_encoder(f"image_encoders.{i}", f"encoder/image_encoders/{i}")
+        table += _image_encoder(f"image_encoders.{i}", f"encoder/image_encoders/{i}", kwargs)
     return table + _denoiser("action_head.", "action_head/", kwargs["n_layers"])
 
 
 def _act(kwargs: Mapping[str, Any]) -> list[Entry]:
     table = _weights("state_proj", "state_proj") if kwargs["state_dim"] > 0 else []
     for i in range(len(kwargs["cameras"])):
-        table += _image_encoder(f"image_encoders.{i}", f"image_encoders/{i}")
+        table += _image_encoder(f"image_encoders.{i}", f"image_encoders/{i}", kwargs)
     for name in ("queries", "places", "posterior.first", "posterior.places"):
         table.append(Entry(name, name.replace(".", "/")))
     for name in ("latent_proj", "action_head", "posterior.action_proj", "posterior.out"):
@@ -128,7 +128,10 @@ def _act(kwargs: Mapping[str, Any]) -> list[Entry]:
     return table + _norm("norm", "norm") + _norm("posterior.norm", "posterior/norm")
 
 
-def _image_encoder(theirs: str, ours: str) -> list[Entry]:
+def _image_encoder(theirs: str, ours: str, kwargs: Mapping[str, Any]) -> list[Entry]:
+    if kwargs.get("image_pooling") == "keypoints":
+        table = _weights(f"{theirs}.first", f"{ours}/first", _conv, _conv_back)
+        return table + _weights(f"{theirs}.maps", f"{ours}/maps") + _weights(f"{theirs}.out", f"{ours}/out")
     table = []
     for layer, place in enumerate((0, 2, 4)):
         table += _weights(f"{theirs}.{place}", f"{ours}/convolutions/{layer}", _conv, _conv_back)

@@ -17,7 +17,7 @@ from simscaleai_jax.core.observations import is_image_key
 from simscaleai_jax.interop.acting import head_type
 from simscaleai_jax.interop.files import TorchRecord, write_whole
 from simscaleai_jax.interop.onnx_graph import Graph
-from simscaleai_jax.models.bc import CONVOLUTIONS, POOLED, pool_matrix
+from simscaleai_jax.models.image_encoders import CONVOLUTIONS, KEYPOINTS, POOLED, SHARPNESS, grid, pool_matrix
 from simscaleai_jax.models.policy_heads.flow_head import FlowActionHead
 from simscaleai_jax.models.policy_heads.schedule import sampling_steps
 
@@ -107,6 +107,8 @@ def _flat(graph: Graph, x: str) -> str:
 
 def _image_encoder(graph: Graph, image: str, name: str, kwargs: Mapping[str, Any]) -> str:
     size = kwargs["image_size"]
+    if kwargs.get("image_pooling") == "keypoints":
+        return _keypoints(graph, image, name, size)
     for index, (_, kernel, stride, pad) in zip((0, 2, 4), CONVOLUTIONS, strict=True):
         image = graph.activate(graph.convolution(image, f"{name}.{index}", stride, pad), "Relu")
         size = (size + 2 * pad - kernel) // stride + 1
@@ -116,6 +118,19 @@ def _image_encoder(graph: Graph, image: str, name: str, kwargs: Mapping[str, Any
     return graph.activate(graph.linear(_flat(graph, pooled), f"{name}.8"), "Relu")
 
 
+def _keypoints(graph: Graph, image: str, name: str, size: int) -> str:
+    features, kernel, stride, pad = CONVOLUTIONS[0]
+    cells = ((size + 2 * pad - kernel) // stride + 1) ** 2
+    image = graph.node("Sub", image, graph.constant(0.5))
+    hidden = graph.activate(graph.convolution(image, f"{name}.first", stride, pad), "Relu")
+    hidden = graph.node("Transpose", graph.reshape(hidden, -1, features, cells), perm=[0, 2, 1])
+    maps = graph.node("Mul", graph.linear(hidden, f"{name}.maps"), graph.constant(SHARPNESS))
+    weights = graph.node("Transpose", graph.node("Softmax", maps, axis=1), perm=[0, 2, 1])
+    places = graph.node("MatMul", weights, graph.constant(grid(round(cells**0.5))))  # (B, maps, 2)
+    places = graph.reshape(graph.node("Transpose", places, perm=[0, 2, 1]), -1, 2 * KEYPOINTS)
+    return graph.activate(graph.linear(places, f"{name}.out"), "Relu")
+
+
 def _encoded_cameras(graph: Graph, images: Images, kwargs: Mapping[str, Any]) -> list[str]:
     """(B, k, D) of each camera."""
     channels, size, steps = kwargs["image_channels"], kwargs["image_size"], kwargs["obs_horizon"]
@@ -123,7 +138,8 @@ def _encoded_cameras(graph: Graph, images: Images, kwargs: Mapping[str, Any]) ->
     for i, camera in enumerate(kwargs["cameras"]):
         frames = graph.reshape(images[camera], -1, channels, size, size)
         features = _image_encoder(graph, frames, f"image_encoders.{i}", kwargs)
-        width = graph.weights[f"image_encoders.{i}.8.weight"].shape[0]
+        last = "out" if kwargs.get("image_pooling") == "keypoints" else "8"
+        width = graph.weights[f"image_encoders.{i}.{last}.weight"].shape[0]
         encoded.append(graph.reshape(features, -1, steps, width))
     return encoded
 

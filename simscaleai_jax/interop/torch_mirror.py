@@ -91,6 +91,7 @@ class BehaviorCloning(nn.Module):
         action_horizon: int = 1,
         obs_horizon: int = 1,
         image_key: str = "image",
+        image_pooling: str = "average",
     ) -> None:
         super().__init__()
         self.use_image, self.image_key = use_image, image_key
@@ -99,7 +100,7 @@ class BehaviorCloning(nn.Module):
         self.loss = LOSSES[loss_type]
         self.state_encoder = perceptron(obs_horizon * state_dim, hidden_dim, hidden_dim, 2, dropout)
         if use_image:
-            self.image_encoder = image_encoder(image_channels, image_embed_dim)
+            self.image_encoder = image_encoder(image_channels, image_embed_dim, image_pooling)
         width = hidden_dim + (image_embed_dim if use_image else 0)
         self.action_head = perceptron(width, hidden_dim, action_horizon * action_dim, n_layers, dropout)
 

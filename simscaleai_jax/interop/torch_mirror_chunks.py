@@ -20,8 +20,10 @@ def perceptron(in_dim: int, hidden_dim: int, out_dim: int, n_layers: int, dropou
     return nn.Sequential(*layers, nn.Linear(hidden_dim, out_dim))
 
 
-def image_encoder(channels: int, embed_dim: int) -> nn.Sequential:
-    """Three convolutions, a 4x4 average pool and a linear layer, ReLU after each."""
+def image_encoder(channels: int, embed_dim: int, pooling: str = "average") -> nn.Module:
+    """Three convolutions, a 4x4 average pool and a linear layer, ReLU after each; or keypoints."""
+    if pooling == "keypoints":
+        return KeypointEncoder(channels, embed_dim)
     return nn.Sequential(
         *(nn.Conv2d(channels, 32, 8, stride=4, padding=2), nn.ReLU()),
         *(nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.ReLU()),
@@ -29,6 +31,25 @@ def image_encoder(channels: int, embed_dim: int) -> nn.Sequential:
         *(nn.AdaptiveAvgPool2d(4), nn.Flatten()),
         *(nn.Linear(1024, embed_dim), nn.ReLU()),
     )
+
+
+class KeypointEncoder(nn.Module):
+    """A convolution, 16 maps of a softmax over places, the mean place of each, and a linear layer with ReLU."""
+
+    def __init__(self, channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 32, 8, stride=4, padding=2)
+        self.maps = nn.Linear(32, 16)
+        self.out = nn.Linear(32, embed_dim)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) in [0, 1] to (B, embed_dim)."""
+        hidden = F.relu(self.first(image - 0.5))
+        lines = [torch.linspace(-1.0, 1.0, size, device=image.device) for size in hidden.shape[2:]]
+        v, u = torch.meshgrid(*lines, indexing="ij")
+        weights = torch.softmax(10.0 * self.maps(hidden.flatten(2).transpose(1, 2)), dim=1)
+        places = torch.einsum("bnk,nd->bdk", weights, torch.stack([u.flatten(), v.flatten()], dim=-1))
+        return F.relu(self.out(places.flatten(1)))
 
 
 class _Windows(nn.Module):
@@ -60,14 +81,20 @@ class _GenerativePolicy(_Windows):
     action_head: DiffusionActionHead | FlowActionHead
 
     def __init__(
-        self, state_dim: int, obs_horizon: int, cameras: Any, image: tuple[int, int], hidden_dim: int, dropout: float
+        self,
+        state_dim: int,
+        obs_horizon: int,
+        cameras: Any,
+        image: tuple[int, int, str],
+        hidden_dim: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.state_dim, self.obs_horizon, self.cameras = state_dim, obs_horizon, tuple(cameras)
-        channels, embed_dim = image
+        channels, embed_dim, pooling = image
         if state_dim > 0:
             self.state_encoder = perceptron(obs_horizon * state_dim, hidden_dim, hidden_dim, 2, dropout)
-        self.image_encoders = nn.ModuleList([image_encoder(channels, embed_dim) for _ in self.cameras])
+        self.image_encoders = nn.ModuleList([image_encoder(channels, embed_dim, pooling) for _ in self.cameras])
         self.num_features = hidden_dim * (state_dim > 0) + len(self.cameras) * obs_horizon * embed_dim
 
     def features(self, batch: dict[str, Any]) -> torch.Tensor:
@@ -99,6 +126,7 @@ class DiffusionPolicy(_GenerativePolicy):
         image_channels: int = 3,
         image_size: int = 64,
         image_embed_dim: int = 128,
+        image_pooling: str = "average",
         hidden_dim: int = 256,
         n_layers: int = 4,
         num_diffusion_steps: int = 100,
@@ -106,7 +134,8 @@ class DiffusionPolicy(_GenerativePolicy):
         schedule: str = "cosine",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(state_dim, obs_horizon, cameras, (image_channels, image_embed_dim), hidden_dim, dropout)
+        image = (image_channels, image_embed_dim, image_pooling)
+        super().__init__(state_dim, obs_horizon, cameras, image, hidden_dim, dropout)
         self.action_head = DiffusionActionHead(
             self.num_features,
             action_dim,
@@ -133,12 +162,14 @@ class FlowPolicy(_GenerativePolicy):
         image_channels: int = 3,
         image_size: int = 64,
         image_embed_dim: int = 128,
+        image_pooling: str = "average",
         hidden_dim: int = 256,
         n_layers: int = 4,
         num_inference_steps: int = 10,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(state_dim, obs_horizon, cameras, (image_channels, image_embed_dim), hidden_dim, dropout)
+        image = (image_channels, image_embed_dim, image_pooling)
+        super().__init__(state_dim, obs_horizon, cameras, image, hidden_dim, dropout)
         self.action_head = FlowActionHead(
             self.num_features, action_dim, hidden_dim, n_layers, num_inference_steps, action_horizon=action_horizon
         )
@@ -157,6 +188,7 @@ class ActionChunkingTransformer(_Windows):
         cameras: Any = (),
         image_channels: int = 3,
         image_size: int = 64,
+        image_pooling: str = "average",
         embed_dim: int = 128,
         num_heads: int = 4,
         num_layers: int = 3,
@@ -172,7 +204,8 @@ class ActionChunkingTransformer(_Windows):
         self.shape = (action_dim,) if action_horizon == 1 else (action_horizon, action_dim)
         if state_dim > 0:
             self.state_proj = nn.Linear(state_dim, embed_dim)
-        self.image_encoders = nn.ModuleList([image_encoder(image_channels, embed_dim) for _ in self.cameras])
+        encoders = [image_encoder(image_channels, embed_dim, image_pooling) for _ in self.cameras]
+        self.image_encoders = nn.ModuleList(encoders)
         count = obs_horizon * ((state_dim > 0) + len(self.cameras))
         self.queries = nn.Parameter(0.02 * torch.randn(1, action_horizon, embed_dim))
         self.places = nn.Parameter(0.02 * torch.randn(1, 1 + count, embed_dim))

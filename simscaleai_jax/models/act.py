@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from simscaleai_jax.models.bc import ImageEncoder
+from simscaleai_jax.models.image_encoders import make_image_encoder
 from simscaleai_jax.models.inputs import window_pictures, window_state
 from simscaleai_jax.models.layers import compute_dtype, embedding, layer_norm, linear, make_rngs
 from simscaleai_jax.models.losses import masked_mean, target_actions, valid_steps
@@ -52,6 +52,7 @@ class ActionChunkingTransformer(nnx.Module):
         cameras: Sequence[str] = (),
         image_channels: int = 3,
         image_size: int = 64,
+        image_pooling: str = "average",
         embed_dim: int = 128,
         num_heads: int = 4,
         num_layers: int = 3,
@@ -76,6 +77,7 @@ class ActionChunkingTransformer(nnx.Module):
         self.cameras = tuple(cameras)
         self.image_channels = image_channels
         self.image_size = image_size
+        self.image_pooling = image_pooling
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.num_layers = num_layers
@@ -105,7 +107,12 @@ class ActionChunkingTransformer(nnx.Module):
         if self.state_dim > 0:
             self.state_proj = linear(self.state_dim, dim, dtype=dtype, rngs=rngs)
         self.image_encoders = nnx.List(
-            [ImageEncoder(self.image_channels, self.image_size, dim, dtype=dtype, rngs=rngs) for _ in self.cameras]
+            [
+                make_image_encoder(
+                    self.image_pooling, self.image_channels, self.image_size, dim, dtype=dtype, rngs=rngs
+                )
+                for _ in self.cameras
+            ]
         )
         count = self.obs_horizon * ((self.state_dim > 0) + len(self.cameras))
         self.queries = embedding((1, self.action_horizon, dim), EMBEDDING_STD, rngs)

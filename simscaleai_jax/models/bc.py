@@ -5,21 +5,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from simscaleai_jax.models.dropout import dropout_seeds
+from simscaleai_jax.models.image_encoders import make_image_encoder
 from simscaleai_jax.models.inputs import model_image, model_state, window_state
-from simscaleai_jax.models.layers import MLP, compute_dtype, fan_in_uniform, linear, make_rngs
+from simscaleai_jax.models.layers import MLP, make_rngs
 from simscaleai_jax.models.losses import error_fn, masked_mean, target_actions, valid_steps
 from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 from simscaleai_jax.models.registry import register_model
 from simscaleai_jax.models.specs import DataSpec, shape
 
 STATE_HIDDEN_LAYERS = 2
-POOLED = 4  # the image encoder pools to 4x4
-CONVOLUTIONS = ((32, 8, 4, 2), (64, 4, 2, 1), (64, 3, 1, 1))  # channels, kernel, stride, padding
 
 
 @register_model("bc")
@@ -28,7 +26,7 @@ class BehaviorCloning(nnx.Module):
 
     State (B, state_dim), or with `obs_horizon` k > 1 the latest k states (B, k, state_dim), is encoded by three linear
     layers; `n_layers` hidden layers follow. Actions (B, A) or (B, h, A) are not squashed. `image_key` is the picture,
-    of which the latest is seen.
+    of which the latest is seen, and `image_pooling` how its encoder pools: "average" or "keypoints".
     """
 
     def __init__(
@@ -47,6 +45,7 @@ class BehaviorCloning(nnx.Module):
         action_horizon: int = 1,
         obs_horizon: int = 1,
         image_key: str = "image",
+        image_pooling: str = "average",
         dtype: str = "float32",
         rngs: nnx.Rngs | None = None,
     ) -> None:
@@ -65,12 +64,14 @@ class BehaviorCloning(nnx.Module):
         self.action_horizon = action_horizon
         self.obs_horizon = obs_horizon
         self.image_key = image_key
+        self.image_pooling = image_pooling
         self.dtype = dtype
         self.deterministic = False
         shared: dict[str, Any] = {"activation": jax.nn.relu, "dropout": dropout, "dtype": dtype, "rngs": rngs}
         self.state_encoder = MLP(obs_horizon * state_dim, hidden_dim, hidden_dim, STATE_HIDDEN_LAYERS, **shared)
         if use_image:
-            self.image_encoder = ImageEncoder(image_channels, image_size, image_embed_dim, dtype=dtype, rngs=rngs)
+            sizes = (image_channels, image_size, image_embed_dim)
+            self.image_encoder = make_image_encoder(image_pooling, *sizes, dtype=dtype, rngs=rngs)
         width = hidden_dim + (image_embed_dim if use_image else 0)
         self.action_head = MLP(width, hidden_dim, action_horizon * action_dim, n_layers, **shared)
 
@@ -156,53 +157,3 @@ class BehaviorCloning(nnx.Module):
             "action_mse": masked_mean(jnp.square(error), valid),
             "action_mae": masked_mean(jnp.abs(error), valid),
         }
-
-
-class ImageEncoder(nnx.Module):
-    """Three convolutions, a 4x4 average pool and a linear layer, ReLU after each."""
-
-    def __init__(self, channels: int, size: int, embed_dim: int, *, dtype: str, rngs: nnx.Rngs) -> None:
-        self.dtype = dtype
-        convolutions = []
-        for out, kernel, stride, pad in CONVOLUTIONS:
-            size = (size + 2 * pad - kernel) // stride + 1
-            init = fan_in_uniform(channels * kernel * kernel)
-            layer = nnx.Conv(
-                channels,
-                out,
-                (kernel, kernel),
-                strides=stride,
-                padding=pad,
-                dtype=compute_dtype(dtype),
-                kernel_init=init,
-                bias_init=init,
-                rngs=rngs,
-            )
-            convolutions.append(layer)
-            channels = out
-        if size < 1:
-            raise ValueError("image_size is too small for the image encoder; wanted at least 8.")
-        self.convolutions = nnx.List(convolutions)
-        self.out = linear(POOLED * POOLED * channels, embed_dim, dtype=dtype, rngs=rngs)
-
-    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B E"]:
-        """(B, H, W, C) in [0, 1] to (B, embed_dim)."""
-        hidden = image.astype(compute_dtype(self.dtype))
-        for layer in self.convolutions:
-            hidden = jax.nn.relu(layer(hidden))
-        pooled = adaptive_average_pool(hidden, POOLED)
-        return jax.nn.relu(self.out(pooled.reshape(pooled.shape[0], -1)))
-
-
-def adaptive_average_pool(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B P P C"]:
-    """Averages over `size` x `size` windows that cover the image, of floor(i n / size) to ceil((i + 1) n / size)."""
-    rows, columns = (jnp.asarray(pool_matrix(n, size), x.dtype) for n in x.shape[1:3])
-    return jnp.einsum("ph,bhwc,qw->bpqc", rows, x, columns)
-
-
-def pool_matrix(length: int, size: int) -> np.ndarray:
-    weights = np.zeros((size, length), np.float32)
-    for i in range(size):
-        start, stop = i * length // size, -(-(i + 1) * length // size)
-        weights[i, start:stop] = 1.0 / (stop - start)
-    return weights

@@ -29,7 +29,8 @@ from simscaleai_jax.models.specs import DataSpec, shape
 class GenerativePolicy(nnx.Module):
     """A chunk of actions (B, h, A) in [-1, 1] from the latest `obs_horizon` states and pictures of `cameras`.
 
-    `hidden_dim` is the width of the state encoder and of the head, `n_layers` its residual blocks. Every constructor
+    `hidden_dim` is the width of the state encoder and of the head, `n_layers` its residual blocks; `image_pooling`
+    ("average" or "keypoints") is how the pictures' encoders pool. Every constructor
     argument is an attribute of the same name.
     """
 
@@ -45,6 +46,7 @@ class GenerativePolicy(nnx.Module):
     image_channels: int
     image_size: int
     image_embed_dim: int
+    image_pooling: str
     hidden_dim: int
     n_layers: int
     num_inference_steps: int
@@ -62,7 +64,7 @@ class GenerativePolicy(nnx.Module):
             self.state_dim,
             self.obs_horizon,
             self.cameras,
-            (self.image_channels, self.image_size, self.image_embed_dim),
+            (self.image_pooling, self.image_channels, self.image_size, self.image_embed_dim),
             self.hidden_dim,
             self.dropout,
             dtype=self.dtype,
@@ -147,6 +149,7 @@ class DiffusionPolicy(GenerativePolicy):
         image_channels: int = 3,
         image_size: int = 64,
         image_embed_dim: int = 128,
+        image_pooling: str = "average",
         hidden_dim: int = 256,
         n_layers: int = 4,
         num_diffusion_steps: int = 100,
@@ -189,6 +192,7 @@ class FlowPolicy(GenerativePolicy):
         image_channels: int = 3,
         image_size: int = 64,
         image_embed_dim: int = 128,
+        image_pooling: str = "average",
         hidden_dim: int = 256,
         n_layers: int = 4,
         num_inference_steps: int = 10,

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from simscaleai_jax.models.bc import STATE_HIDDEN_LAYERS, ImageEncoder
+from simscaleai_jax.models.bc import STATE_HIDDEN_LAYERS
 from simscaleai_jax.models.dropout import dropout_seeds
+from simscaleai_jax.models.image_encoders import make_image_encoder
 from simscaleai_jax.models.inputs import window_pictures, window_state
 from simscaleai_jax.models.layers import MLP
 from simscaleai_jax.models.specs import DataSpec, shape
@@ -27,18 +28,22 @@ class ObservationEncoder(nnx.Module):
         state_dim: int,
         obs_horizon: int,
         cameras: Sequence[str],
-        image: tuple[int, int, int],
+        image: tuple[str, int, int, int],
         hidden_dim: int,
         dropout: float,
         *,
         dtype: str,
         rngs: nnx.Rngs,
     ) -> None:
-        """`image` is (channels, size, embed_dim) of every picture; raises a ValueError where nothing is observed."""
+        """`image` is (pooling, channels, size, embed_dim) of every picture.
+
+        Raises:
+          ValueError: nothing is observed, or `make_image_encoder` does.
+        """
         if state_dim < 1 and not cameras:
             raise ValueError("A policy needs states (state_dim) or pictures (cameras); it has neither.")
         self.state_dim, self.obs_horizon, self.cameras = state_dim, obs_horizon, tuple(cameras)
-        self.channels, self.size, embed_dim = image
+        pooling, self.channels, self.size, embed_dim = image
         if state_dim > 0:
             self.state_encoder = MLP(
                 obs_horizon * state_dim,
@@ -51,7 +56,10 @@ class ObservationEncoder(nnx.Module):
                 rngs=rngs,
             )
         self.image_encoders = nnx.List(
-            [ImageEncoder(self.channels, self.size, embed_dim, dtype=dtype, rngs=rngs) for _ in self.cameras]
+            [
+                make_image_encoder(pooling, self.channels, self.size, embed_dim, dtype=dtype, rngs=rngs)
+                for _ in self.cameras
+            ]
         )
         self.num_features = hidden_dim * (state_dim > 0) + len(self.cameras) * obs_horizon * embed_dim
 

@@ -22,6 +22,7 @@ MEANINGS = {
     "in_channels": "channels of the image",
     "image_size": "side of the image in pixels",
     "image_embed_dim": "length of the image's features",
+    "image_pooling": "how an image becomes features: average, or keypoints (where small things are)",
     "dropout": "share of activations that training drops",
     "loss_type": "error that is minimized: mse, l1 or huber",
     "patch_size": "side of a patch in pixels",

@@ -40,6 +40,11 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
         BehaviorCloning,
         {"state_dim": 6, "action_dim": 5, "hidden_dim": 16, "use_image": True, "image_size": 44, "image_embed_dim": 9},
     ),
+    "bc-keypoints": (
+        BehaviorCloning,
+        {"state_dim": 6, "action_dim": 5, "use_image": True, "image_size": 12, "image_pooling": "keypoints"},
+    ),
+    "act-keypoints": (ActionChunkingTransformer, {**ACT, **CAMERAS, "image_size": 16, "image_pooling": "keypoints"}),
     "bc-chunk": (BehaviorCloning, {**CHUNKS, "action_horizon": 3, "obs_horizon": 2}),
     "diffusion": (DiffusionPolicy, {**CHUNKS, "action_horizon": 4, "obs_horizon": 3}),
     "flow-images": (

@@ -54,6 +54,17 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
         BehaviorCloning,
         {"state_dim": 5, "hidden_dim": 16, "use_image": True, "image_size": 36, "image_embed_dim": 8},
     ),
+    "bc-keypoints": (
+        BehaviorCloning,
+        {
+            "state_dim": 5,
+            "hidden_dim": 16,
+            "use_image": True,
+            "image_size": 20,
+            "image_embed_dim": 8,
+            "image_pooling": "keypoints",
+        },
+    ),
     "bc-chunk": (
         BehaviorCloning,
         {"state_dim": 5, "hidden_dim": 16, "n_layers": 2, "action_horizon": 3, "obs_horizon": 2, "loss_type": "l1"},

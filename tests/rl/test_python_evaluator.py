@@ -7,7 +7,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
-from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_policy, takes_key
+from simscaleai_jax.rl.evaluator import EvalConfig, evaluate_episodes, evaluate_policy, takes_key
 from simscaleai_jax.rl.ppo import python_loop
 from simscaleai_jax.rl.ppo.buffer import RolloutBuffer
 from simscaleai_jax.rl.ppo.normalize import init_stats, normalize
@@ -147,6 +147,16 @@ def test_plain_evaluation_returns_the_documented_numbers():
     assert (result["success_rate"], result["mean_reward"], result["mean_length"]) == (1.0, 3.0, 3.0)
     cut = evaluate_policy(Line(True), lambda obs: -np.ones(1, np.float32), EvalConfig(n_episodes=2, max_steps=2))
     assert (cut["success_rate"], cut["max_reward"], cut["mean_length"]) == (0.0, 0.0, 2.0)
+
+
+def test_an_episode_draws_the_same_whatever_was_played_before():
+    def policy(obs, key):
+        return jax.random.uniform(key, (1,), minval=-1.0, maxval=1.0)
+
+    whole = evaluate_episodes(Line(), policy, EvalConfig(n_episodes=8, seed=5))
+    part = evaluate_episodes(Line(), policy, EvalConfig(n_episodes=8, seed=5, numbers=(6, 2)))
+    assert len(set(whole.returns.tolist())) > 1
+    np.testing.assert_array_equal(part.returns, whole.returns[[6, 2]])
 
 
 def test_predict_functions_are_told_apart():

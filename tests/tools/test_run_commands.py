@@ -85,7 +85,11 @@ def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, 
     results = evaluate(run, tmp_path, *options)
     assert {name: result["dt"] for name, result in results.items()} == {"host": 0.002}
     assert results["host"]["mean_length"] <= 8, "the environment's settings travel in the checkpoint"
-    assert (tmp_path / "videos" / "episode_001.mp4").stat().st_size > 500
+    failures = results["host"]["failures"]
+    assert len(failures) == round((1 - results["host"]["success_rate"]) * 2)
+    named = {f"{'failure' if number in failures else 'success'}_{number:03d}.mp4" for number in range(2)}
+    assert {path.name for path in (tmp_path / "videos").iterdir()} == named
+    assert all(path.stat().st_size > 500 for path in (tmp_path / "videos").iterdir())
     assert "success_rate" in capsys.readouterr().out
 
 
@@ -99,7 +103,7 @@ def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, 
 )
 def test_an_evaluation_is_refused_before_anything_is_played(run, options, message, tmp_path, monkeypatch, capsys):
     played = []
-    monkeypatch.setattr("simscaleai_jax.rl.evaluator.evaluate_policy", lambda *given: played.append(given))
+    monkeypatch.setattr("simscaleai_jax.rl.evaluator.evaluate_episodes", lambda *given: played.append(given))
     (tmp_path / "file").write_text("")
     assert cli.main(["eval", str(run), *[word.format(tmp=tmp_path) for word in options]]) == 1
     assert message in capsys.readouterr().err
