@@ -275,7 +275,9 @@ def gymnasium_robotics(settings: dict[str, Any]) -> Block:
     substeps = env_fns[0]().unwrapped.n_substeps
     if substeps != settings["substeps"]:
         raise ValueError(f"{settings['env']} makes {substeps} physics steps per step")
-    return stepped(envs, envs.action_space.shape)
+    shape = envs.action_space.shape
+    assert shape is not None
+    return stepped(envs, shape)
 
 
 def bare(settings: dict[str, Any]) -> Block:

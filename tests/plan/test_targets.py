@@ -83,7 +83,7 @@ def test_gpus_of_a_node_exchange_gradients_once(topology):
     rows = report["collectives"]["each"]
     assert {row["kind"] for row in rows} == {"all-reduce"}
     exchanged = sum(row["count"] * row["size"] for row in rows)
-    assert 4 * weights < exchanged < 4.01 * weights, "float32 sums, and the numbers of the loss"
+    assert 2 * weights < exchanged < 4.01 * weights, "sums in bfloat16 or, on some GPUs, float32; the loss's numbers"
     assert report["cycles"] is None, "only TPU programs carry them"
     check(report)
 
