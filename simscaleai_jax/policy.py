@@ -31,6 +31,7 @@ class Plan:
       horizon: h.
       reads_noise: whether actions are drawn by a diffusion or flow head.
       obs_horizon: k; where it is more than 1, observations are (*B, k, ...), the latest k.
+      text_len: characters of an instruction that it reads; None where it reads none.
     """
 
     plan_fn: PlanFn
@@ -39,6 +40,7 @@ class Plan:
     horizon: int
     reads_noise: bool
     obs_horizon: int = 1
+    text_len: int | None = None
 
 
 def load_plan(path: str | Path, *, language: str | None = None, use_ema: bool = True) -> Plan:
@@ -111,12 +113,19 @@ def _model_policy(path: str | Path, language: str | None, use_ema: bool, options
     recorded = from_dict(Execution, manifest.extra.get("execution") or {})
     chosen = dataclasses.asdict(recorded.given(**options))
     history = {"obs_horizon": plan.obs_horizon, "observation_spec": manifest.observation_spec}
-    return Policy(plan.plan_fn, plan.params, plan.action_dim, plan.horizon, **chosen, **history)
+    acts = (plan.plan_fn, plan.params, plan.action_dim, plan.horizon)
+    return Policy(*acts, text_len=plan.text_len, **chosen, **history)
 
 
 def _model_plan(path: str | Path, language: str | None, use_ema: bool, *, from_noise: bool) -> Plan:
     from simscaleai_jax.models.normalization import Statistics
-    from simscaleai_jax.models.planning import draws_actions, instruction_tokens, make_plan_fn, sample_from_noise
+    from simscaleai_jax.models.planning import (
+        draws_actions,
+        instruction_tokens,
+        make_plan_fn,
+        sample_from_noise,
+        text_length,
+    )
     from simscaleai_jax.models.record import rebuild_model
 
     tree, manifest = checkpoint.load(path)
@@ -143,8 +152,9 @@ def _model_plan(path: str | Path, language: str | None, use_ema: bool, *, from_n
         observation_spec=manifest.observation_spec,
         limits=manifest.action_spec,
         obs_horizon=steps,
+        text_len=text_length(model),
     )
-    return Plan(plan, params, model.action_dim, horizon, reads_noise, steps)
+    return Plan(plan, params, model.action_dim, horizon, reads_noise, steps, text_length(model))
 
 
 def _check_language(path: str | Path, language: str | None, reads_language: bool) -> None:

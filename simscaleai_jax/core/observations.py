@@ -3,8 +3,8 @@
 Pictures are never part of the state. Their keys have a word `image`, `rgb`, `depth` or `segmentation` (`image`,
 `image_wrist_cam`, robomimic's `agentview_image`) or start with such a word (`image2`), and their values have more axes
 than a vector: where shapes are known, a `depth_error` of one number is state. Leading axes (time, batch) are those of
-the observation's other keys. `obs["state"]` is the state where it exists; otherwise every other key, concatenated in
-sorted order.
+the observation's other keys. Nor is the instruction, `language`: token ids are read by models of language alone.
+`obs["state"]` is the state where it exists; otherwise every other key, concatenated in sorted order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,7 @@ import numpy as np
 
 COLOUR_WORDS = ("image", "rgb")
 OWN_STATES = ("joint", "ee", "gripper", "touch", "robot")  # first words of what a robot's own sensors tell
+LANGUAGE = "language"  # the key of an instruction's token ids
 PICTURE_WORDS = (*COLOUR_WORDS, "depth", "segmentation")
 
 
@@ -49,7 +50,7 @@ def state_keys(observations: Iterable[str], keys: Iterable[str] = ()) -> list[st
     """
     observations = observations if isinstance(observations, Mapping) else list(observations)
     pictures = image_keys(observations)
-    names = sorted(name for name in (keys or observations) if name not in pictures)
+    names = sorted(name for name in (keys or observations) if name not in pictures and name != LANGUAGE)
     return ["state"] if "state" in names else names
 
 

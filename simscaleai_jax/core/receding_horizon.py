@@ -57,6 +57,7 @@ class Policy:
         exp(-m i) with i = 0 for the oldest, https://arxiv.org/abs/2304.13705. Needs h > 1.
       obs_horizon: k, observations that a plan reads: the latest k, the episode's first one repeated before it.
       observation_spec: key -> {"shape", "dtype"} of one observation, of the keys that are remembered; needed for k > 1.
+      text_len: characters of an instruction that it reads, whose ids are obs["language"]; None where it reads none.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Policy:
         ensemble: float | None = None,
         obs_horizon: int = 1,
         observation_spec: Mapping[str, Any] | None = None,
+        text_len: int | None = None,
     ) -> None:
         steps = action_horizon if execute_steps is None else execute_steps
         if not 1 <= steps <= action_horizon:
@@ -81,6 +83,7 @@ class Policy:
         self.execute_steps = steps
         self.ensemble = ensemble
         self.obs_horizon = obs_horizon
+        self.text_len = text_len
         self.observation_spec = dict(observation_spec or {})
         self.plan_fn = plan_fn
         self._plan = jax.jit(plan_fn)

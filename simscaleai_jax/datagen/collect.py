@@ -1,6 +1,6 @@
 """Turns chunks of slots into whole episodes on the host, while the device plays the next chunk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,10 +20,12 @@ def play_episodes(
     slots: Slots,
     numbers: list[int],
     max_attempts: int = MAX_ATTEMPTS,
+    sentences: Sequence[str] = (),
 ) -> Iterator[tuple[int, Episode]]:
     """Plays the episodes `numbers` and yields (number, episode) as they end.
 
-    The next chunk is on its way before the last one is fetched, so the host's work costs no device time.
+    The next chunk is on its way before the last one is fetched, so the host's work costs no device time. `sentences`
+    are the task's instructions by number, where each episode has its own.
 
     Raises:
       ExpectedError: an episode broke, or failed although only successes are wanted, `max_attempts` times.
@@ -33,7 +35,7 @@ def play_episodes(
     )  # few shapes, so that shards share one compile
     todo = jnp.asarray(np.pad(np.array(numbers, np.int32), (0, capacity - len(numbers))))
     num_todo = jnp.int32(len(numbers))
-    collector = Collector(slots.episode.shape[0], max_attempts)
+    collector = Collector(slots.episode.shape[0], max_attempts, sentences)
     pending: Chunk | None = None
     left = bool(numbers)
     while left:
@@ -49,9 +51,9 @@ def play_episodes(
 class Collector:
     """Pieces of the episode that each slot is playing."""
 
-    def __init__(self, num_envs: int, max_attempts: int) -> None:
+    def __init__(self, num_envs: int, max_attempts: int, sentences: Sequence[str] = ()) -> None:
         self.pieces: list[list[dict[str, np.ndarray]]] = [[] for _ in range(num_envs)]
-        self.max_attempts = max_attempts
+        self.max_attempts, self.sentences = max_attempts, sentences
 
     def take(self, chunk: Chunk) -> Iterator[tuple[int, Episode]]:
         """Adds a chunk; yields the episodes that it completes."""
@@ -64,7 +66,8 @@ class Collector:
             pieces, self.pieces[slot] = self.pieces[slot], []
             number, attempts = int(chunk.episode[slot]), int(chunk.attempt[slot]) + 1
             if not chunk.retry[slot]:
-                yield number, _episode(pieces, chunk, slot, attempts)
+                language = self.sentences[int(chunk.sentence[slot])] if self.sentences else ""
+                yield number, _episode(pieces, chunk, slot, attempts, language)
             elif attempts >= self.max_attempts:
                 why = _why(bool(chunk.nan[slot]), bool(chunk.lost[slot]), attempts)
                 raise ExpectedError(f"Episode {number} {why}")
@@ -82,7 +85,7 @@ def _why(is_nan: bool, is_lost: bool, attempts: int) -> str:
     )
 
 
-def _episode(pieces: list[dict[str, np.ndarray]], chunk: Chunk, slot: int, attempts: int) -> Episode:
+def _episode(pieces: list[dict[str, np.ndarray]], chunk: Chunk, slot: int, attempts: int, language: str) -> Episode:
     arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     next_obs = _under(arrays, "next_obs/")
     return Episode(
@@ -90,6 +93,7 @@ def _episode(pieces: list[dict[str, np.ndarray]], chunk: Chunk, slot: int, attem
         actions=arrays["actions"],
         rewards=arrays["rewards"],
         success=bool(chunk.success[slot]),
+        language=language,
         terminated=bool(chunk.terminated[slot]),
         attempts=attempts,
         states=arrays.get("states"),

@@ -2,11 +2,12 @@
 
 All of them are lower case, at most 64 characters, and use only the symbols that the VLA's tokenizer knows. They are
 true of the scenes: the target is a green ball, the object a red cube, and half of the cube's targets hang in the air.
+Tasks with several goals say themselves what each episode is told (`sim.tasks.instructions`).
 """
 
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.core.streams import Stream, host_random
-from simscaleai_jax.sim.registry import tasks
+from simscaleai_jax.sim.registry import find_instructions, tasks
 
 _CHOSEN: dict[str, tuple[str, ...]] = {}  # by `register_instructions`
 
@@ -15,8 +16,10 @@ def register_instructions(env_name: str, instructions: tuple[str, ...] | list[st
     """Sets the instructions of a task in place of those that it brings.
 
     Raises:
-      ValueError: no instruction, or an empty one.
+      ValueError: no instruction, or an empty one; or the task's episodes have instructions of their own.
     """
+    if find_instructions(env_name) is not None:
+        raise ValueError(f"Episodes of {env_name!r} have instructions of their own, which say what is right in each.")
     if not instructions or not all(isinstance(text, str) and text.strip() for text in instructions):
         raise ValueError(f"Wanted a list of instructions for {env_name!r}, got {instructions!r}.")
     _CHOSEN[env_name] = tuple(instructions)

@@ -18,6 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from simscaleai_jax.core.jax_settings import GENERATOR
+from simscaleai_jax.core.observations import LANGUAGE
 from simscaleai_jax.core.streams import Stream, seed_key, substream
 from simscaleai_jax.datagen.noise import NoiseConfig, add_noise
 
@@ -58,6 +59,7 @@ class Chunk:
     terminated: Bool[Array, "B"]
     nan: Bool[Array, "B"]  # the state was not finite
     lost: Bool[Array, "B"]  # as in Slots
+    sentence: Int[Array, "B"]  # number of the instruction, in a task that gives one; -1 in others
     retry: Bool[Array, "B"]  # it will be played again with other randomness
     left: Bool[Array, ""]  # whether another chunk is needed
 
@@ -106,7 +108,8 @@ def make_chunk_fn(
         retry = done & _retry(slots, only_success)
         left = (slots.cursor < num_todo) | (active & ~done).any() | retry.any()
         outcome = (slots.env.info["success"], slots.env.terminated, slots.env.info["nan"], slots.lost)
-        return slots, Chunk(records, valid, slots.episode, slots.attempt, done, *outcome, retry, left)
+        told = getattr(getattr(slots.env, "task_state", None), "sentence", jnp.full_like(slots.episode, -1))
+        return slots, Chunk(records, valid, slots.episode, slots.attempt, done, *outcome, told, retry, left)
 
     return jax.jit(chunk, donate_argnums=0)
 
@@ -123,16 +126,21 @@ def _play(env: Any, policy: RolloutPolicy, noise: NoiseConfig | None, with_next_
         label, executed = (action[0], action[1]) if is_labelled else (action, action)
         executed = executed if noise is None else add_noise(key_noise, executed, noise)
         after = env.step(state, executed)
-        record = {"obs": state.obs, "actions": label, "rewards": after.reward}
+        record = {"obs": _without_text(state.obs), "actions": label, "rewards": after.reward}
         if hasattr(state.physics, "qpos"):
             record["states"] = jnp.concatenate([state.physics.qpos, state.physics.qvel])
         if noise is not None or is_labelled:
             record["actions_executed"] = executed
         if with_next_obs:
-            record["next_obs"] = after.obs
+            record["next_obs"] = _without_text(after.obs)
         return after, carry, record
 
     return one
+
+
+def _without_text(obs: dict[str, Array]) -> dict[str, Array]:
+    """The observation without the instruction, which is stored once for each episode."""
+    return {name: value for name, value in obs.items() if name != LANGUAGE}
 
 
 def _refill(

@@ -44,6 +44,8 @@ class Run:
     ) -> None:
         enable()
         self.env, self.settings = env, settings
+        told = getattr(getattr(env, "task", None), "instructions", None)
+        self.sentences = () if told is None else told.sentences
         self.num_envs = -(-num_envs // LANES) * LANES
         self.policy = make_policy(settings["policy_type"], env_name, env, policy)
         if "expert" in settings:
@@ -70,8 +72,10 @@ class Run:
                 numbers = writer.missing()
                 done += shard.count - len(numbers)
                 with BackgroundWriter(writer, 4 * writer.part_episodes) as background:
-                    for number, episode in play_episodes(self.chunk_fn, self._slots(), numbers):
-                        episode.language = instruction(self.settings, number)
+                    for number, episode in play_episodes(
+                        self.chunk_fn, self._slots(), numbers, sentences=self.sentences
+                    ):
+                        episode.language = episode.language or instruction(self.settings, number)
                         background.put(number, episode)
                         done += 1
                         if self.progress_fn is not None:

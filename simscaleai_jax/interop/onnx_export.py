@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from simscaleai_jax.core.observations import is_image_key
+from simscaleai_jax.core.text import PAD
 from simscaleai_jax.interop.acting import head_type
 from simscaleai_jax.interop.files import TorchRecord, write_whole
 from simscaleai_jax.interop.onnx_graph import Graph
@@ -22,6 +23,7 @@ from simscaleai_jax.models.policy_heads.flow_head import FlowActionHead
 from simscaleai_jax.models.policy_heads.schedule import sampling_steps
 
 Images = Mapping[str, str]  # key -> value
+UNREAD = -1e9  # added to the scores of what is not attended to
 
 
 def write_onnx(path: str | Path, record: TorchRecord, kwargs: Mapping[str, Any]) -> Path:
@@ -173,31 +175,49 @@ def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[
     first = graph.rows(graph.weights["vision_encoder.cls_token"], image)
     tokens = graph.node("Concat", first, patches, axis=1)
     tokens = graph.transformer(tokens, "vision_encoder.encoder", kwargs["num_layers"], heads)
-    parts = [graph.norm(tokens, "vision_encoder.norm")]
+    parts, bias = [graph.norm(tokens, "vision_encoder.norm")], ""
     if kwargs["use_language"]:
-        parts.append(_language(graph, image, policy, kwargs))
+        text, bias = _language(graph, image, policy, kwargs)
+        parts.append(text)
     if kwargs["state_dim"] > 0:
         parts.append(graph.reshape(graph.perceptron(state, "state_proj", (0, 2), "Gelu"), 0, 1, -1))
+    if bias:
+        patches = (kwargs["image_size"] // kwargs["patch_size"]) ** 2
+        zeros = [graph.constant(np.zeros((1, 1, 1, count))) for count in (patches + 1, kwargs["state_dim"] > 0)]
+        bias = graph.node("Concat", zeros[0], bias, zeros[1], axis=-1)
     fused = graph.node("Concat", *parts, axis=1)
-    fused = graph.transformer(fused, "fusion_transformer", max(kwargs["num_layers"] // 2, 2), heads)
+    fused = graph.transformer(fused, "fusion_transformer", max(kwargs["num_layers"] // 2, 2), heads, bias)
     features = graph.node("Gather", fused, graph.constant(0, np.int64), axis=1)
     if kwargs["action_head_type"] == "mlp":
         return graph.activate(graph.perceptron(features, "action_head", (0, 3, 5), "Gelu"), "Tanh")
     return _sample(graph, features, policy, kwargs)
 
 
-def _language(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
-    """The instruction's tokens, encoded once and repeated for each row."""
+def _language(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
+    """The instruction's tokens, encoded once and repeated for each row, and what keeps its padding from being read
+    (1, 1, 1, L), "" where it is read.
+    """
     tokens, length = policy["tokens"], kwargs["max_text_len"]
     default = None if tokens is None else np.asarray([tokens], np.int64)
     ids = graph.input("language", np.int64, (1, length), default)
     hidden = graph.node("Gather", graph.weight("language_encoder.token_embed.weight"), ids, axis=0)
     hidden = graph.node("Add", hidden, graph.weight("language_encoder.pos_embed"))
-    hidden = graph.transformer(hidden, "language_encoder.encoder", kwargs["lang_num_layers"], kwargs["num_heads"])
+    bias = _unread(graph, ids, length) if kwargs["mask_padding"] else ""
+    layers, heads = kwargs["lang_num_layers"], kwargs["num_heads"]
+    hidden = graph.transformer(hidden, "language_encoder.encoder", layers, heads, bias)
     hidden = graph.norm(hidden, "language_encoder.norm")
     batch = graph.node("Shape", like, start=0, end=1)
     sizes = graph.node("Concat", batch, graph.constant((length, kwargs["embed_dim"]), np.int64), axis=0)
-    return graph.node("Expand", hidden, sizes)
+    return graph.node("Expand", hidden, sizes), bias
+
+
+def _unread(graph: Graph, ids: str, length: int) -> str:
+    """(1, 1, 1, L): very negative behind the text's end, but never in its first place."""
+    is_padding = graph.node("Equal", ids, graph.constant(PAD, np.int64))
+    cost = np.full((1, length), UNREAD)
+    cost[0, 0] = 0.0
+    cost = graph.node("Where", is_padding, graph.constant(cost), graph.constant(0.0))
+    return graph.reshape(cost, 1, 1, 1, length)
 
 
 def _sample(graph: Graph, features: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:

@@ -103,8 +103,8 @@ class Graph:
         """Bounds, numbers or one for each of the last axis."""
         return self.node("Max", self.node("Min", x, self.constant(high)), self.constant(low))
 
-    def attention(self, x: str, name: str, num_heads: int) -> str:
-        """Self-attention of (B, N, D)."""
+    def attention(self, x: str, name: str, num_heads: int, bias: str = "") -> str:
+        """Self-attention of (B, N, D); `bias` (B or 1, 1, 1, N) is added to the scores."""
         width = self.weights[f"{name}.out_proj.weight"].shape[0]
         head = width // num_heads
         packed = self.node("MatMul", x, self.transposed(f"{name}.in_proj_weight"))
@@ -112,15 +112,18 @@ class Graph:
         packed = self.node("Transpose", self.reshape(packed, 0, 0, 3, num_heads, head), perm=[2, 0, 3, 1, 4])
         q, k, v = (self.node("Gather", packed, self.constant(i, np.int64), axis=0) for i in range(3))
         scores = self.node("MatMul", q, self.node("Transpose", k, perm=[0, 1, 3, 2]))
-        weights = self.node("Softmax", self.node("Mul", scores, self.constant(head**-0.5)), axis=-1)
+        scores = self.node("Mul", scores, self.constant(head**-0.5))
+        weights = self.node("Softmax", self.node("Add", scores, bias) if bias else scores, axis=-1)
         mixed = self.node("Transpose", self.node("MatMul", weights, v), perm=[0, 2, 1, 3])
         return self.linear(self.reshape(mixed, 0, 0, width), f"{name}.out_proj")
 
-    def transformer(self, x: str, name: str, num_layers: int, num_heads: int) -> str:
-        """Layers that normalize first, with GELU."""
+    def transformer(self, x: str, name: str, num_layers: int, num_heads: int, bias: str = "") -> str:
+        """Layers that normalize first, with GELU; `bias` as in `attention`."""
         for i in range(num_layers):
             layer = f"{name}.layers.{i}"
-            x = self.node("Add", x, self.attention(self.norm(x, f"{layer}.norm1"), f"{layer}.self_attn", num_heads))
+            x = self.node(
+                "Add", x, self.attention(self.norm(x, f"{layer}.norm1"), f"{layer}.self_attn", num_heads, bias)
+            )
             hidden = self.activate(self.linear(self.norm(x, f"{layer}.norm2"), f"{layer}.linear1"), "Gelu")
             x = self.node("Add", x, self.linear(hidden, f"{layer}.linear2"))
         return x

@@ -79,7 +79,7 @@ class TorchPolicy:
           obs: the observation keys of `record["observations"]`, (..., k, *shape) where obs_horizon k > 1; others are
             ignored.
           noise: (B, h, A) standard normal, for models that draw their actions; None draws it.
-          language: instruction; None takes the recorded one.
+          language: instruction; None takes the ids under obs["language"], or else the recorded one.
         Raises:
           ValueError: a missing key, or no instruction for a model that reads one.
         """
@@ -89,7 +89,8 @@ class TorchPolicy:
         if state is not None:
             observations["state"] = state
         size = next(iter(observations.values())).shape[0]
-        actions = self._actions(observations, size, noise, language).reshape(size, self.horizon, -1)
+        told = obs.get("language") if language is None else language
+        actions = self._actions(observations, size, noise, told).reshape(size, self.horizon, -1)
         return self._physical(actions).reshape(*shape, self.horizon, self.action_dim)
 
     def init(self, batch_size: int) -> TorchCarry:
@@ -172,21 +173,25 @@ class TorchPolicy:
         state = (state - _row(known["mean"])) * _row(known["scale"])
         return state if known["clip"] is None else state.clamp(-known["clip"], known["clip"])
 
-    def _actions(self, observations: dict[str, Any], size: int, noise: Any, language: str | None) -> torch.Tensor:
+    def _actions(self, observations: dict[str, Any], size: int, noise: Any, told: Any) -> torch.Tensor:
         if self.record["model_name"] == "actor_critic":
             return self.model(observations["state"])[0].mean
         batch: dict[str, Any] = {"observations": observations}
         if getattr(self.model, "use_language", False):
-            batch["language"] = self._tokens(language).expand(size, -1)
+            batch["language"] = self._tokens(told).expand(size, -1)
         if not self.record["noise"]:
             return self.model(batch)["predicted_actions"]
         shape = (size, self.action_dim) if self.horizon == 1 else (size, self.horizon, self.action_dim)
         start = torch.randn(shape) if noise is None else torch.as_tensor(noise).reshape(shape)
         return self.model(batch, noise=start)["predicted_actions"]
 
-    def _tokens(self, language: str | None) -> torch.Tensor:
-        if language is not None:
-            return self.model.language_encoder.tokenize([language])
+    def _tokens(self, told: Any) -> torch.Tensor:
+        """Token ids (1, L) or (B, L) of a text or of given ids (..., L), or those of the export."""
+        if isinstance(told, str):
+            return self.model.language_encoder.tokenize([told])
+        if told is not None:
+            ids = torch.as_tensor(told).long()
+            return ids.reshape(-1, ids.shape[-1])[:, : self.model.language_encoder.max_len]
         if self.record["tokens"] is None:
             raise ValueError("This policy reads an instruction and its export records none; give language=...")
         return torch.tensor([self.record["tokens"]])

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from simscaleai_jax.interop.torch_mirror_heads import DiffusionActionHead, FlowActionHead
 
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
+ERRORS = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 PICTURES = ("image", "rgb", "depth", "segmentation")
 
 
@@ -104,9 +105,11 @@ class SimpleLanguageEncoder(nn.Module):
         num_heads: int = 4,
         num_layers: int = 2,
         dropout: float = 0.1,
+        *,
+        mask_padding: bool = False,
     ) -> None:
         super().__init__()
-        self.max_len = max_len
+        self.max_len, self.mask_padding = max_len, mask_padding
         self.token_embed = nn.Embedding(vocab_size, embed_dim)
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, max_len, embed_dim))
         self.encoder = transformer_encoder(embed_dim, num_heads, num_layers, 4 * embed_dim, dropout)
@@ -120,7 +123,15 @@ class SimpleLanguageEncoder(nn.Module):
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """(B, L) to (B, L, embed_dim)."""
         hidden = self.token_embed(token_ids) + self.pos_embed[:, : token_ids.shape[1]]
-        return self.norm(self.encoder(hidden))
+        return self.norm(self.encoder(hidden, src_key_padding_mask=self.padding(token_ids)))
+
+    def padding(self, token_ids: torch.Tensor) -> torch.Tensor | None:
+        """(B, L), True behind a text's end, never in its first place; None where padding is read like text."""
+        if not self.mask_padding:
+            return None
+        padding = token_ids == 0
+        padding[:, 0] = False
+        return padding
 
 
 class VisionLanguageAction(nn.Module):
@@ -150,15 +161,19 @@ class VisionLanguageAction(nn.Module):
         num_inference_steps: int = 10,
         schedule: str = "cosine",
         image_key: str = "image",
+        loss_type: str = "mse",
+        mask_padding: bool = False,
     ) -> None:
         super().__init__()
         self.use_language, self.image_key = use_language, image_key
-        self.state_dim = state_dim
+        self.state_dim, self.error = state_dim, ERRORS[loss_type]
         self.shape = (action_dim,) if action_horizon == 1 else (action_horizon, action_dim)
         dims = (embed_dim, num_heads)
         self.vision_encoder = VisionEncoder(image_size, patch_size, in_channels, *dims, num_layers, mlp_ratio, dropout)
         if use_language:
-            self.language_encoder = SimpleLanguageEncoder(vocab_size, max_text_len, *dims, lang_num_layers, dropout)
+            self.language_encoder = SimpleLanguageEncoder(
+                vocab_size, max_text_len, *dims, lang_num_layers, dropout, mask_padding=mask_padding
+            )
         if state_dim > 0:
             self.state_proj = nn.Sequential(nn.Linear(state_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim))
         self.fusion_transformer = transformer_encoder(
@@ -184,14 +199,19 @@ class VisionLanguageAction(nn.Module):
         """Fused class token (B, embed_dim)."""
         observations = batch["observations"]
         tokens = [self.vision_encoder(to_channels_first(observations[self.image_key]))]
+        padding = None
         if self.use_language:
             language = batch["language"]
             if isinstance(language, list):
                 language = self.language_encoder.tokenize(language, tokens[0].device)
             tokens.append(self.language_encoder(language))
+            padding = self.language_encoder.padding(language)
         if self.state_dim > 0:
             tokens.append(self.state_proj(state_vector(observations))[:, None])
-        return self.fusion_transformer(torch.cat(tokens, dim=1))[:, 0]
+        if padding is not None:
+            around = (tokens[0].shape[1], sum(part.shape[1] for part in tokens[2:]))
+            padding = F.pad(padding, around, value=False)
+        return self.fusion_transformer(torch.cat(tokens, dim=1), src_key_padding_mask=padding)[:, 0]
 
     def forward(self, batch: dict[str, Any], **draws: torch.Tensor) -> dict[str, torch.Tensor]:
         """{"predicted_actions"} and, with batch["actions"], {"loss", "action_mse"}; `draws` go to the head."""
@@ -203,7 +223,7 @@ class VisionLanguageAction(nn.Module):
             out = self.action_head(features, target, **draws)
         if target is not None:
             mse = F.mse_loss(out["predicted_actions"], target)
-            out.setdefault("loss", mse)
+            out.setdefault("loss", self.error(out["predicted_actions"], target))
             out["action_mse"] = mse.detach()
         return out
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.observations import state_keys, state_vector
+from simscaleai_jax.core.text import check_instructions
 
 
 def model_image(
@@ -102,11 +103,14 @@ def model_state(observations: Mapping[str, Any], size: int) -> Float[Array, "*B 
     return state
 
 
-def prepare_language(batch: Mapping[str, Any], tokenize: Any, batch_size: int) -> dict[str, Any]:
+def prepare_language(
+    batch: Mapping[str, Any], tokenize: Any, batch_size: int, max_len: int | None = None
+) -> dict[str, Any]:
     """Replaces the strings under "language" by token ids (B, L) int32; for the host, before jit.
 
     Raises:
-      ValueError: the number of strings differs from the batch size.
+      ValueError: the number of strings differs from the batch size; or one that is longer than `max_len`, or has
+        characters without an id.
     """
     out = dict(batch)
     language = out.get("language")
@@ -117,6 +121,8 @@ def prepare_language(batch: Mapping[str, Any], tokenize: Any, batch_size: int) -
         language = [language] * batch_size
     if is_text(language):
         texts = [text.decode() if isinstance(text, bytes) else str(text) for text in language]
+        if max_len is not None:
+            check_instructions(set(texts), max_len)
         if len(texts) != batch_size:
             raise ValueError(f"'language' has {len(texts)} instructions for a batch of {batch_size}.")
         out["language"] = np.asarray(tokenize(texts), np.int32)

@@ -5,27 +5,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from simscaleai_jax.core.text import PAD, SYMBOLS, tokenize
 from simscaleai_jax.models.layers import LANGUAGE_MLP_RATIO, compute_dtype, embedding, layer_norm, make_rngs
 from simscaleai_jax.models.transformer import TransformerEncoder
 
-SYMBOLS = " abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
-TOKEN_IDS = {symbol: i + 1 for i, symbol in enumerate(SYMBOLS)}
-PAD = 0
-
-
-def tokenize(texts: list[str], max_len: int) -> np.ndarray:
-    """Lower-cased characters as ids 1..43, unknown ones and padding 0: (B, max_len) int32."""
-    tokens = np.full((len(texts), max_len), PAD, np.int32)
-    for row, text in zip(tokens, texts, strict=True):
-        ids = [TOKEN_IDS.get(symbol, PAD) for symbol in text.lower()[:max_len]]
-        row[: len(ids)] = ids
-    return tokens
-
 
 class SimpleLanguageEncoder(nnx.Module):
-    """Character embeddings plus positions, `num_layers` transformer layers, a norm."""
+    """Character embeddings plus positions, `num_layers` transformer layers, a norm.
+
+    With `mask_padding` nothing attends to what is behind the end of a text.
+    """
 
     def __init__(
         self,
@@ -40,6 +31,7 @@ class SimpleLanguageEncoder(nnx.Module):
         scan_layers: bool = False,
         remat: bool = False,
         attention: str = "auto",
+        mask_padding: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> None:
         if vocab_size <= len(SYMBOLS):
@@ -49,6 +41,7 @@ class SimpleLanguageEncoder(nnx.Module):
         self.max_len = max_len
         self.embed_dim = embed_dim
         self.dtype = dtype
+        self.mask_padding = mask_padding
         self.deterministic = False
         self.token_embed = embedding((vocab_size, embed_dim), 1.0, rngs)
         self.pos_embed = embedding((1, max_len, embed_dim), 0.02, rngs)
@@ -77,8 +70,16 @@ class SimpleLanguageEncoder(nnx.Module):
             raise ValueError(f"'language' has shape {token_ids.shape}; wanted (B, L) ids with L up to {self.max_len}.")
         length = token_ids.shape[1]
         hidden = self.token_embed[...][token_ids] + self.pos_embed[...][:, :length]
-        hidden = self.encoder(hidden.astype(compute_dtype(self.dtype)), key=None if self.deterministic else key)
+        hidden = self.encoder(
+            hidden.astype(compute_dtype(self.dtype)),
+            key=None if self.deterministic else key,
+            mask=self.mask(token_ids),
+        )
         return self.norm(hidden).astype(compute_dtype(self.dtype))
+
+    def mask(self, token_ids: Int[Array, "B L"]) -> Bool[Array, "B L"] | None:
+        """Where the text is, its first place always; None where padding is read like text."""
+        return (token_ids != PAD).at[:, 0].set(True) if self.mask_padding else None
 
     def __call__(self, token_ids: Int[Array | np.ndarray, "B L"], *, key: Array | None = None) -> Float[Array, "B L D"]:
         """Same as `forward`."""

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from simscaleai_jax.core.errors import suggest
 from simscaleai_jax.core.observations import state_keys
 from simscaleai_jax.core.receding_horizon import PlanFn
+from simscaleai_jax.core.text import check_instructions
 from simscaleai_jax.models.normalization import Statistics
 from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 
@@ -58,6 +59,7 @@ def make_plan_fn(
     observation_spec: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     obs_horizon: int = 1,
+    text_len: int | None = None,
 ) -> PlanFn:
     """`plan(params, obs, key) -> (*B, h, A)` for observations with any leading axes.
 
@@ -68,6 +70,7 @@ def make_plan_fn(
       tokens: (1, L) ids of the instruction; ids under obs["language"] win over them.
       observation_spec: names of the observations that the model reads; None or {}: all that there are.
       limits: "low" and "high" of the actions, numbers or (A,).
+      text_len: ids of an instruction that the model takes; None: as many as are given.
       obs_horizon: k; where it is more than 1, observations have an axis of k steps after the batch's.
     """
     spec, bounds = observation_spec or {}, limits or {}
@@ -76,6 +79,8 @@ def make_plan_fn(
         observations = _select(obs, spec)
         shape = _batch_shape(observations, int(obs_horizon > 1))
         given = obs.get("language", tokens)
+        if given is not None:
+            given = jnp.asarray(given)[..., :text_len].astype(jnp.int32)  # an observation is float32
         observations = {name: _merge_batch(value, len(shape)) for name, value in observations.items()}
         batch: dict[str, Any] = {"observations": observations}
         if given is not None:
@@ -93,10 +98,21 @@ def make_plan_fn(
     return plan
 
 
+def text_length(model: Any) -> int | None:
+    """Characters of an instruction that a model reads; None for a model that reads none."""
+    return int(model.language_encoder.max_len) if getattr(model, "use_language", False) else None
+
+
 def instruction_tokens(model: Any, text: str | None) -> Any:
-    """Token ids (1, L) of an instruction, None where there is none or the model reads none."""
-    if text is None or not getattr(model, "use_language", False):
+    """Token ids (1, L) of an instruction, None where there is none or the model reads none.
+
+    Raises:
+      ValueError: the model cannot read all of it.
+    """
+    length = text_length(model)
+    if text is None or length is None:
         return None
+    check_instructions([text], length)
     return jnp.asarray(model.language_encoder.tokenize([text]))
 
 

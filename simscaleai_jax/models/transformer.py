@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Bool, Float, UInt32
 
 from simscaleai_jax.core.sharding import whole
 from simscaleai_jax.models.dropout import dropout, dropout_seeds
@@ -41,27 +41,35 @@ class EncoderLayer(nnx.Module):
         self.linear2 = linear(mlp_dim, embed_dim, dtype=dtype, std=0.02, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B N D"], seeds: Seeds = None, *, num_out: int | None = None
+        self,
+        x: Float[Array, "B N D"],
+        seeds: Seeds = None,
+        mask: Bool[Array, "B N"] | None = None,
+        *,
+        num_out: int | None = None,
     ) -> Float[Array, "B M D"]:
-        """(B, N, D) to the first `num_out` of its tokens, (B, M, D); all of them when None."""
+        """(B, N, D) to the first `num_out` of its tokens, (B, M, D); all of them when None. Nothing attends to tokens
+        where `mask` is False.
+        """
         site = [None] * SITES if seeds is None else list(seeds)
         normed = self.norm1(x).astype(compute_dtype(self.dtype))
         x = x[:, :num_out]
-        x = x + dropout(self._attend(normed, num_out, site[0]), self.dropout, site[1])
+        x = x + dropout(self._attend(normed, num_out, site[0], mask), self.dropout, site[1])
         hidden = gelu(self.linear1(self.norm2(x).astype(compute_dtype(self.dtype))))
         hidden = dropout(hidden, self.dropout, site[2])
         return x + dropout(self.linear2(hidden), self.dropout, site[3])
 
-    def _attend(self, x: Float[Array, "B N D"], num_out: int | None, seed: Any) -> Float[Array, "B M D"]:
+    def _attend(self, x: Float[Array, "B N D"], num_out: int | None, seed: Any, mask: Any) -> Float[Array, "B M D"]:
         width, heads = x.shape[2], self.num_heads
         parts = jnp.split(self.qkv(x), 3, axis=-1)  # split, not slices: its gradient is one concatenation
         query, key, value = (part.reshape(*part.shape[:2], heads, width // heads) for part in parts)
         query = query[:, :num_out]
+        mask = None if mask is None else mask[:, None, None, :]
         if seed is None or self.dropout == 0.0:
             implementation: Any = None if self.attention == "auto" else self.attention
-            mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+            mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
         else:
-            mixed = _attention_with_dropout(query, key, value, self.dropout, seed)
+            mixed = _attention_with_dropout(query, key, value, self.dropout, seed, mask)
         return self.out(mixed.reshape(*mixed.shape[:2], width))
 
 
@@ -94,17 +102,23 @@ class TransformerEncoder(nnx.Module):
         self.layers = _make_layers(keys, (embed_dim, num_heads, mlp_dim, dropout, dtype, attention))
 
     def __call__(
-        self, x: Float[Array, "B N D"], *, key: Array | None = None, num_out: int | None = None
+        self,
+        x: Float[Array, "B N D"],
+        *,
+        key: Array | None = None,
+        num_out: int | None = None,
+        mask: Bool[Array, "B N"] | None = None,
     ) -> Float[Array, "B M D"]:
         """(B, N, D) to the encoded first `num_out` tokens.
 
-        The last layer computes nothing for the tokens that nobody reads. With `key` dropout is on.
+        The last layer computes nothing for the tokens that nobody reads. With `key` dropout is on. No token attends to
+        those where `mask` is False; each row needs one where it is True.
         """
         graphdef, params = nnx.split(self.layers)
         seeds = dropout_seeds(key, self.num_layers, SITES)
 
         def run(params: Any, seeds: Seeds, x: Array, num_out: int | None) -> Array:
-            return nnx.merge(graphdef, whole(params))(x, seeds, num_out=num_out)
+            return nnx.merge(graphdef, whole(params))(x, seeds, mask, num_out=num_out)
 
         if self.remat:
             run = jax.checkpoint(run, static_argnums=3)
@@ -142,9 +156,10 @@ def _unstack(params: Any, num_layers: int) -> list[Any]:
     return [jax.tree.unflatten(structure, [parts[i][0] for parts in split]) for i in range(num_layers)]
 
 
-def _attention_with_dropout(query: Array, key: Array, value: Array, rate: float, seed: Array) -> Array:
+def _attention_with_dropout(query: Array, key: Array, value: Array, rate: float, seed: Array, mask: Any) -> Array:
     """(B, M, H, K), (B, N, H, K), (B, N, H, K) to (B, M, H, K); softmax in float32, its weights dropped out."""
     logits = jnp.einsum("bmhk,bnhk->bhmn", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5, axis=-1)
+    logits = logits * query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -jnp.inf), axis=-1)
     weights = dropout(weights, rate, seed).astype(value.dtype)
     return jnp.einsum("bhmn,bnhk->bmhk", weights, value)

@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.models.dropout import dropout, dropout_seeds
 from simscaleai_jax.models.inputs import is_text, leading_size, model_image, model_state, prepare_language
 from simscaleai_jax.models.language import SimpleLanguageEncoder
 from simscaleai_jax.models.layers import gelu, linear, make_rngs
-from simscaleai_jax.models.losses import masked_mean, target_actions, valid_steps
+from simscaleai_jax.models.losses import error_fn, masked_mean, target_actions, valid_steps
 from simscaleai_jax.models.policy_heads import DiffusionActionHead, FlowActionHead
 from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 from simscaleai_jax.models.registry import register_model
@@ -38,7 +38,8 @@ class VisionLanguageAction(nnx.Module):
     Beyond the documented arguments: `image_key` is the picture; `head_layers`, `num_diffusion_steps`,
     `num_inference_steps` and `schedule` shape the diffusion and flow heads; `dtype` is the computing dtype;
     `scan_layers`, `remat` and `attention` ("auto", "xla", "cudnn") choose how the transformers run, not what they
-    compute.
+    compute. `loss_type` ("mse", "l1", "smooth_l1") is the "mlp" head's. `mask_padding` keeps what is behind an
+    instruction's end from being read; it is on in a model that is built for a data set with instructions.
     """
 
     needs_picture = True
@@ -71,10 +72,13 @@ class VisionLanguageAction(nnx.Module):
         scan_layers: bool = False,
         remat: bool = False,
         attention: str = "auto",
+        loss_type: str = "mse",
+        mask_padding: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> None:
         if action_head_type not in HEAD_TYPES:
             raise unknown_name("action_head_type", action_head_type, HEAD_TYPES)
+        self._error = error_fn(loss_type)
         rngs = make_rngs(rngs)
         self.image_size = image_size
         self.patch_size = patch_size
@@ -101,6 +105,8 @@ class VisionLanguageAction(nnx.Module):
         self.scan_layers = scan_layers
         self.remat = remat
         self.attention = attention
+        self.loss_type = loss_type
+        self.mask_padding = mask_padding
         self.deterministic = False
         self._build_encoders(rngs)
         self.action_head = self._make_head(rngs)
@@ -110,6 +116,7 @@ class VisionLanguageAction(nnx.Module):
         """The constructor arguments that follow from a data set; it sees one picture."""
         found: dict[str, Any] = {"state_dim": data.state_dim, "action_dim": data.action_dim}
         found |= {"action_horizon": data.action_horizon, "use_language": data.has_language}
+        found["mask_padding"] = data.has_language
         picture = data.picture()
         if picture is None:
             raise ValueError("The model 'vla' needs a picture, and the data set has none; others learn from states.")
@@ -136,7 +143,13 @@ class VisionLanguageAction(nnx.Module):
         )
         if self.use_language:
             self.language_encoder = SimpleLanguageEncoder(
-                self.vocab_size, self.max_text_len, dim, heads, self.lang_num_layers, **shared
+                self.vocab_size,
+                self.max_text_len,
+                dim,
+                heads,
+                self.lang_num_layers,
+                mask_padding=self.mask_padding,
+                **shared,
             )
         if self.state_dim > 0:
             self.state_proj = StateProjection(self.state_dim, dim, dtype=self.dtype, rngs=rngs)
@@ -179,8 +192,9 @@ class VisionLanguageAction(nnx.Module):
         else:
             out = self.action_head(features, target, key=key_head, valid=valid)
         if target is not None:
-            out["action_mse"] = masked_mean(jnp.square(out["predicted_actions"] - target), valid)
-            out.setdefault("loss", out["action_mse"])
+            miss = out["predicted_actions"] - target
+            out["action_mse"] = masked_mean(jnp.square(miss), valid)
+            out.setdefault("loss", masked_mean(self._error(miss), valid))
         return out
 
     def __call__(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
@@ -199,8 +213,18 @@ class VisionLanguageAction(nnx.Module):
             state = model_state(observations, self.state_dim)
             state = state[:, 0] if state.ndim == 3 else state
             tokens.append(self.state_proj(state)[:, None])
-        fused = self.fusion_transformer(jnp.concatenate(tokens, axis=1), key=keys[2], num_out=1)
+        mask = self._mask(batch, [part.shape[1] for part in tokens])
+        fused = self.fusion_transformer(jnp.concatenate(tokens, axis=1), key=keys[2], num_out=1, mask=mask)
         return fused[:, 0]
+
+    def _mask(self, batch: Mapping[str, Any], counts: list[int]) -> Bool[Array, "B N"] | None:
+        """Which of the fused tokens are attended to: all but the padding of the text, the second part; None for all."""
+        text = self.language_encoder.mask(jnp.asarray(batch["language"])) if self.use_language else None
+        if text is None:
+            return None
+        before, _, *after = counts
+        read = jnp.ones((text.shape[0], before + sum(after)), bool)
+        return jnp.concatenate([read[:, :before], text, read[:, before:]], axis=1)
 
     def predict(self, obs: Mapping[str, Any], language: str | None = None, *, key: Array | None = None) -> Array:
         """Actions for deployment, without dropout: (B, A) or (B, h, A).
@@ -226,7 +250,7 @@ class VisionLanguageAction(nnx.Module):
         """What jit can take: instructions become token ids (B, L); on the host, and a no-op on what it returned.
 
         Raises:
-          ValueError: the model uses language and the batch has no "language".
+          ValueError: the model uses language and the batch has no "language", or one that it cannot read whole.
         """
         if not self.use_language:
             return {name: value for name, value in batch.items() if name != "language"}
@@ -236,7 +260,8 @@ class VisionLanguageAction(nnx.Module):
             )
         if not is_text(batch["language"]):
             return dict(batch)
-        return prepare_language(batch, self.language_encoder.tokenize, leading_size(batch["observations"]))
+        size = leading_size(batch["observations"])
+        return prepare_language(batch, self.language_encoder.tokenize, size, self.max_text_len)
 
     def input_spec(self, batch_size: int) -> dict[str, Any]:
         """Shapes of a prepared training batch."""

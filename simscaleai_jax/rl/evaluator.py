@@ -17,6 +17,7 @@ from jaxtyping import PRNGKeyArray
 
 from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.config import settle
+from simscaleai_jax.core.observations import LANGUAGE
 from simscaleai_jax.core.streams import Stream, check_seed, host_seed, seed_key, substream
 from simscaleai_jax.rl.play import Played, carries_plan, play
 
@@ -108,23 +109,28 @@ def evaluate_policy(env: Any, predict_fn: Callable, config: EvalConfig | None = 
     return evaluate_episodes(env, predict_fn, config).summary()
 
 
-def evaluate_episodes(env: Any, predict_fn: Callable, config: EvalConfig | None = None) -> Outcomes:
-    """The episodes of `evaluate_policy`, each by itself; arguments and errors as there."""
+def evaluate_episodes(
+    env: Any, predict_fn: Callable, config: EvalConfig | None = None, told: np.ndarray | None = None
+) -> Outcomes:
+    """The episodes of `evaluate_policy`, each by itself; arguments and errors as there.
+
+    `told` [N, L] are the token ids of what the policy is told in each, in place of the episode's own instruction.
+    """
     config = EvalConfig() if config is None else config
     compile_cache.enable()
     is_pure = takes_key(predict_fn)
-    functional = _functional_env(env) if is_pure and not config.on_host else None
+    functional = batched_env(env, predict_fn, config)
     if config.save_videos:
         _check_cameras(env if functional is None else functional)
     if functional is not None:
         videos = min(config.max_videos, config.n_episodes) if config.save_videos else 0
-        played = play_episodes(functional, predict_fn, config, videos)
+        played = play_episodes(functional, predict_fn, config, videos, told)
         if videos:
             _film(functional, played.physics, np.asarray(played.lengths), config)
         return outcomes(played)
     if not hasattr(env, "action_space"):
         raise ValueError("This environment is evaluated in a batch, which needs a pure policy(obs, key) -> action.")
-    return _plain_episodes(env, _plain_predict(predict_fn, is_pure, config), config)
+    return _plain_episodes(env, _plain_predict(predict_fn, is_pure, config), config, told)
 
 
 def takes_key(predict_fn: Callable) -> bool:
@@ -137,8 +143,10 @@ def takes_key(predict_fn: Callable) -> bool:
     return sum(p.default is inspect.Parameter.empty and p.kind in positional for p in parameters) == 2
 
 
-def _functional_env(env: Any) -> Any:
-    """The functional environment behind ours, or None."""
+def batched_env(env: Any, predict_fn: Callable, config: EvalConfig) -> Any:
+    """The functional environment in which an evaluation plays its episodes all at once; None: one after the other."""
+    if config.on_host or not takes_key(predict_fn):
+        return None
     from simscaleai_jax.rl.ppo.envs import find_batched_env
 
     batched = find_batched_env(env, needs_images=True)
@@ -151,7 +159,9 @@ def episode_keys(config: EvalConfig) -> PRNGKeyArray:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(config.n_episodes))
 
 
-def play_episodes(env: Any, policy: Callable, config: EvalConfig, num_filmed: int = 0) -> Played:
+def play_episodes(
+    env: Any, policy: Callable, config: EvalConfig, num_filmed: int = 0, told: np.ndarray | None = None
+) -> Played:
     """Plays the episodes of an evaluation in one batch.
 
     Args:
@@ -159,9 +169,10 @@ def play_episodes(env: Any, policy: Callable, config: EvalConfig, num_filmed: in
       policy: pure policy(obs, key) -> action; other parameters of the same policy compile nothing anew.
       config: how many episodes, how long, which.
       num_filmed: of so many episodes the physics of every step is kept.
+      told: as in `play`.
     """
     steps = min(config.max_steps, env.max_episode_steps)
-    return _program(env, policy, steps, num_filmed)(getattr(policy, "params", None), episode_keys(config))
+    return _program(env, policy, steps, num_filmed)(getattr(policy, "params", None), episode_keys(config), told)
 
 
 def summarize(played: Played) -> dict[str, float]:
@@ -177,15 +188,15 @@ def outcomes(played: Played) -> Outcomes:
 
 
 @functools.lru_cache(maxsize=4)
-def _program(env: Any, policy: Callable, steps: int, num_filmed: int) -> Callable[[Any, jax.Array], Played]:
-    """Compiled (params, keys) -> episodes. One policy's new parameters, as training makes them, compile nothing."""
+def _program(env: Any, policy: Callable, steps: int, num_filmed: int) -> Callable[..., Played]:
+    """Compiled (params, keys, told) -> episodes. New parameters of one policy, as training makes, compile nothing."""
 
-    def run(params: Any, keys: jax.Array) -> Played:
+    def run(params: Any, keys: jax.Array, told: Any) -> Played:
         acting = policy
         if params is not None:
             acting = copy.copy(policy)
             acting.params = params
-        return play(env, acting, keys, steps, num_filmed=num_filmed)
+        return play(env, acting, keys, steps, num_filmed=num_filmed, told=told)
 
     return jax.jit(run)
 
@@ -253,22 +264,25 @@ class PlannedEpisode:
         return np.asarray(action)
 
 
-def _plain_episodes(env: Any, begin: Callable, config: EvalConfig) -> Outcomes:
+def _plain_episodes(env: Any, begin: Callable, config: EvalConfig, told: np.ndarray | None) -> Outcomes:
     numbers = range(config.n_episodes) if config.numbers is None else config.numbers
     films = config.max_videos if config.save_videos else 0
-    played = [_plain_episode(env, begin(number), config, number, i < films) for i, number in enumerate(numbers)]
+    said: list[dict] = [{} if told is None else {LANGUAGE: told[i]} for i in range(len(numbers))]
+    played = [
+        _plain_episode(env, begin(number), config, number, i < films, said[i]) for i, number in enumerate(numbers)
+    ]
     returns, lengths, successes = (np.array(column) for column in zip(*played, strict=True))
     return Outcomes(returns, lengths, successes)
 
 
 def _plain_episode(
-    env: Any, predict: Callable, config: EvalConfig, number: int, is_filmed: bool
+    env: Any, predict: Callable, config: EvalConfig, number: int, is_filmed: bool, said: dict[str, Any]
 ) -> tuple[float, int, bool]:
     obs, info = env.reset(seed=host_seed(config.seed, config.stream, number))
     total, steps, is_over = 0.0, 0, False
     frames: list[np.ndarray] = []
     while not is_over and steps < config.max_steps:
-        obs, reward, terminated, truncated, info = env.step(predict(obs))
+        obs, reward, terminated, truncated, info = env.step(predict({**obs, **said} if said else obs))
         total, steps, is_over = total + float(reward), steps + 1, terminated or truncated
         if is_filmed:
             frames.append(_frame(env))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from simscaleai_jax.core.observations import LANGUAGE
+
 
 @struct.dataclass
 class Played:
@@ -27,7 +29,13 @@ def carries_plan(policy: Callable) -> bool:
 
 
 def play(
-    env: Any, policy: Callable, keys: PRNGKeyArray, num_steps: int, start: Any = None, num_filmed: int = 0
+    env: Any,
+    policy: Callable,
+    keys: PRNGKeyArray,
+    num_steps: int,
+    start: Any = None,
+    num_filmed: int = 0,
+    told: Float[Array, "N L"] | None = None,
 ) -> Played:
     """Plays one episode per key; to be jitted.
 
@@ -39,21 +47,25 @@ def play(
       num_steps: steps after which an episode is cut, if it does not end before.
       start: first states [N, ...]; None for `env.reset` of the keys.
       num_filmed: K, the episodes whose physics is kept.
+      told: token ids of what the policy is told in each episode, in place of the episode's own instruction.
     """
     from simscaleai_jax.sim.envs.episodes import rollout
 
     plans: Any = policy if carries_plan(policy) else None
 
     def act(state: Any, carry: Any, key: Array) -> tuple[Array, Any]:
+        plan, tokens = carry
+        obs = state.obs if tokens is None else {**state.obs, LANGUAGE: tokens}
         if plans is None:
-            return policy(state.obs, key), carry
-        return plans.step(carry, state.obs, key, state.terminated | state.truncated)
+            return policy(obs, key), carry
+        action, plan = plans.step(plan, obs, key, state.terminated | state.truncated)
+        return action, (plan, tokens)
 
     def keep(before: Any, action: Array, after: Any) -> tuple:
         flags = [jnp.asarray(after.info.get(name, False)) for name in ("nan", "overflow")]
         return after.reward, flags, (after.physics if num_filmed else None)
 
-    carry = () if plans is None else plans.init(len(keys))
+    carry = (() if plans is None else plans.init(len(keys)), told)
     last, (rewards, (nans, overflows), physics), valid = rollout(env, act, carry, keys, num_steps, keep, start)
     return Played(
         returns=(rewards * valid).sum(0),

@@ -55,11 +55,14 @@ def snap(values: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
     return jnp.round(jnp.asarray(values, jnp.float32) / UNIT) * UNIT
 
 
-def first_far(points: Float[Array, "N D"], centre: Float[ArrayLike, "D"], distance: float) -> Int[Array, ""]:
-    """Index of the first point that is at least `distance` metres from `centre`, or else of the farthest.
+def first_far(points: Float[Array, "N D"], centres: Float[ArrayLike, "*K D"], distance: float) -> Int[Array, ""]:
+    """Index of the first point that is at least `distance` metres from the centre, or from all of several, or else of
+    the farthest.
 
     One that is farther by less than half a millimetre may be passed over.
     """
     enough = int(distance / SPACING + 2.0)  # a unit more than wanted, for each point is rounded
-    apart = jnp.round((points - centre) / SPACING).astype(jnp.int32).clip(-enough, enough)
-    return jnp.argmax(jnp.minimum(jnp.sum(apart * apart, axis=-1), enough * enough))
+    ways = points[:, None] - jnp.atleast_2d(centres)
+    apart = jnp.round(ways / SPACING).astype(jnp.int32).clip(-enough, enough)
+    nearest = jnp.min(jnp.sum(apart * apart, axis=-1), axis=-1)
+    return jnp.argmax(jnp.minimum(nearest, enough * enough))

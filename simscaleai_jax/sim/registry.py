@@ -12,7 +12,7 @@ from simscaleai_jax.core.config import from_dict, init_fields
 from simscaleai_jax.core.errors import check_names, unknown_name
 from simscaleai_jax.sim.config import CameraConfig, SimConfig
 from simscaleai_jax.sim.control import from_cartesian
-from simscaleai_jax.sim.robot import PICKING, STACKING, TARGET_ONLY, Needs, Robot
+from simscaleai_jax.sim.robot import PICKING, SORTING, STACKING, TARGET_ONLY, THREE_TARGETS, Needs, Robot
 from simscaleai_jax.sim.tasks.base import Task
 from simscaleai_jax.sim.tasks.expert import Expert
 from simscaleai_jax.sim.tasks.snapshot import Snapshot
@@ -83,6 +83,12 @@ def find_task(name: str) -> TaskEntry:
     if name not in known:
         raise unknown_name("env", name, known)
     return known[name]
+
+
+def find_instructions(name: str) -> Any:
+    """The `Instructions` that the episodes of a task are told, of which each has its own; None where there are none."""
+    entry = tasks().get(name)
+    return None if entry is None else getattr(entry.make_task, "instructions", None)
 
 
 def find_expert(name: str, task: Task) -> Expert:
@@ -180,7 +186,7 @@ def _installed_tasks() -> dict[str, TaskEntry]:
 
 @functools.cache
 def _builtin_tasks() -> dict[str, TaskEntry]:
-    from simscaleai_jax.sim.tasks import lift, pick_place, push, reach, stack
+    from simscaleai_jax.sim.tasks import lift, pick_place, pick_place_language, push, reach, reach_language, stack
     from simscaleai_jax.sim.tasks.grasping.expert import make_carry_expert
     from simscaleai_jax.sim.tasks.pick_place.config import PickPlaceConfig
     from simscaleai_jax.sim.tasks.pick_place.task import PickPlaceTask
@@ -208,6 +214,15 @@ def _builtin_tasks() -> dict[str, TaskEntry]:
             instructions=pick_place.INSTRUCTIONS,
             adapter="simscaleai_jax.sim.envs.pick_place_env:PickPlaceEnv",
         ),
+        "pick_place_language": TaskEntry(
+            pick_place_language.PickPlaceLanguageTask,
+            pick_place_language.PickPlaceLanguageConfig,
+            asset("pick_place_language.xml"),
+            needs=SORTING,
+            make_expert=pick_place_language.make_expert,
+            instructions=pick_place_language.PickPlaceLanguageTask.instructions.goals,
+            adapter="simscaleai_jax.sim.envs.tabletop_envs:PickPlaceLanguageEnv",
+        ),
         "push": TaskEntry(
             push.PushTask,
             push.PushConfig,
@@ -224,6 +239,15 @@ def _builtin_tasks() -> dict[str, TaskEntry]:
             make_expert=reach.make_expert,
             instructions=reach.INSTRUCTIONS,
             adapter="simscaleai_jax.sim.envs.reach_env:ReachEnv",
+        ),
+        "reach_language": TaskEntry(
+            reach_language.ReachLanguageTask,
+            reach_language.ReachLanguageConfig,
+            asset("reach_language.xml"),
+            needs=THREE_TARGETS,
+            make_expert=reach_language.make_expert,
+            instructions=reach_language.ReachLanguageTask.instructions.goals,
+            adapter="simscaleai_jax.sim.envs.tabletop_envs:ReachLanguageEnv",
         ),
         "stack": TaskEntry(
             StackTask,

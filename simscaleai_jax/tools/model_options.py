@@ -33,6 +33,7 @@ MEANINGS = {
     "use_language": "read an instruction",
     "vocab_size": "characters that instructions are made of",
     "max_text_len": "characters that are read of an instruction",
+    "mask_padding": "read nothing behind an instruction's end",
     "lang_num_layers": "layers of the language transformer",
     "action_head_type": "mlp, diffusion or flow",
     "action_horizon": "actions that are planned at a time",

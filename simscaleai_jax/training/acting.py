@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from simscaleai_jax.core.receding_horizon import Policy
 from simscaleai_jax.models.normalization import Statistics
-from simscaleai_jax.models.planning import Execution, execution_of, make_plan_fn
+from simscaleai_jax.models.planning import Execution, execution_of, make_plan_fn, text_length
 
 LIMITS = {"low": -1.0, "high": 1.0}  # of actions, where nothing else is known
 
@@ -36,6 +36,22 @@ class ModelPolicy(Policy):
         model = nnx.merge(graphdef, nnx.State(params))
         horizon = int(getattr(model, "action_horizon", 1))
         steps = int(getattr(model, "obs_horizon", 1))
-        plan = make_plan_fn(forward, horizon, statistics=statistics, tokens=tokens, limits=limits, obs_horizon=steps)
+        plan = make_plan_fn(
+            forward,
+            horizon,
+            statistics=statistics,
+            tokens=tokens,
+            limits=limits,
+            obs_horizon=steps,
+            text_len=text_length(model),
+        )
         options = dataclasses.asdict(execution_of(model) if execution is None else execution)
-        super().__init__(plan, params, int(getattr(model, "action_dim", 0)), horizon, obs_horizon=steps, **options)
+        super().__init__(
+            plan,
+            params,
+            int(getattr(model, "action_dim", 0)),
+            horizon,
+            obs_horizon=steps,
+            text_len=text_length(model),
+            **options,
+        )

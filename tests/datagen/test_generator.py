@@ -10,6 +10,7 @@ import pytest
 
 from simscaleai_jax.core.checkpoint import Manifest, resolve
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
+from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.errors import ExpectedError
 from simscaleai_jax.core.observations import is_image_key
 from simscaleai_jax.core.receding_horizon import Policy
@@ -357,3 +358,22 @@ def test_every_process_needs_a_shard(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="at least the number of processes, 2, got 1"):
         generate(tmp_path / "a.h5", shards=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_instruction_of_a_file_means_what_its_episode_does(tmp_path):
+    path = tmp_path / "told.h5"
+    generate_dataset(
+        "reach_language", 24, str(path), "scripted", domain_randomization=False, dt=0.01, seed=3, only_success=True,
+        with_next_obs=True,
+    )  # fmt: skip
+    demos = DemonstrationFile(path)
+    assert "language" not in demos.obs_keys
+    texts = [demos.language(number) for number in range(24)]
+    assert len(set(texts)) > 15
+    for number, text in enumerate(texts):
+        group = demos.group(number)
+        balls = group["obs/balls_pos"][0].reshape(3, 3)
+        touched = np.argmin(np.linalg.norm(balls - group["next_obs/ee_pos"][-1], axis=1))
+        assert ("green", "red", "blue")[touched] in text
+    with pytest.raises(ValueError, match="have instructions of their own"):
+        register_instructions("reach_language", ["go"])

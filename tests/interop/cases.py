@@ -57,6 +57,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
         VisionLanguageAction,
         {**VLA, "action_head_type": "diffusion", "action_horizon": 3, "head_layers": 2},
     ),
+    "vla-masked": (VisionLanguageAction, {**VLA, "mask_padding": True, "loss_type": "l1"}),
     "vla-flow": (VisionLanguageAction, {**VLA, "action_head_type": "flow"}),
     "mlp_head": (MLPActionHead, {"input_dim": 7, "action_dim": 5, "hidden_dim": 16, "n_layers": 3}),
     "diffusion_head": (DiffusionActionHead, {"input_dim": 7, "action_dim": 5, "hidden_dim": 16, "n_layers": 3}),
@@ -107,7 +108,9 @@ def inputs(name: str) -> dict[str, np.ndarray]:
         window = (BATCH, steps) if steps > 1 else (BATCH,)
         out |= {"state": floats(*window, 6), "image": rng.integers(0, 256, (*window, size, size, 3), np.uint8)}
         out |= {"front_image": rng.integers(0, 256, (*window, size, size, 3), np.uint8)}
-        out |= {"language": rng.integers(0, 44, (BATCH, 7))}
+        language = rng.integers(1, 44, (BATCH, 7))
+        language[1, 4:], language[2] = 0, 0  # padding, and a text of nothing else
+        out |= {"language": language}
     return out
 
 

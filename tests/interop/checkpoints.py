@@ -15,7 +15,7 @@ from . import cases
 
 MODELS = (
     "act", "act-images", "bc", "bc-chunk", "bc-image", "diffusion", "flow-images", "vla-mlp", "vla-chunk",
-    "vla-diffusion", "vla-flow",
+    "vla-diffusion", "vla-flow", "vla-masked",
 )  # fmt: skip
 EXECUTIONS = {
     "act": {"execute_steps": None, "ensemble": 0.3},
@@ -89,7 +89,7 @@ def _model(name: str, path: Path) -> Path:
         env=ENV,
         step=7,
         config={"lr": 1e-3},
-        extra={"language": "reach it", "execution": EXECUTIONS.get(name)},
+        extra={"language": "go up", "execution": EXECUTIONS.get(name)},
     )
     return checkpoint.save(
         path, {"params": flat_tree.nest(flat_parameters(module)), "statistics": statistics}, manifest

@@ -60,7 +60,7 @@ def test_the_record_says_what_acting_needs(tmp_path: Path) -> None:
     source = checkpoints.make("vla-diffusion", tmp_path / "vla")
     record = files.read(export_policy(source, tmp_path / "b.safetensors")).policy
     assert (record["horizon"], record["execute_steps"], record["noise"]) == (3, 3, True)
-    assert (record["instruction"], len(record["tokens"])) == ("reach it", 7)
+    assert (record["instruction"], len(record["tokens"])) == ("go up", 7)
     assert (record["action"]["low"], record["action"]["high"]) == (-1.0, 1.0)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from simscaleai_jax.core.text import check_instructions
 from simscaleai_jax.models import PatchEmbedding, SimpleLanguageEncoder, Statistics
 from simscaleai_jax.models.bc import adaptive_average_pool
 from simscaleai_jax.models.dropout import dropout, dropout_seeds
@@ -127,6 +128,29 @@ def test_tokenizer_makes_the_documented_ids() -> None:
         SimpleLanguageEncoder(vocab_size=43)
     with pytest.raises(ValueError, match="L up to 8"):
         encoder(np.zeros((1, 9), np.int32))
+
+
+def test_what_the_tokenizer_would_lose_is_refused() -> None:
+    check_instructions(["Go on, 7!", "12345678"], 9)
+    with pytest.raises(ValueError, match=r"'123456789' has 9 characters; the model reads 8\."):
+        check_instructions(["ok", "123456789"], 8)
+    with pytest.raises(ValueError, match=r"'nimm das grüne' has characters that models do not read: ü$"):
+        check_instructions(["nimm das grüne"], 20)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_masked_padding_changes_nothing(dropout: float) -> None:
+    rngs, tokens = nnx.Rngs(0), np.array([[5, 9, 3, 0, 0, 0], [0, 0, 0, 0, 0, 0]], np.int32)
+    shared: dict = {"max_len": 6, "embed_dim": 8, "num_heads": 2, "num_layers": 2, "dropout": dropout}
+    masked = SimpleLanguageEncoder(**shared, mask_padding=True, rngs=rngs)
+    read = SimpleLanguageEncoder(**shared, rngs=nnx.Rngs(0))
+    for encoder, is_masked in ((masked, True), (read, False)):
+        encoder.eval()
+        whole, cut = encoder(tokens)[:, :3], encoder(tokens[:, :3])
+        assert np.isfinite(whole).all()
+        assert np.allclose(whole, cut, atol=1e-6) == is_masked
+    masked.train()
+    assert np.isfinite(masked(tokens, key=jax.random.key(0))).all()
 
 
 def test_losses_leave_padding_out() -> None:

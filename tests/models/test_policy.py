@@ -318,3 +318,23 @@ def test_an_instruction_reaches_the_model(compiled_cache: dict[str, Compiled], t
     np.testing.assert_allclose(carry.chunk, wanted, atol=1e-6)
     tokens = compiled.model.language_encoder.tokenize(["right"])
     assert not np.allclose(policy({**obs, "language": tokens[0]}, jax.random.key(0)), first, atol=1e-7)
+
+
+def test_an_observed_instruction_may_have_places_behind_what_the_model_reads(
+    compiled_cache: dict[str, Compiled], tmp_path: Path
+) -> None:
+    compiled = compiled_cache.setdefault("vla-mlp", Compiled("vla-mlp"))
+    name, kwargs = describe(compiled.model)
+    tree = {"params": flat_tree.nest(flat_parameters(compiled.model))}
+    path = checkpoint.save(tmp_path / "vla", tree, Manifest("model", name, kwargs, extra={"language": None}))
+    obs = {key: value[0] for key, value in compiled.batch["observations"].items()}
+    policy, length = load_policy(path), compiled.model.max_text_len
+    assert policy.text_len == length
+    tokens = np.zeros(length + 9, np.float32)
+    tokens[:2] = compiled.model.language_encoder.tokenize(["go"])[0, :2]
+    same = policy({**obs, "language": tokens[:length]}, jax.random.key(0))
+    np.testing.assert_array_equal(policy({**obs, "language": tokens}, jax.random.key(0)), same)
+    with pytest.raises(ValueError, match="needs batch\\['language'\\]"):
+        policy(obs, jax.random.key(0))
+    with pytest.raises(ValueError, match=f"has {length + 1} characters; the model reads {length}"):
+        load_policy(path, language="a" * (length + 1))

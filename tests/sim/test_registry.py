@@ -66,7 +66,10 @@ def test_a_task_brings_its_expert_and_instructions(user_tasks):
     task = make_env("mine", cameras=[]).task
     assert find_expert("mine", task).first_phase == find_expert("reach", task).first_phase
     register_task("silent", renamed(make_expert=None))
-    with pytest.raises(ValueError, match=r"Unknown scripted expert 'silent'\. Available: lift, mine, pick_place, push"):
+    with pytest.raises(
+        ValueError,
+        match=r"Unknown scripted expert 'silent'\. Available: lift, mine, pick_place, pick_place_language, push",
+    ):
         find_expert("silent", task)
     with pytest.raises(ValueError, match="instructions of a task: wanted several sentences, got 'go there'"):
         renamed(instructions="go there")

@@ -25,9 +25,9 @@ def scene(of, *objects, ee_pos=(0.5, 0.0, 0.4), vel=(0.0, 0.0, 0.0), touch=FREE,
     """The task's robot with its objects (upright) and its tool where the test wants them."""
     home, count = of.robot, len(objects)
     velocity = np.zeros((count, 6), np.float32)
-    velocity[0, :3] = vel
+    velocity[:1, :3] = vel
     touches = np.zeros((count, 2), np.float32)
-    touches[0] = touch
+    touches[:1] = touch
     return Snapshot(
         joint_pos=jnp.asarray(home.home_qpos[:7], jnp.float32),
         joint_vel=jnp.zeros(7),

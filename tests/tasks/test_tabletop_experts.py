@@ -1,4 +1,4 @@
-"""The scripted experts of lift, push and stack on fresh episodes."""
+"""The scripted experts of the tabletop tasks on fresh episodes."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from simscaleai_jax.sim import make_env, make_functional_env
 from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.registry import find_expert
 
-NAMES = ("lift", "push", "stack")
+NAMES = ("lift", "push", "stack", "reach_language", "pick_place_language")
 WANTED = 0.99
 
 

@@ -1,4 +1,6 @@
-"""Lift, push and stack on host physics. Spaces as `PickPlaceEnv`'s but where said; docs/tasks.md has a table."""
+"""Lift, push, stack and the tasks that are told what to do, on host physics. Spaces as `PickPlaceEnv`'s but where said;
+docs/tasks.md has a table.
+"""
 
 from simscaleai_jax.sim.envs.task_env import TaskEnv
 
@@ -32,3 +34,25 @@ class StackEnv(TaskEnv):
     """
 
     task_name = "stack"
+
+
+class ReachLanguageEnv(TaskEnv):
+    """Touch the ball that the instruction names.
+
+    Observations: joint_pos, joint_vel, ee_pos, balls_pos (9,) m, language (64,) token ids. Info: step, distance (m, to
+    the right ball), goal, sentence (numbers), instruction, success (it was touched), failed (another one was).
+    """
+
+    task_name = "reach_language"
+
+
+class PickPlaceLanguageEnv(TaskEnv):
+    """Put the cube on the pad that the instruction names.
+
+    Observations: joint_pos, joint_vel, ee_pos, gripper_state, cubes_pos (9,) m, cubes_quat (12,) wxyz, language (64,)
+    token ids. Info: step, reach_dist, place_dist (m), grasped, lifted, goal, sentence (numbers), instruction, success
+    (it rests there, free and slow), failed (another cube was lifted, the other pad was taken, a cube left the
+    workspace).
+    """
+
+    task_name = "pick_place_language"

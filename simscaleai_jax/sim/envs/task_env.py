@@ -156,10 +156,11 @@ class TaskEnv(BaseRobotEnv):
         return bool(self._scalar("terminated"))
 
     def _get_info(self) -> dict[str, Any]:
-        return {
-            "step": self.step_count,
-            **{key: read(self._values) for key, read in self._host_task.info_readers.items()},
-        }
+        info = {key: read(self._values) for key, read in self._host_task.info_readers.items()}
+        told = getattr(self.task, "instructions", None)
+        if told is not None:
+            info["instruction"] = told.sentences[int(self.task_state.sentence)]
+        return {"step": self.step_count, **info}
 
     @property
     def reward_terms(self) -> dict[str, float]:

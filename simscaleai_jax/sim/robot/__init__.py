@@ -1,7 +1,17 @@
 """Robots: where the parts of an arm are inside a compiled MJCF model, and what the arm can do."""
 
 from simscaleai_jax.sim.robot.arrays import pick, place
-from simscaleai_jax.sim.robot.description import PADS, PICKING, STACKING, TARGET_ONLY, Needs, Robot, RobotNames
+from simscaleai_jax.sim.robot.description import (
+    PADS,
+    PICKING,
+    SORTING,
+    STACKING,
+    TARGET_ONLY,
+    THREE_TARGETS,
+    Needs,
+    Robot,
+    RobotNames,
+)
 from simscaleai_jax.sim.robot.find import find_robot, read_names
 from simscaleai_jax.sim.robot.models import check_cameras, home_data, load_model, table_surface
 from simscaleai_jax.sim.robot.start import Start, scenery
@@ -9,8 +19,10 @@ from simscaleai_jax.sim.robot.start import Start, scenery
 __all__ = [
     "PADS",
     "PICKING",
+    "SORTING",
     "STACKING",
     "TARGET_ONLY",
+    "THREE_TARGETS",
     "Needs",
     "Robot",
     "RobotNames",

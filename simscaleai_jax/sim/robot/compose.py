@@ -7,6 +7,9 @@ from simscaleai_jax.sim.robot.arms import Arm, Finger, locate
 from simscaleai_jax.sim.robot.description import PADS, Needs, RobotNames
 
 TABLE = (0.4, 0.6, 0.2)  # m, half sides
+RED, GREEN, BLUE, GREY = ([0.88, 0.16, 0.12, 1], [0.12, 0.85, 0.3, 1], [0.15, 0.3, 0.9, 1], [0.2, 0.22, 0.26, 1])
+OBJECTS, TARGETS = (RED, BLUE, GREEN), (GREEN, RED, BLUE)  # colours in their order; the last one of all further ones
+MARK_HEIGHT = 0.001  # m
 TARGET_RADIUS, SMALL_TARGET_RADIUS = 0.05, 0.02  # m, of a point to reach and of a place for an object
 GRIP = (1.0, 1.0, 0.01, 1e-4, 1e-4)  # friction of what must not slip
 GRAVITY_COMPENSATED = 1.0
@@ -31,16 +34,14 @@ def compose(name: str, arm: Arm, needs: Needs, dt: float) -> mujoco.MjModel:
     _add_table(spec, centre)
     _add_cameras(spec, centre, arm.workspace_high[0])
     for number in range(needs.targets):
-        radius = SMALL_TARGET_RADIUS if needs.objects else TARGET_RADIUS
         body = spec.worldbody.add_body(name=_numbered("target", number), mocap=True, pos=centre)
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[radius, 0, 0], rgba=[0.12, 0.85, 0.3, 1], **_untouched())
+        body.add_geom(**_target(needs, number), **_untouched())
     for number in range(needs.objects):
         place = [centre[0], centre[1] + 3 * arm.cube * number, arm.cube]
         body = spec.worldbody.add_body(name=_numbered("object", number), pos=place)
         body.add_freejoint(name=_numbered("object", number))
-        colour = [0.88, 0.16, 0.12, 1] if number == 0 else [0.15, 0.3, 0.9, 1]
         body.add_geom(name=_numbered("object", number), type=mujoco.mjtGeom.mjGEOM_BOX, size=[arm.cube] * 3, mass=0.05,
-                      rgba=colour, **_untouched())  # fmt: skip
+                      rgba=_coloured(OBJECTS, number), **_untouched())  # fmt: skip
     if arm.fingers:
         _add_touch(spec, arm, needs)
     try:
@@ -48,6 +49,19 @@ def compose(name: str, arm: Arm, needs: Needs, dt: float) -> mujoco.MjModel:
     except ValueError as error:
         raise ValueError(f"robot {name!r}: MuJoCo refuses the scene around {locate(name, arm)}: {error}") from error
     return _with_home(spec, model, arm)
+
+
+def _target(needs: Needs, number: int) -> dict[str, object]:
+    """The geom of a target: a coloured ball, or a square on the table."""
+    if needs.mark:
+        size = [needs.mark, needs.mark, MARK_HEIGHT]
+        return {"type": mujoco.mjtGeom.mjGEOM_BOX, "size": size, "rgba": GREY}
+    radius = SMALL_TARGET_RADIUS if needs.objects else TARGET_RADIUS
+    return {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": [radius, 0, 0], "rgba": _coloured(TARGETS, number)}
+
+
+def _coloured(colours: tuple[list[float], ...], number: int) -> list[float]:
+    return colours[min(number, len(colours) - 1)]
 
 
 def names_of(arm: Arm) -> RobotNames:

@@ -20,17 +20,21 @@ class Needs:
       targets: mocap bodies that mark a goal, `target` first.
       gripper: whether there must be one.
       touch: whether the first object needs a contact sensor for each fingertip.
+      mark: m, half the side of the square that marks a target; 0 for a ball.
     """
 
     objects: int = 0
     targets: int = 1
     gripper: bool = False
     touch: bool = False
+    mark: float = 0.0
 
 
 TARGET_ONLY = Needs()
 PICKING = Needs(objects=1, gripper=True, touch=True)
 STACKING = Needs(objects=2, targets=0, gripper=True, touch=True)
+THREE_TARGETS = Needs(targets=3)
+SORTING = Needs(objects=3, targets=2, gripper=True, touch=True, mark=0.06)
 
 
 @dataclasses.dataclass(frozen=True)

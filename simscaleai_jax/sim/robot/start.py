@@ -24,7 +24,7 @@ def make_start(
     joints: Float[Array, "J"] | None = None,
     opening: Float[Array, ""] | float | None = None,
     objects: Float[Array, "N 7"] | None = None,
-    target_pos: Float[Array, "3"] | None = None,
+    target_pos: Float[Array, "*T 3"] | None = None,
     overrides: dict[str, Array] | None = None,
 ) -> Start:
     """A start at the robot's home pose, but for what is given.
@@ -35,7 +35,7 @@ def make_start(
       opening: of one finger, m. A gripper that is not wide open is told to close: it holds what is between its
         fingers.
       objects: positions, m, and orientations, wxyz.
-      target_pos: where the target marker is, m; nothing moves in a scene without one.
+      target_pos: where the target marker is, or each of several, m; nothing moves in a scene without one.
       overrides: randomized fields of this episode; a `table_height` moves the table.
     """
     qpos, ctrl = (jnp.asarray(values, jnp.float32) for values in (robot.home_qpos, robot.home_ctrl))
@@ -61,13 +61,14 @@ def finger_positions(robot: Any, opening: Float[Array, ""] | float) -> Any:
     return closed + (opened - closed) * jnp.clip((opening - low) / (high - low), 0.0, 1.0)
 
 
-def scenery(robot: Any, target_pos: Float[Array, "3"] | None, overrides: dict[str, Array]) -> Float[Array, "M 3"]:
-    """Positions of the movable scenery (mocap bodies), m: the first target's marker, where the scene has one and
-    `target_pos` is given, and the table at this episode's height.
+def scenery(robot: Any, target_pos: Float[Array, "*T 3"] | None, overrides: dict[str, Array]) -> Float[Array, "M 3"]:
+    """Positions of the movable scenery (mocap bodies), m: the markers of the first target or of as many as
+    `target_pos` is given for, where the scene has some, and the table at this episode's height.
     """
     mocap_pos = jnp.asarray(robot.mocap_pos, jnp.float32)
     if len(robot.target_mocaps) and target_pos is not None:
-        mocap_pos = mocap_pos.at[robot.target_mocap].set(target_pos)
+        places = jnp.atleast_2d(target_pos)
+        mocap_pos = mocap_pos.at[robot.target_mocaps[: len(places)]].set(places)
     if robot.table_mocap >= 0 and "table_height" in overrides:
         mocap_pos = mocap_pos.at[robot.table_mocap, 2].set(overrides["table_height"] - robot.table_top)
     return mocap_pos

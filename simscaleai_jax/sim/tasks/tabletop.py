@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -121,6 +122,22 @@ def place_apart(key: PRNGKeyArray, config: TabletopConfig, first: Float[Array, "
     corners = jnp.array([low, high, [low[0], high[1]], [high[0], low[1]]])  # the last resort; one of them is far enough
     spots = jnp.concatenate([drawn, corners])
     return spots[exact_random.first_far(spots, first, config.min_distance)]
+
+
+def scatter(
+    key: PRNGKeyArray, low: tuple[float, ...], high: tuple[float, ...], count: int, apart: float
+) -> Float[Array, "N 2"]:
+    """`count` places (m) in the rectangle `low`..`high`, up to four of them at least `apart` from one another where
+    that is at most half its shorter side.
+    """
+    ends = jnp.array([low, high], jnp.float32)
+    corners = jnp.stack([ends[0], ends[1], jnp.diagonal(ends), jnp.diagonal(ends[::-1])])  # a place is near one at most
+    keys = jax.random.split(key, count)
+    places = exact_random.uniform(keys[0], (1, 2), ends[0], ends[1])
+    for one in keys[1:]:
+        spots = jnp.concatenate([exact_random.uniform(one, (CANDIDATES, 2), ends[0], ends[1]), corners])
+        places = jnp.concatenate([places, spots[exact_random.first_far(spots, places, apart)][None]])
+    return places
 
 
 def draw_yaw(key: PRNGKeyArray, config: TabletopConfig) -> Float[Array, ""]:

@@ -21,7 +21,9 @@ DESCRIPTION = """Play fresh episodes with the policy of a checkpoint and print h
 
 The checkpoint says which environment and network it belongs to, so no other option is needed. Episodes run twice:
 all at once on a physics engine with the time step of training, and one after the other behind the gymnasium API
-("host": MuJoCo itself) at the documented time step of 0.002 s. Every success rate has its Wilson 95% interval.
+("host": MuJoCo itself) at the documented time step of 0.002 s. Every success rate has its Wilson 95% interval. Where
+each episode has its own instruction, success is told for each of them, and once more for the same episodes with the
+instructions shuffled among them (a policy that listens must fail there).
 
 Examples:
   simscale eval checkpoints/ppo_reach
@@ -57,7 +59,8 @@ class EvalOptions:
       host_dt: seconds per physics step on the host.
       seed: of the episodes.
       output: also write the results to this JSON file, with the numbers of the episodes that failed.
-      language: instruction; default: the one in the checkpoint.
+      language: instruction; default: the one in the checkpoint, or each episode's own where a task gives one.
+      phrases: sentences that such a task says: "held_out", which no demonstration has, or "train".
       execute_steps: actions executed of every planned chunk; default: all of them.
       ensemble: weight decay of temporal ensembling; default: none.
     """
@@ -75,6 +78,7 @@ class EvalOptions:
     seed: int = 0
     output: str | None = None
     language: str | None = None
+    phrases: Literal["held_out", "train"] = "held_out"
     execute_steps: int | None = None
     ensemble: float | None = None
 
@@ -92,6 +96,7 @@ def show(options: EvalOptions, results: dict[str, dict[str, float]]) -> None:
     from simscaleai_jax.sim.physics import ENGINES
 
     rows = [(name, *(_cell(name, result) for result in results.values())) for name in ROWS]
+    rows += _told_rows(results)
     heads = [HOST_LABEL if name == HOST else f"{name}: {ENGINES[name]}, batched" for name in results]
     print_table(f"{options.checkpoint}: {options.n_episodes} episodes", ("result", *heads), rows, results)
     _warn(results, options.n_episodes)
@@ -103,7 +108,22 @@ def _cell(name: str, result: dict[str, Any]) -> Any:
     """A number of the table; the success rate with its interval."""
     if name != "success_rate":
         return result[name]
-    return f"{result[name]:.3f} [{result['success_low']:.3f}, {result['success_high']:.3f}]"
+    return _share(result)
+
+
+def _share(result: dict[str, Any]) -> str:
+    return f"{result['success_rate']:.3f} [{result['success_low']:.3f}, {result['success_high']:.3f}]"
+
+
+def _told_rows(results: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Success of each instruction, and where the policy was told those of other episodes."""
+    texts = sorted({text for result in results.values() for text in result.get("instructions", {})})
+    parts = [(f'told "{text}"', [result["instructions"].get(text) for result in results.values()]) for text in texts]
+    if any("blind" in result for result in results.values()):
+        parts.append(("told what another episode is", [result.get("blind") for result in results.values()]))
+    return [
+        (name, *("" if of is None else f"{_share(of)} of {of['episodes']}" for of in found)) for name, found in parts
+    ]
 
 
 def _warn(results: dict[str, dict[str, float]], n_episodes: int) -> None:
@@ -117,9 +137,14 @@ def _warn(results: dict[str, dict[str, float]], n_episodes: int) -> None:
 def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
     """Results by what played the episodes (the engine's name, "host"), each with its time step."""
     from simscaleai_jax.policy import load_policy
+    from simscaleai_jax.sim.registry import find_instructions
 
     name, settings = recorded_env(read_manifest(options.checkpoint).env, options.env_name)
     settings.setdefault("cameras", [])
+    if find_instructions(name) is not None:
+        if options.language is not None:
+            raise ValueError(f"--language: each episode of {name!r} has an instruction of its own.")
+        settings["phrases"] = options.phrases
     policy = load_policy(
         options.checkpoint,
         language=options.language,
@@ -165,6 +190,7 @@ def _prepare(output: Path) -> None:
 def _play(envs: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, dict[str, float]]:
     """Evaluates in each environment; the video's replays episodes of the host."""
     from simscaleai_jax.rl.evaluator import evaluate_episodes
+    from simscaleai_jax.rl.instructions import evaluate_instructions, task_instructions
     from simscaleai_jax.sim.physics import ENGINES
 
     results: dict[str, Any] = {}
@@ -176,11 +202,14 @@ def _play(envs: dict[str, Any], policy: Any, options: EvalOptions) -> dict[str, 
         config.on_host = not is_batched
         if label == VIDEO:
             config.save_videos, config.numbers, config.max_videos = True, filmed, len(filmed)
-        played = evaluate_episodes(env, policy, config)
-        if label == VIDEO:
-            _name_videos(options.video_dir, filmed, played.successes)
+            _name_videos(options.video_dir, filmed, evaluate_episodes(env, policy, config).successes)
             continue
-        results[label] = judged(played.summary(), options.n_episodes, env_config.dt)
+        told: dict[str, Any] = {}
+        if task_instructions(env) is None:
+            played = evaluate_episodes(env, policy, config)
+        else:
+            played, told = evaluate_instructions(env, policy, config)
+        results[label] = judged(played.summary(), options.n_episodes, env_config.dt) | told
         results[label]["failures"] = np.flatnonzero(~played.successes).tolist()
         if label == HOST:
             filmed = tuple(int(i) for flag in (True, False) for i in np.flatnonzero(played.successes == flag)[:FILMED])

@@ -16,6 +16,7 @@ from simscaleai_jax.core.config import init_fields
 from simscaleai_jax.tools.arguments import check_scene_file, demonstrated_env, given, parse
 from simscaleai_jax.tools.distribution import JoinOptions
 from simscaleai_jax.tools.films import evaluate_filmed, filming_folder
+from simscaleai_jax.tools.instructions import check_readable, common_instruction
 from simscaleai_jax.tools.model_options import model_options_class, named_model
 from simscaleai_jax.tools.names import Names
 from simscaleai_jax.tools.output import print_table
@@ -194,6 +195,7 @@ def train(options: TrainOptions) -> dict[str, float]:
         where = options.dataset_path or "the data"
         raise ValueError(f"{options.augmentation} varies images, and there are none in {where}.")
     model = make_model(options, dataset)
+    check_readable(dataset, model)
     dataset = read_alone(dataset, model)
     scaling = chosen_scaling(options.data, model)
     statistics = None if scaling is None else dataset_statistics(dataset, scaling)
@@ -209,7 +211,7 @@ def train(options: TrainOptions) -> dict[str, float]:
     if options.eval.episodes:
         folder = filming_folder(options.checkpoint_dir, options.log.videos)
         eval_fn = make_eval_fn(env, options.eval.episodes, options.dataset_path, options.log.videos, folder)
-    language = dataset.demos.language(0) or None if options.dataset_path else None
+    language = common_instruction(dataset, env)
     trainer = Trainer(
         model,
         loader,
