@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import simscaleai_jax.sim as sim
@@ -158,7 +159,7 @@ def brax(seed: int) -> tuple[Act, int]:
     from brax.training.agents.ppo.train import train
 
     if not hasattr(jax, "device_put_replicated"):  # brax 0.14 calls it, jax 0.11 no longer has it; for one device:
-        jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
+        jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
     env = adapters.to_brax(sim.make_functional_env("reach", **SETTINGS))
     steps: list[int] = []
     make_policy, params, _ = train(

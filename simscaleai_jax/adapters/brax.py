@@ -19,11 +19,13 @@ class BraxEnv(Env):
     def reset(self, rng: jax.Array) -> State:
         """The first state of an episode; `rng` may be a raw uint32 key."""
         state = self.env.reset(rng if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(rng))
-        return self._state(state, {})
+        return self._state(state, {}, {})
 
     def step(self, state: State, action: jax.Array) -> State:
-        """One control step. `done` is the task's own end: brax counts the time limit itself."""
-        return self._state(self.env.step(state.pipeline_state, action), state.info)
+        """One control step. `done` is the task's own end: brax counts the time limit itself, and its wrappers' metrics
+        and infos are kept.
+        """
+        return self._state(self.env.step(state.pipeline_state, action), state.metrics, state.info)
 
     @property
     def observation_size(self) -> int:
@@ -40,8 +42,8 @@ class BraxEnv(Env):
         """The physics."""
         return "mjx"
 
-    def _state(self, state: Any, info: dict[str, Any]) -> State:
+    def _state(self, state: Any, metrics: dict[str, Any], info: dict[str, Any]) -> State:
         success = jnp.asarray(state.info["success"], jnp.float32)
-        metrics = {**state.reward_terms, "success": success}
+        metrics = {**metrics, **state.reward_terms, "success": success}
         done = jnp.asarray(state.terminated, jnp.float32)
         return State(state, state_vector(state.obs), state.reward, done, metrics, info)
