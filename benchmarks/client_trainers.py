@@ -141,7 +141,9 @@ def skrl(seed: int) -> tuple[Act, int]:
     )  # fmt: skip
     memory = RandomMemory(memory_size=ROLLOUT, num_envs=NUM_ENVS, device="cpu")
     agent = PPO(models={"policy": Actor(), "value": Critic()}, memory=memory, cfg=config, **spaces)
-    trainer = SequentialTrainer(cfg={"timesteps": ROLLOUT * NUM_UPDATES, "headless": True}, env=vec, agents=agent)
+    trainer = SequentialTrainer(
+        cfg={"timesteps": ROLLOUT * NUM_UPDATES, "headless": True, "disable_progressbar": True}, env=vec, agents=agent
+    )
     trainer.train()
     agent.enable_training_mode(False)
 
@@ -169,7 +171,7 @@ def brax(seed: int) -> tuple[Act, int]:
         network_factory=lambda *sizes, **options: networks.make_ppo_networks(
             *sizes, **options, policy_hidden_layer_sizes=SIZES, value_hidden_layer_sizes=SIZES
         ),
-        use_pmap_on_reset=False, seed=seed, progress_fn=lambda count, _: steps.append(int(count)),
+        seed=seed, progress_fn=lambda count, _: steps.append(int(count)),
     )  # fmt: skip
     policy = jax.jit(make_policy(params, deterministic=True))
     return lambda state: np.asarray(policy(state, jax.random.PRNGKey(0))[0]), steps[-1]
