@@ -118,7 +118,7 @@ $(CLIENTS_VENV)/.done: pyproject.toml
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,lerobot,minari,onnx,torch,wandb,tensorboard,trackio]' \
 		onnxruntime stable-baselines3 rsl-rl-lib skrl brax gymnax rejax torchvision datasets 'av<16' draccus einops \
-		opencv-python-headless termcolor jsonlines deepdiff diffusers 'huggingface-hub<2'
+		opencv-python-headless termcolor jsonlines deepdiff diffusers accelerate 'huggingface-hub<2'
 	$(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps lerobot==0.6.1 robomimic==0.3.0 \
 		--editable lerobot_env_simscale  # whose own bounds are older than our libraries
 	@touch $@

@@ -31,7 +31,7 @@ ACT = [
     "--policy.n_encoder_layers=2", "--policy.chunk_size=8", "--policy.n_action_steps=4", "--policy.use_vae=false",
     "--policy.optimizer_lr=1e-3", "--batch_size=64",
 ]  # fmt: skip
-ACT_STEPS = 2000
+ACT_STEPS = 1000
 
 
 def lerobot_states(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gymnasium import wrappers
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import vector as vector_wrappers
 
-IDS = ("Reach-v0", "PickPlace-v0")
+IDS = ("Reach-v0", "PickPlace-v0", "Lift-v0", "Push-v0", "Stack-v0")
 FAST = {"dt": 0.01, "max_episode_steps": 20}
 STEPS = 50
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import simscaleai_jax.sim as sim
@@ -140,7 +141,9 @@ def skrl(seed: int) -> tuple[Act, int]:
     )  # fmt: skip
     memory = RandomMemory(memory_size=ROLLOUT, num_envs=NUM_ENVS, device="cpu")
     agent = PPO(models={"policy": Actor(), "value": Critic()}, memory=memory, cfg=config, **spaces)
-    trainer = SequentialTrainer(cfg={"timesteps": ROLLOUT * NUM_UPDATES, "headless": True}, env=vec, agents=agent)
+    trainer = SequentialTrainer(
+        cfg={"timesteps": ROLLOUT * NUM_UPDATES, "headless": True, "disable_progressbar": True}, env=vec, agents=agent
+    )
     trainer.train()
     agent.enable_training_mode(False)
 
@@ -158,7 +161,7 @@ def brax(seed: int) -> tuple[Act, int]:
     from brax.training.agents.ppo.train import train
 
     if not hasattr(jax, "device_put_replicated"):  # brax 0.14 calls it, jax 0.11 no longer has it; for one device:
-        jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)
+        jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
     env = adapters.to_brax(sim.make_functional_env("reach", **SETTINGS))
     steps: list[int] = []
     make_policy, params, _ = train(
@@ -168,7 +171,7 @@ def brax(seed: int) -> tuple[Act, int]:
         network_factory=lambda *sizes, **options: networks.make_ppo_networks(
             *sizes, **options, policy_hidden_layer_sizes=SIZES, value_hidden_layer_sizes=SIZES
         ),
-        use_pmap_on_reset=False, seed=seed, progress_fn=lambda count, _: steps.append(int(count)),
+        seed=seed, progress_fn=lambda count, _: steps.append(int(count)),
     )  # fmt: skip
     policy = jax.jit(make_policy(params, deterministic=True))
     return lambda state: np.asarray(policy(state, jax.random.PRNGKey(0))[0]), steps[-1]

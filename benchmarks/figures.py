@@ -271,7 +271,7 @@ def trainer(result: Result) -> str:
 CLIENT_ROWS = {
     "gymnasium": (
         "gymnasium",
-        "`check_env` on both ids, wrappers, vector wrappers, deepcopy, pickle",
+        "`check_env` on every id, wrappers, vector wrappers, deepcopy, pickle",
         lambda r: (
             f"{r['check_env']} environments, {r['wrappers']} wrappers, {r['vector_wrappers']} vector wrappers; "
             f"{len(r['warnings'])} warnings"

@@ -7,7 +7,13 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-ENVIRONMENTS = {"simscaleai_jax/Reach-v0": "reach", "simscaleai_jax/PickPlace-v0": "pick_place"}
+ENVIRONMENTS = {
+    "simscaleai_jax/Reach-v0": "reach",
+    "simscaleai_jax/PickPlace-v0": "pick_place",
+    "simscaleai_jax/Lift-v0": "lift",
+    "simscaleai_jax/Push-v0": "push",
+    "simscaleai_jax/Stack-v0": "stack",
+}
 FACTORY = "simscaleai_jax.sim.factory"
 
 

@@ -53,12 +53,13 @@ def test_rsl_rl_steps(envs):
     assert (vec.num_actions, vec.max_episode_length, done.shape) == (4, 6, (4,))
 
 
-def test_braxs_own_wrappers_step_it():
-    """brax's PPO itself calls a function that jax no longer has; its wrappers are what it trains through."""
-    wrap = pytest.importorskip("brax.envs.wrappers.training").wrap
-    env = adapters.to_brax(sim.make_functional_env("reach", impl="jax", **FAST))
+def test_braxs_own_wrappers_step_it_and_its_evaluator_counts():
+    training = pytest.importorskip("brax.envs.wrappers.training")
+    from brax.training.acting import Evaluator
+
+    env = adapters.to_brax(sim.make_functional_env("reach", **FAST))
     assert (env.observation_size, env.action_size) == (20, 4)
-    wrapped = wrap(env, episode_length=env.max_episode_steps)
+    wrapped = training.wrap(env, episode_length=env.max_episode_steps)
     state, step = wrapped.reset(jax.random.split(jax.random.PRNGKey(0), 3)), jax.jit(wrapped.step)
     dones = []
     for _ in range(env.max_episode_steps):
@@ -68,6 +69,15 @@ def test_braxs_own_wrappers_step_it():
     assert state.info["truncation"].all()
     assert state.obs.shape == (3, 20)
     assert {"success", "distance"} <= set(state.metrics)
+
+    def policy(obs, key):
+        return np.zeros((3, 4), np.float32), {}
+
+    made = {"num_eval_envs": 3, "episode_length": 6, "action_repeat": 1, "key": jax.random.PRNGKey(1)}
+    found = Evaluator(wrapped, lambda params: policy, **made).run_evaluation((), {})
+    assert found["eval/avg_episode_length"] == 6
+    assert found["eval/episode_success"] == 0
+    assert found["eval/episode_reward"] < 0
 
 
 def test_skrl_trains(envs):

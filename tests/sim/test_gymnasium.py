@@ -48,6 +48,13 @@ def steps_until_an_end(envs):
     raise AssertionError("no episode ended")
 
 
+def test_tasks_have_ids():
+    ids = {gymnasium.spec(name).kwargs["env_name"] for name in gymnasium.registry if name.startswith("simscaleai_jax/")}
+    assert {"reach", "pick_place", "lift", "push", "stack"} <= ids <= set(sim.list_envs())
+    env = gymnasium.make("simscaleai_jax/Stack-v0", cameras=[])
+    assert env.unwrapped.spec.id == "simscaleai_jax/Stack-v0"
+
+
 @pytest.mark.parametrize(
     "code",
     [
