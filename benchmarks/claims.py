@@ -198,6 +198,16 @@ SECTIONS = (
         ],
     ),
     Section(
+        "Imitation beside other libraries",
+        "The same scripted demonstrations of pick and place, states only, and the same fresh "
+        "episodes; a peer is given\n"
+        "the wall-clock that our recipe's training took, and ten times that.",
+        "networks, batch sizes and schedules are each library's own; our seconds include the evaluations\n"
+        "during training, the others' have none; LeRobot's samples lie in memory, and it plays with 10 steps of DDIM.",
+        tables=[Table("peers_imitation", tables.peers_imitation, "simscale bench peers_imitation")],
+        plots=["bench_peers_imitation"],
+    ),
+    Section(
         "The machine",
         "What the machine can do at best, for the limit beside a figure ([where the time goes](performance.md)).",
         tables=[Table("machine", tables.machine, "simscale bench machine")],

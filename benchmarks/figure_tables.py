@@ -71,6 +71,30 @@ def peers_ppo(result: Result) -> Table:
     return head, sorted(rows, key=lambda row: list(VARIANTS.values()).index(row[0]))
 
 
+POLICIES = {
+    "bc": "ours, `bc_pick_place`",
+    "diffusion": "ours, `diffusion_pick_place`",
+    "robomimic": "robomimic BC, its defaults",
+    "lerobot": "LeRobot diffusion, its defaults",
+    "lerobot_small": "LeRobot diffusion, a small U-Net",
+}
+
+
+def peers_imitation(result: Result) -> Table:
+    """Imitation beside other libraries' on the same demonstrations."""
+    head = ("policy", "seconds of training", "times those of ours", "updates/s", "success [95% interval]")
+    rows: list[Sequence[str]] = []
+    for case in result["cases"]:
+        name, times = POLICIES[case["variant"]], f"{case['times']:g}"
+        if "success_rate" not in case:
+            rows.append((name, case.get("missing") or f"failed: {case['failed']}", times, "", ""))
+            continue
+        success = f"{case['success_rate']:.3f} [{case['success_low']:.3f}, {case['success_high']:.3f}]"
+        rate = f"{case['updates'] / case['seconds']:,.1f}"
+        rows.append((name, f"{case['seconds']:,.0f}", times, rate, success))
+    return head, rows
+
+
 def env_scaling(result: Result) -> Table:
     """Cost against size."""
     head = ("environment, engine", "environments", "env steps/s", "physics steps/s", "first calls, s", "MiB in all")

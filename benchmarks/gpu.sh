@@ -25,6 +25,7 @@ step() {
 	shift 2
 	[ -e "$out/done/$name" ] && { echo "$name: done before"; return 0; }
 	((left > 20)) || { echo "$name: no time left"; failed+=("$name"); return 1; }
+	[ -z "$rehearsal" ] || limit=$left # a busy CPU takes its time
 	((limit < left)) || limit=$left
 	if timeout --kill-after=10 "$limit" "$@" >"$out/logs/$name.log" 2>&1; then
 		touch "$out/done/$name"
@@ -64,13 +65,13 @@ check=() pick=configs/ppo_pick_place_gpu.yaml reach=configs/ppo_reach.yaml runs=
 scaling+=(--num-envs 64 1024 4096 16384) render=(--batch 4096) large=() throughput=(--num-envs 1024 8192) shares=()
 if [ -n "$rehearsal" ]; then
 	engines=(c)
-	check=(--engines c jax --num-envs 4 --num-steps 5)
+	check=(--engines c jax --env-name reach --num-envs 4 --num-steps 5)
 	pick=configs/ppo_pick_place.yaml runs=(--n-episodes 20 "--train=--ppo.total-timesteps 8192")
 	scaling=(--quick --num-envs 1 8 --env-names reach) render=(--batch 4 --repeats 1) large=(--tiny)
 	throughput=(--num-envs 8 --repeats 1 --no-ppo) shares=(--quick)
 fi
 
-step doctor 2 "$python" -m simscaleai_jax.tools.cli doctor
+step doctor 3 "$python" -m simscaleai_jax.tools.cli doctor
 step check 5 "$python" benchmarks/gpu_check.py "${check[@]}" --output "$out/results/gpu_check.json"
 for engine in "${engines[@]}"; do
 	for recipe in "$pick" "$reach"; do

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from figure_tables import VARIANTS
+from figure_tables import POLICIES, VARIANTS
 from figure_texts import ENGINE_NAMES, Result
 
 SOURCE = "Source"  # PNG text: digest of the results that a picture shows
@@ -134,6 +134,17 @@ PLOTS: dict[str, tuple[str, Callable[[Any, Result], None]]] = {
     "bench_env_scaling": ("env_scaling", scaling),
     "bench_peers_env": ("peers_env", peers_env),
     "bench_peers_ppo": ("peers_ppo", peers_ppo),
+    "bench_peers_imitation": (
+        "peers_imitation",
+        bars(
+            "success rate after the seconds of our recipe, and ten times that",
+            lambda result: {
+                f"{POLICIES[c['variant']]}, {c['seconds']:,.0f} s": c["success_rate"]
+                for c in result["cases"]
+                if "success_rate" in c
+            },
+        ),
+    ),
     "bench_engines": ("env_throughput_pick_place", bars("pick and place: env steps/s", _engines)),
     "bench_pictures": ("render_throughput", bars("frames/s of 64x64", _pictures)),
     "bench_startup": ("startup", bars("seconds, with a filled compile cache", _startup)),

@@ -69,6 +69,13 @@ def test_results_of_every_kind_become_tables_and_plots(figures, tmp_path, monkey
             "runs": [run, {"variant": "sb3", "seed": 0, "missing": "not installed: pip install stable-baselines3"}],
             "summary": {"brax": each | {"times_ours": 30.0}},
         },
+        "peers_imitation": {
+            "cases": [
+                {"variant": "bc", "times": 1.0, "success_rate": 1.0, "success_low": 0.9, "success_high": 1.0}
+                | {"seconds": 10.0, "updates": 100},
+                {"variant": "robomimic", "times": 1.0, "missing": "not installed: pip install robomimic"},
+            ]
+        },
         "env_scaling": {"curves": [{"env_name": "reach", "impl": "c", "points": [point], "saturates_at": 1}]},
         "startup": {
             "python": spread,
