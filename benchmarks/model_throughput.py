@@ -35,6 +35,7 @@ LARGE = {
     "image_size": 224, "embed_dim": 1024, "num_heads": 16, "num_layers": 24, "dropout": 0.0, "dtype": "bfloat16",
     "scan_layers": True, "remat": True,
 }  # fmt: skip
+TINY = {**LARGE, "embed_dim": 64, "num_heads": 4, "num_layers": 2}
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_SCRIPT = Path(__file__).with_name("model_throughput_torch.py")
 
@@ -47,12 +48,15 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=sorted(CASES))
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--large-batch", type=int, default=64)
+    parser.add_argument("--tiny", action="store_true", help="--large on whatever there is, with two small layers")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bf16 peak of the GPU (H200: 989)")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/NAME.json")
     options = parser.parse_args()
     if not options.large and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
-    results = large(options.large_batch, options.peak_tflops) if options.large else compare(options)
+    sizes = TINY if options.tiny else LARGE
+    batch = 2 if options.tiny else options.large_batch
+    results = large(sizes, batch, options.peak_tflops) if options.large else compare(options)
     name = "model_throughput_large" if options.large else "model_throughput"
     file = options.output or ROOT / "benchmarks" / "results" / f"{name}.json"
     earlier = json.loads(file.read_text())["results"] if file.exists() else {}
@@ -160,16 +164,17 @@ def torch_times(python: str, case: dict[str, Any]) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def large(batch: int, peak_tflops: float) -> dict[str, Any]:
+def large(sizes: dict[str, Any], batch: int, peak_tflops: float) -> dict[str, Any]:
     """Tokens per second and model FLOPs utilisation of VLA-large in bfloat16 (6 FLOPs a weight and token, no remat)."""
     import jax
 
-    if jax.default_backend() != "gpu":
+    on_gpu = jax.default_backend() == "gpu"
+    if not on_gpu and sizes is not TINY:
         raise SystemExit(f"--large needs a GPU; JAX sees {jax.devices()}.")
-    kwargs = {**LARGE, "attention": "cudnn"}
+    kwargs = {**sizes, "attention": "cudnn"} if on_gpu else sizes
     case = {"model": "vla", "kwargs": kwargs, "batch": batch, "steps_per_dispatch": 1, "dispatches": 20}
     seconds = Run(case, 0.0).measure() / 1e3
-    depth, width, patches, text = LARGE["num_layers"], LARGE["embed_dim"], (224 // 16) ** 2 + 1, 64
+    depth, width, patches, text = sizes["num_layers"], sizes["embed_dim"], (224 // 16) ** 2 + 1, 64
     fused = patches + text
     streams = ((patches, depth), (text, 2), (fused, depth // 2))
     weights = sum(tokens * layers * 12 * width**2 for tokens, layers in streams)

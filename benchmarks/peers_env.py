@@ -220,7 +220,7 @@ def ours_vector(settings: dict[str, Any]) -> Block:
 
     envs = make_vec_env(settings["env"], settings["num_envs"], **our_settings(settings))
     envs.reset(seed=0)
-    return stepped(envs, (settings["num_envs"], *envs.single_action_space.shape))
+    return stepped(envs, (settings["num_envs"], *(envs.single_action_space.shape or ())))
 
 
 def stepped(envs: Any, shape: tuple[int, ...]) -> Block:
@@ -275,9 +275,7 @@ def gymnasium_robotics(settings: dict[str, Any]) -> Block:
     substeps = env_fns[0]().unwrapped.n_substeps
     if substeps != settings["substeps"]:
         raise ValueError(f"{settings['env']} makes {substeps} physics steps per step")
-    shape = envs.action_space.shape
-    assert shape is not None
-    return stepped(envs, shape)
+    return stepped(envs, (settings["num_envs"], *(envs.single_action_space.shape or ())))
 
 
 def bare(settings: dict[str, Any]) -> Block:

@@ -14,6 +14,7 @@ there.
 
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,8 @@ class Options:
       runs: folders of finished runs.
       seeds: of runs to train and evaluate first, in a folder that is removed afterwards.
       n_episodes: fresh episodes that judge each of these.
+      engine: physics of these, instead of the recipe's.
+      train: further options of `simscale rl` for these, in one string.
       output: JSON file; default benchmarks/results/RECIPE.json.
     """
 
@@ -55,6 +58,8 @@ class Options:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     seeds: tuple[int, ...] = ()
     n_episodes: int = 500
+    engine: str = ""
+    train: str = ""
     output: Path | None = None
 
 
@@ -70,6 +75,8 @@ def run(options: Options, seed: int, folder: Path) -> Path:
     """Trains and evaluates one seed as the recipe says."""
     simscale = [sys.executable, "-m", "simscaleai_jax.tools.cli"]
     train = ["rl", "--config", str(options.recipe), "--seed", str(seed), "--save-path", str(folder)]
+    train += ["--env.impl", options.engine] if options.engine else []
+    train += shlex.split(options.train)
     judge = ["eval", str(folder), "--n-episodes", str(options.n_episodes), "--seed", "1000"]
     judge += ["--output", str(folder / "evaluation.json")]
     for command in (train, judge):

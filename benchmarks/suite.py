@@ -55,6 +55,8 @@ BENCHMARKS = (
               (), ("--quick",), "peers", minutes=12, ratios=("ratios.*",)),
     Benchmark("peers_ppo", "PPO on our pick and place beside brax and Stable-Baselines3", "peers_ppo.py",
               (), ("--quick",), "peers", minutes=90),
+    Benchmark("peers_imitation", "imitation beside LeRobot's diffusion policy and robomimic's BC", "peers_imitation.py",
+              (), ("--quick",), "peers", minutes=60),
     Benchmark("ppo_pick_place", "PPO on pick and place: seconds and steps to 90, 95 and 99%", "ppo_runs.py",
               ("configs/ppo_pick_place.yaml", "--seeds", "0", "1", "2", "3", "4"),
               ("configs/ppo_pick_place.yaml", "--seeds", "0", "--n-episodes", "100"), minutes=10),

@@ -162,7 +162,6 @@ def pictures(repeats: int) -> dict[str, Any]:
     programs = {
         "poses": jax.jit(jax.vmap(lambda p, m: geom_poses(scene, p, m))),
         "depth": draw(rgb=False, segmentation=False),
-        "rgb": draw(depth=False, segmentation=False),
         "all": draw(),
         "shadows": draw(shadows=True),
     }
@@ -172,8 +171,7 @@ def pictures(repeats: int) -> dict[str, Any]:
         {
             "poses of the geoms": times["poses"],
             "nearest hits of one ray a pixel (depth)": times["depth"] - times["poses"],
-            "colour, with the rays that smooth it": times["rgb"] - times["depth"],
-            "depth and segmentation beside colour": times["all"] - times["rgb"],
+            "colour, with the rays that smooth it, and segmentation": times["all"] - times["depth"],
         },
     )
     pixels = PICTURES * SIDE * SIDE

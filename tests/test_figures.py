@@ -1,6 +1,7 @@
 """README and docs say what the benchmarks wrote."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ SCRIPT = Path(__file__).parent.parent / "benchmarks" / "figures.py"
 
 
 @pytest.fixture
-def figures():
+def figures(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("figures", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -21,16 +23,94 @@ def test_every_figure_is_that_of_its_file(figures, capsys):
 
 
 def test_a_figure_that_was_typed_is_found(figures, tmp_path, monkeypatch, capsys):
-    for name in ("README", "PAGE"):
+    for name in ("README", "PAGE", "PERFORMANCE", "CLIENTS"):
         path = getattr(figures, name)
         copy = tmp_path / path.name
-        copy.write_text(path.read_text().replace("env steps/s", "env steps/h"))
+        typed = path.read_text().replace("env steps/s", "env steps/h")
+        copy.write_text(typed.replace(figures.BEGIN, figures.BEGIN + "\n\nenv steps/h"))
         monkeypatch.setattr(figures, name, copy)
     assert figures.main(["--check"]) == 1
-    assert capsys.readouterr().err.count("run python benchmarks/figures.py") == 2
+    assert capsys.readouterr().err.count("run python benchmarks/figures.py") == 4
     assert figures.main([]) == 0
     assert figures.main(["--check"]) == 0
-    assert "env steps/h" not in figures.PAGE.read_text()
+    assert "env steps/h" not in figures.PAGE.read_text() + figures.PERFORMANCE.read_text()
+
+
+def test_a_plot_of_other_results_is_found(figures, tmp_path, monkeypatch, capsys):
+    shown = [name for section in figures.SECTIONS for name in figures.drawable(section)]
+    monkeypatch.setattr(figures, "IMAGES", tmp_path)
+    assert figures.main(["--check"]) == 1
+    assert capsys.readouterr().err.count(".png") == len(shown) > 0
+    assert figures.main([]) == 0
+    assert figures.main(["--check"]) == 0
+    source = figures.source_of(shown[0])
+    figures.plots.draw(shown[0], source | {"date": "another"}, tmp_path / f"{shown[0]}.png")
+    assert figures.main(["--check"]) == 1
+    assert shown[0] in capsys.readouterr().err
+
+
+def test_results_of_every_kind_become_tables_and_plots(figures, tmp_path, monkeypatch):
+    """What is measured by scripts that need other libraries or hours, here from results made up in their form."""
+    rates = {"ours": 4e4, "ours_vector": 3e4, "theirs": 1e4, "our_bare": 5e4}
+    pair = {"peer": "envpool", "package": "envpool", "env": "PandaPickCube-v1", "ours": "pick_place", "goal": 2.0}
+    pair |= {"physics_steps": 4, "num_envs": 128, "our_num_envs": 128}
+    measured = pair | {"steps_per_second": rates, "times_faster": 4.0, "times_faster_vector": 3.0, "share_of_bare": 0.8}
+    run = {"variant": "brax", "seed": 0, "rows": [[100, 1.0, 0.5]], "last": {}}
+    each = {"reached": 0, "seeds": 1, "median_seconds": 600.0, "median_steps": 1e6, "highest_success": 0.5}
+    point = {"num_envs": 1, "steps_per_second": 10.0, "physics_steps_per_second": 50.0, "start_seconds": 1.0}
+    point |= {"first_call_seconds": 2.0, "megabytes": 300.0}
+    program = {"parts_ms": {"physics (bare `mujoco.batch.Batch`)": 2.0, "rest": 2.0}, "whole_ms": 5.0, "flops": 1e6}
+    program |= {"minibatch_flops": 1e6, "minibatch_ms": 1.0, "bytes_written": 1e6}
+    spread = {"median": 1.0, "lowest": 1.0, "highest": 1.0}
+    made_up = {
+        "peers_env": {"cases": [measured, pair | {"missing": "not installed: pip install envpool"}]},
+        "peers_ppo": {
+            "goal": 0.95,
+            "runs": [run, {"variant": "sb3", "seed": 0, "missing": "not installed: pip install stable-baselines3"}],
+            "summary": {"brax": each | {"times_ours": 30.0}},
+        },
+        "peers_imitation": {
+            "cases": [
+                {"variant": "bc", "times": 1.0, "success_rate": 1.0, "success_low": 0.9, "success_high": 1.0}
+                | {"seconds": 10.0, "updates": 100},
+                {"variant": "robomimic", "times": 1.0, "missing": "not installed: pip install robomimic"},
+            ]
+        },
+        "env_scaling": {"curves": [{"env_name": "reach", "impl": "c", "points": [point], "saturates_at": 1}]},
+        "startup": {
+            "python": spread,
+            "imports": {"jax": spread},
+            "first_step": [{"env_name": "reach", "what": "host", "first": spread, "later": spread}],
+        },
+        "machine": {
+            "matmul_flops": {"float32": 1e11},
+            "memory_bytes_per_second": {"xla": 1e10},
+            "physics": {"reach": {"batch_steps_per_second": 1e5, "rollout_steps_per_second": 1e5}},
+        },
+        "time_shares": {
+            "matmul_flops": 1e11,
+            "memory_bytes_per_second": 1e10,
+            "programs": dict.fromkeys(figures.PROGRAMS, program),
+        },
+    }
+    head = {"date": "2026-01-01", "commit": "abc", "versions": {"jax": "1"}}
+    head["hardware"] = {"cpu": "CPU", "cores": 2, "device": "cpu"}
+    (tmp_path / "quick").mkdir()
+    for path in figures.RESULTS.glob("*.json"):
+        (tmp_path / path.name).write_text(path.read_text())
+    for name, content in made_up.items():
+        (tmp_path / f"{name}.json").unlink(missing_ok=True)
+        (tmp_path / "quick" / f"{name}.json").write_text(json.dumps(head | content))
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    text = figures.page() + figures.performance()
+    assert "not measured yet" not in text.lower()
+    assert "not installed: pip install envpool" in text
+    assert "quick sizes; 2026-01-01" in text
+    assert "| at least 30.0 |" in text
+    for section in figures.SECTIONS:
+        for name in figures.drawable(section):
+            figures.plots.draw(name, figures.source_of(name), tmp_path / f"{name}.png")
+    assert {path.stem for path in tmp_path.glob("*.png")} == set(figures.plots.PLOTS)
 
 
 def test_the_readme_shows_few_of_them(figures):

@@ -1,0 +1,202 @@
+"""Whole tables of docs/benchmarks.md and docs/performance.md: from a file of results to (head, rows) of texts."""
+
+import statistics
+from collections.abc import Sequence
+
+from figure_texts import ENGINE_NAMES, Result
+
+Table = tuple[Sequence[str], list[Sequence[str]]]
+VARIANTS = {
+    "ours": "ours, the recipe",
+    "ours_plain": "ours without the curriculum",
+    "brax": "brax, Playground's settings for PandaPickCubeCartesian",
+    "brax_ours": "brax, sizes of our recipe",
+    "sb3": "Stable-Baselines3, its defaults, 8 environments, VecNormalize",
+    "sb3_ours": "Stable-Baselines3, sizes of our recipe",
+}
+
+
+def peers_env(result: Result) -> Table:
+    """Environments beside other libraries' at equal physics steps."""
+    head = (
+        "peer", "physics steps a step", "environments", "theirs, steps/s", "ours, steps/s", "times", "wanted",
+        "ours behind gymnasium.vector, times", "ours of bare physics",
+    )  # fmt: skip
+    rows: list[Sequence[str]] = []
+    for case in result["cases"]:
+        name = f"{case['package']} {case['env']} beside our {case['ours']}"
+        sizes = str(case["num_envs"])
+        if case["our_num_envs"] != case["num_envs"]:
+            sizes += f", ours {case['our_num_envs']:,}"
+        if "steps_per_second" not in case:
+            why = case.get("missing") or f"failed: {', '.join(case['failed'].values())}"
+            rows.append((name, str(case["physics_steps"]), sizes, why, "", "", f"{case['goal']:g}", "", ""))
+            continue
+        rates = case["steps_per_second"]
+        rows.append(
+            (
+                name,
+                str(case["physics_steps"]),
+                sizes,
+                f"{rates['theirs']:,.0f}",
+                f"{rates['ours']:,.0f}",
+                f"{case['times_faster']:.1f}",
+                f"{case['goal']:g}",
+                f"{case['times_faster_vector']:.1f}",
+                f"{case['share_of_bare']:.0%}",
+            )
+        )
+    return head, rows
+
+
+def peers_ppo(result: Result) -> Table:
+    """PPO beside other libraries' on our pick and place."""
+    head = ("what learns", "seeds at 95%", "seconds, median", "steps, median", "times our seconds", "highest success")
+    missing = {
+        run["variant"]: run.get("missing") or f"failed: {run['failed']}" for run in result["runs"] if "last" not in run
+    }
+    rows: list[Sequence[str]] = [(VARIANTS[name], why, "", "", "", "") for name, why in missing.items()]
+    for name, each in result["summary"].items():
+        least = "" if each["reached"] == each["seeds"] else "at least "
+        rows.append(
+            (
+                VARIANTS[name],
+                f"{each['reached']} of {each['seeds']}",
+                f"{least}{each['median_seconds']:,.0f}",
+                f"{least}{each['median_steps']:,.0f}",
+                f"{least}{each['times_ours']:.1f}",
+                f"{each['highest_success']:.0%}",
+            )
+        )
+    return head, sorted(rows, key=lambda row: list(VARIANTS.values()).index(row[0]))
+
+
+POLICIES = {
+    "bc": "ours, `bc_pick_place`",
+    "diffusion": "ours, `diffusion_pick_place`",
+    "robomimic": "robomimic BC, its defaults",
+    "lerobot": "LeRobot diffusion, its defaults",
+    "lerobot_small": "LeRobot diffusion, a small U-Net",
+}
+
+
+def peers_imitation(result: Result) -> Table:
+    """Imitation beside other libraries' on the same demonstrations."""
+    head = ("policy", "seconds of training", "times those of ours", "updates/s", "success [95% interval]")
+    rows: list[Sequence[str]] = []
+    for case in result["cases"]:
+        name, times = POLICIES[case["variant"]], f"{case['times']:g}"
+        if "success_rate" not in case:
+            rows.append((name, case.get("missing") or f"failed: {case['failed']}", times, "", ""))
+            continue
+        success = f"{case['success_rate']:.3f} [{case['success_low']:.3f}, {case['success_high']:.3f}]"
+        rate = f"{case['updates'] / case['seconds']:,.1f}"
+        rows.append((name, f"{case['seconds']:,.0f}", times, rate, success))
+    return head, rows
+
+
+def env_scaling(result: Result) -> Table:
+    """Cost against size."""
+    head = ("environment, engine", "environments", "env steps/s", "physics steps/s", "first calls, s", "MiB in all")
+    rows: list[Sequence[str]] = []
+    for curve in result["curves"]:
+        name = f"{curve['env_name']}, {ENGINE_NAMES[curve['impl']]}"
+        for point in curve["points"]:
+            count = f"{point['num_envs']:,}"
+            if "failed" in point:
+                rows.append((name, count, point["failed"], "", "", ""))
+                continue
+            mark = " (90% of the most)" if point["num_envs"] == curve["saturates_at"] else ""
+            calls = f"{point['start_seconds']:.1f} + {point['first_call_seconds']:.1f}"
+            rates = f"{point['steps_per_second']:,.0f}{mark}", f"{point['physics_steps_per_second']:,.0f}"
+            rows.append((name, count, *rates, calls, f"{point['megabytes']:,.0f}"))
+    return head, rows
+
+
+def startup(result: Result) -> Table:
+    """Seconds until something runs."""
+    head = ("from `python -c` to", "empty compile cache, s", "later, s")
+    rows: list[Sequence[str]] = [("the end of an empty program", "", f"{result['python']['median']:.2f}")]
+    rows += [(f"`import {name}`", "", f"{each['median']:.2f}") for name, each in result["imports"].items()]
+    for case in result["first_step"]:
+        what = "one copy behind gymnasium" if case["what"] == "host" else case["what"]
+        times = f"{case['first']['median']:.1f}", f"{case['later']['median']:.1f}"
+        rows.append((f"the first step of {case['env_name']}, {what}", *times))
+    return head, rows
+
+
+def machine(result: Result) -> Table:
+    """What the machine can do."""
+    rows: list[Sequence[str]] = [
+        (f"matrix products, {kind}", f"{rate / 1e9:,.0f} GFLOP/s") for kind, rate in result["matmul_flops"].items()
+    ]
+    names = {"xla": "an array in place, all cores", "numpy_copy": "a copy, one core"}
+    rates = result["memory_bytes_per_second"]
+    rows += [(f"memory: {names[name]}", f"{rate / 1e9:,.1f} GB/s") for name, rate in rates.items()]
+    for env_name, each in result["physics"].items():
+        rows += [
+            (f"{env_name}: physics steps of mujoco.{name}", f"{each[f'{name}_steps_per_second']:,.0f}/s")
+            for name in ("batch", "rollout")
+        ]
+    return ("limit", "measured"), rows
+
+
+def ppo_reached(result: Result) -> Table:
+    """Seconds and steps to shares of success, over seeds."""
+    head = ("plain starts that succeed", "seconds of updates: median (lowest to highest)", "steps: the same")
+    runs = [run["reached"] for run in result["runs"].values() if "reached" in run]
+    rows: list[Sequence[str]] = []
+    for goal in runs[0] if runs else ():
+        columns = []
+        for name in ("seconds", "steps"):
+            known = sorted(run[goal][name] for run in runs if run[goal][name] is not None)
+            text = f"{statistics.median(known):,.0f} ({known[0]:,.0f} to {known[-1]:,.0f})" if known else "never"
+            columns.append(text if len(known) == len(runs) else f"{text}, {len(known)} of {len(runs)} seeds")
+        rows.append((goal, *columns))
+    return head, rows
+
+
+def program(name: str, result: Result) -> Table:
+    """Where the time of one program goes (docs/performance.md)."""
+    each = result["programs"][name]
+    total = sum(each["parts_ms"].values())
+    rows: list[Sequence[str]] = [
+        (part, f"{value:,.1f}", f"{value / total:.0%}") for part, value in each["parts_ms"].items()
+    ]
+    rows.append(("the parts together", f"{total:,.1f}", ""))
+    rows.append(("the whole, compiled as one", f"{each['whole_ms']:,.1f}", f"{each['whole_ms'] / total:.0%}"))
+    return ("part", "ms", "share"), rows
+
+
+def limits(result: Result) -> Table:
+    """How far networks and ray-caster are from what the machine can do (docs/performance.md)."""
+    products, memory = result["matmul_flops"], result["memory_bytes_per_second"]
+    ppo, drawn, vla = (result["programs"][name] for name in ("ppo_update", "pictures", "vla_step"))
+    bare = ppo["parts_ms"]["physics (bare `mujoco.batch.Batch`)"]
+    rates = {
+        "minibatch steps of PPO": ppo["minibatch_flops"] / ppo["minibatch_ms"] * 1e3,
+        "training step of the VLA": vla["flops"] / vla["whole_ms"] * 1e3,
+        "ray-caster": drawn["flops"] / drawn["whole_ms"] * 1e3,
+    }
+    rows: list[Sequence[str]] = [
+        (
+            name,
+            f"{rate / 1e9:,.1f} GFLOP/s",
+            f"{products / 1e9:,.0f} GFLOP/s of matrix products",
+            f"{rate / products:.0%}",
+        )
+        for name, rate in rates.items()
+    ]
+    written = drawn["bytes_written"] / drawn["whole_ms"] * 1e3
+    rows.append(
+        (
+            "pictures written",
+            f"{written / 1e9:,.2f} GB/s",
+            f"{memory / 1e9:,.1f} GB/s of memory",
+            f"{written / memory:.0%}",
+        )
+    )
+    rows.append(
+        ("PPO update", f"{ppo['whole_ms']:,.0f} ms", f"{bare:,.0f} ms of bare physics", f"{bare / ppo['whole_ms']:.0%}")
+    )
+    return ("what", "reached", "limit, in the same run", "share"), rows
