@@ -84,7 +84,7 @@ def _bc(kwargs: Mapping[str, Any]) -> list[Entry]:
     if kwargs["use_image"]:
         for name in [f"image_encoders.{i}" for i in range(len(kwargs.get("cameras", ())))] or ["image_encoder"]:
             table += _image_encoder(name, name.replace(".", "/"), kwargs)
-    if kwargs.get("auxiliary_dim"):
+    if kwargs.get("auxiliary_size"):
         table += _weights("auxiliary", "auxiliary")
     return table + _perceptron("action_head", "action_head", kwargs["n_layers"])
 

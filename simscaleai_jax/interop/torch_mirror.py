@@ -93,7 +93,7 @@ class BehaviorCloning(nn.Module):
         image_key: str = "image",
         image_pooling: str = "average",
         cameras: Any = (),
-        auxiliary_dim: int = 0,
+        auxiliary_size: int = 0,
     ) -> None:
         super().__init__()
         self.use_image, self.pictures, self.has_several = use_image, tuple(cameras) or (image_key,), bool(cameras)
@@ -108,8 +108,8 @@ class BehaviorCloning(nn.Module):
                 self.image_encoders = nn.ModuleList(encoders)
             else:
                 self.image_encoder = encoders[0]
-        if auxiliary_dim:
-            self.auxiliary = nn.Linear(seen, auxiliary_dim)
+        if auxiliary_size:
+            self.auxiliary = nn.Linear(seen, auxiliary_size)
         width = hidden_dim + seen
         self.action_head = perceptron(width, hidden_dim, action_horizon * action_dim, n_layers, dropout)
 

@@ -28,8 +28,8 @@ class BehaviorCloning(nnx.Module):
     State (B, state_dim), or with `obs_horizon` k > 1 the latest k states (B, k, state_dim), is encoded by three linear
     layers; `n_layers` hidden layers follow. Actions (B, A) or (B, h, A) are not squashed. `image_key` is the picture,
     of which the latest is seen; `cameras` are several in its place, and `image_pooling` is how their encoders pool:
-    "average" or "keypoints". With `auxiliary_dim` the pictures' features also learn to tell batch["auxiliary"]
-    (B, auxiliary_dim), what is known only in training.
+    "average" or "keypoints". With `auxiliary_size` the pictures' features also learn to tell batch["auxiliary"]
+    (B, auxiliary_size), what is known only in training.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class BehaviorCloning(nnx.Module):
         image_key: str = "image",
         image_pooling: str = "average",
         cameras: Sequence[str] = (),
-        auxiliary_dim: int = 0,
+        auxiliary_size: int = 0,
         dtype: str = "float32",
         rngs: nnx.Rngs | None = None,
     ) -> None:
         error_fn(loss_type)
-        if (cameras or auxiliary_dim) and not use_image:
-            name = "cameras" if cameras else "auxiliary_dim"
+        if (cameras or auxiliary_size) and not use_image:
+            name = "cameras" if cameras else "auxiliary_size"
             raise ValueError(f"{name} is set, and no picture is seen; wanted use_image=True and pictures in the data.")
         rngs = make_rngs(rngs)
         self.state_dim = state_dim
@@ -74,7 +74,7 @@ class BehaviorCloning(nnx.Module):
         self.image_key = image_key
         self.image_pooling = image_pooling
         self.cameras = tuple(cameras)
-        self.auxiliary_dim = auxiliary_dim
+        self.auxiliary_size = auxiliary_size
         self.dtype = dtype
         self.deterministic = False
         shared: dict[str, Any] = {"activation": jax.nn.relu, "dropout": dropout, "dtype": dtype, "rngs": rngs}
@@ -87,8 +87,8 @@ class BehaviorCloning(nnx.Module):
             else:
                 self.image_encoder = encoders[0]
         seen = image_embed_dim * len(self.picture_keys)
-        if auxiliary_dim:
-            self.auxiliary = linear(seen, auxiliary_dim, dtype=dtype, rngs=rngs)
+        if auxiliary_size:
+            self.auxiliary = linear(seen, auxiliary_size, dtype=dtype, rngs=rngs)
         width = hidden_dim + seen
         self.action_head = MLP(width, hidden_dim, action_horizon * action_dim, n_layers, **shared)
 
@@ -162,7 +162,7 @@ class BehaviorCloning(nnx.Module):
             picture = shape(batch_size, *steps, size, size, self.image_channels, dtype=jnp.uint8)
             observations |= dict.fromkeys(self.picture_keys, picture)
         actions = shape(*chunk_shape(batch_size, self.action_horizon, self.action_dim))
-        told = {"auxiliary": shape(batch_size, self.auxiliary_dim)} if self.auxiliary_dim else {}
+        told = {"auxiliary": shape(batch_size, self.auxiliary_size)} if self.auxiliary_size else {}
         return {"observations": observations, "actions": actions, **told}
 
     def _seen(self, observations: Mapping[str, Any]) -> Float[Array, "B E"]:
@@ -184,7 +184,7 @@ class BehaviorCloning(nnx.Module):
             "action_mse": masked_mean(jnp.square(error), valid),
             "action_mae": masked_mean(jnp.abs(error), valid),
         }
-        if seen is None or "auxiliary" not in batch or not self.auxiliary_dim:
+        if seen is None or "auxiliary" not in batch or not self.auxiliary_size:
             return scores
         told = self.auxiliary(seen).astype(jnp.float32)
         scores["auxiliary_mae"] = jnp.mean(jnp.abs(told - batch["auxiliary"]))

@@ -48,7 +48,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
             "use_image": True,
             **CAMERAS,
             "image_pooling": "keypoints",
-            "auxiliary_dim": 2,
+            "auxiliary_size": 2,
         },
     ),
     "act-keypoints": (ActionChunkingTransformer, {**ACT, **CAMERAS, "image_size": 16, "image_pooling": "keypoints"}),

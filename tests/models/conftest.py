@@ -64,7 +64,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
             "image_embed_dim": 8,
             "image_pooling": "keypoints",
             "cameras": ("front_image", "image"),
-            "auxiliary_dim": 2,
+            "auxiliary_size": 2,
         },
     ),
     "bc-chunk": (

@@ -61,7 +61,7 @@ def test_pictures_learn_to_tell_it_and_the_policy_needs_it_not(demos, tmp_path):
     assert rows[-1]["auxiliary_mae"] < 0.5 * rows[0]["auxiliary_mae"]
     manifest = read_manifest(resolve(tmp_path))
     assert set(manifest.observation_spec) == {"ee_pos", "image", "image_side_cam"}
-    assert manifest.model_kwargs["auxiliary_dim"] == 3
+    assert manifest.model_kwargs["auxiliary_size"] == 3
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,11 @@ def test_pictures_learn_to_tell_it_and_the_policy_needs_it_not(demos, tmp_path):
         (["--data.auxiliary-keys", "object_po"], "Did you mean 'object_pos'"),
         (["--data.auxiliary-keys", "image"], "state (--data.auxiliary-keys): 'image'"),
         (["--data.auxiliary-keys", "object_pos", "--data.cameras"], "no picture is read that could tell them"),
-        (["--model", "flow", "--data.auxiliary-keys", "object_pos"], "'auxiliary_dim'"),
-        (["--model.use-image", "False", "--data.auxiliary-keys", "object_pos"], "auxiliary_dim is set, and no picture"),
+        (["--model", "flow", "--data.auxiliary-keys", "object_pos"], "'auxiliary_size'"),
+        (
+            ["--model.use-image", "False", "--data.auxiliary-keys", "object_pos"],
+            "auxiliary_size is set, and no picture",
+        ),
         (["--model.use-image", "False", "--model.cameras", "image"], "cameras is set, and no picture is seen"),
     ],
 )

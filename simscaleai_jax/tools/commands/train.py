@@ -307,7 +307,7 @@ def make_model(options: TrainOptions, dataset: Any) -> Any:
 
     kwargs = model_arguments(options.model_name, data_spec(dataset), options.model_kwargs)
     if told := options.data.auxiliary_keys:
-        kwargs["auxiliary_dim"] = _auxiliary_size(dataset, told)
+        kwargs["auxiliary_size"] = _auxiliary_size(dataset, told)
     return create_model(options.model_name, **kwargs, **_seeded(options.seed))
 
 
