@@ -85,9 +85,10 @@ def _observation_names(manifest: Manifest, kwargs: Mapping[str, Any]) -> list[st
 
 def _pictures(kwargs: Mapping[str, Any]) -> list[str]:
     """Keys of the pictures that a model with these arguments looks at, in its order."""
-    if "image_key" in kwargs:
-        return [kwargs["image_key"]] if kwargs.get("use_image", True) else []
-    return list(kwargs.get("cameras", ()))
+    cameras = list(kwargs.get("cameras", ()))
+    if "image_key" in kwargs and not cameras:
+        cameras = [kwargs["image_key"]]
+    return cameras if kwargs.get("use_image", True) else []
 
 
 def _running(statistics: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -82,7 +82,10 @@ def entries_for(model_name: str, kwargs: Mapping[str, Any]) -> list[Entry]:
 def _bc(kwargs: Mapping[str, Any]) -> list[Entry]:
     table = _perceptron("state_encoder", "state_encoder", 2)
     if kwargs["use_image"]:
-        table += _image_encoder("image_encoder", "image_encoder", kwargs)
+        for name in [f"image_encoders.{i}" for i in range(len(kwargs.get("cameras", ())))] or ["image_encoder"]:
+            table += _image_encoder(name, name.replace(".", "/"), kwargs)
+    if kwargs.get("auxiliary_size"):
+        table += _weights("auxiliary", "auxiliary")
     return table + _perceptron("action_head", "action_head", kwargs["n_layers"])
 
 
@@ -131,7 +134,8 @@ def _act(kwargs: Mapping[str, Any]) -> list[Entry]:
 def _image_encoder(theirs: str, ours: str, kwargs: Mapping[str, Any]) -> list[Entry]:
     if kwargs.get("image_pooling") == "keypoints":
         table = _weights(f"{theirs}.first", f"{ours}/first", _conv, _conv_back)
-        return table + _weights(f"{theirs}.maps", f"{ours}/maps") + _weights(f"{theirs}.out", f"{ours}/out")
+        table.append(_weights(f"{theirs}.maps", f"{ours}/maps")[0])  # it has no bias
+        return table + _weights(f"{theirs}.out", f"{ours}/out")
     table = []
     for layer, place in enumerate((0, 2, 4)):
         table += _weights(f"{theirs}.{place}", f"{ours}/convolutions/{layer}", _conv, _conv_back)

@@ -94,11 +94,13 @@ def _actor_critic(graph: Graph, state: str, images: Images, policy: Any, kwargs:
 def _bc(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
     features = graph.perceptron(_flat(graph, state), "state_encoder", (0, 3, 6), "Relu")
     if kwargs["use_image"]:
-        image = images[kwargs["image_key"]]
-        if kwargs["obs_horizon"] > 1:
-            image = graph.node("Gather", image, graph.constant(kwargs["obs_horizon"] - 1, np.int64), axis=1)
-        encoded = _image_encoder(graph, image, "image_encoder", kwargs)
-        features = graph.node("Concat", features, encoded, axis=-1)
+        cameras = kwargs.get("cameras", ())
+        names = [f"image_encoders.{i}" for i in range(len(cameras))] or ["image_encoder"]
+        for key, name in zip(cameras or [kwargs["image_key"]], names, strict=True):
+            image = images[key]
+            if kwargs["obs_horizon"] > 1:
+                image = graph.node("Gather", image, graph.constant(kwargs["obs_horizon"] - 1, np.int64), axis=1)
+            features = graph.node("Concat", features, _image_encoder(graph, image, name, kwargs), axis=-1)
     return graph.perceptron(features, "action_head", [3 * i for i in range(kwargs["n_layers"] + 1)], "Relu")
 
 
@@ -126,7 +128,8 @@ def _keypoints(graph: Graph, image: str, name: str, size: int) -> str:
     image = graph.node("Sub", image, graph.constant(0.5))
     hidden = graph.activate(graph.convolution(image, f"{name}.first", stride, pad), "Relu")
     hidden = graph.node("Transpose", graph.reshape(hidden, -1, features, cells), perm=[0, 2, 1])
-    maps = graph.node("Mul", graph.linear(hidden, f"{name}.maps"), graph.constant(SHARPNESS))
+    maps = graph.node("MatMul", hidden, graph.transposed(f"{name}.maps.weight"))
+    maps = graph.node("Mul", maps, graph.constant(SHARPNESS))
     weights = graph.node("Transpose", graph.node("Softmax", maps, axis=1), perm=[0, 2, 1])
     places = graph.node("MatMul", weights, graph.constant(grid(round(cells**0.5))))  # (B, maps, 2)
     places = graph.reshape(graph.node("Transpose", places, perm=[0, 2, 1]), -1, 2 * KEYPOINTS)

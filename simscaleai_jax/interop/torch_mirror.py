@@ -92,16 +92,25 @@ class BehaviorCloning(nn.Module):
         obs_horizon: int = 1,
         image_key: str = "image",
         image_pooling: str = "average",
+        cameras: Any = (),
+        auxiliary_size: int = 0,
     ) -> None:
         super().__init__()
-        self.use_image, self.image_key = use_image, image_key
+        self.use_image, self.pictures, self.has_several = use_image, tuple(cameras) or (image_key,), bool(cameras)
         self.obs_horizon = obs_horizon
         self.shape = (action_dim,) if action_horizon == 1 else (action_horizon, action_dim)
         self.loss = LOSSES[loss_type]
         self.state_encoder = perceptron(obs_horizon * state_dim, hidden_dim, hidden_dim, 2, dropout)
+        seen = image_embed_dim * len(self.pictures) if use_image else 0
         if use_image:
-            self.image_encoder = image_encoder(image_channels, image_embed_dim, image_pooling)
-        width = hidden_dim + (image_embed_dim if use_image else 0)
+            encoders = [image_encoder(image_channels, image_embed_dim, image_pooling) for _ in self.pictures]
+            if cameras:
+                self.image_encoders = nn.ModuleList(encoders)
+            else:
+                self.image_encoder = encoders[0]
+        if auxiliary_size:
+            self.auxiliary = nn.Linear(seen, auxiliary_size)
+        width = hidden_dim + seen
         self.action_head = perceptron(width, hidden_dim, action_horizon * action_dim, n_layers, dropout)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -110,9 +119,11 @@ class BehaviorCloning(nn.Module):
         state = state_vector(observations)
         features = self.state_encoder(state if self.obs_horizon == 1 else state.flatten(1))
         if self.use_image:
-            image = observations[self.image_key]
-            image = self.image_encoder(to_channels_first(image if self.obs_horizon == 1 else image[:, -1]))
-            features = torch.cat([features, image], dim=-1)
+            images = [observations[key] for key in self.pictures]
+            images = [to_channels_first(image if self.obs_horizon == 1 else image[:, -1]) for image in images]
+            encoders = self.image_encoders if self.has_several else [self.image_encoder]
+            seen = [encoder(image) for encoder, image in zip(encoders, images, strict=True)]
+            features = torch.cat([features, *seen], dim=-1)
         actions = self.action_head(features)
         actions = actions if len(self.shape) == 1 else actions.reshape(-1, *self.shape)
         out = {"predicted_actions": actions}

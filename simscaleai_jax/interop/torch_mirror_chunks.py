@@ -39,7 +39,7 @@ class KeypointEncoder(nn.Module):
     def __init__(self, channels: int, embed_dim: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, 32, 8, stride=4, padding=2)
-        self.maps = nn.Linear(32, 16)
+        self.maps = nn.Linear(32, 16, bias=False)
         self.out = nn.Linear(32, embed_dim)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -98,7 +98,14 @@ class KeypointEncoder(nnx.Module):
             kernel_init=uniform_of_std((2.0 / (channels * kernel * kernel)) ** 0.5),
             rngs=rngs,
         )
-        self.maps = linear(features, KEYPOINTS, dtype=dtype, std=(2.0 / features) ** 0.5, rngs=rngs)
+        self.maps = nnx.Linear(  # a bias would change no softmax
+            features,
+            KEYPOINTS,
+            use_bias=False,
+            dtype=compute_dtype(dtype),
+            kernel_init=uniform_of_std((2.0 / features) ** 0.5),
+            rngs=rngs,
+        )
         self.out = linear(2 * KEYPOINTS, embed_dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B E"]:

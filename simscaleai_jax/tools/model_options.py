@@ -11,7 +11,7 @@ from simscaleai_jax.tools.arguments import config_path, read_options, with_prese
 from simscaleai_jax.tools.names import Names
 
 DEFAULT_MODEL = "bc"
-INTERNAL = ("rngs", "dtype", "remat")  # the trainer gives them
+INTERNAL = ("rngs", "dtype", "remat", "auxiliary_size")  # the trainer gives them
 MEANINGS = {
     "state_dim": "length of the state vector",
     "action_dim": "length of an action",

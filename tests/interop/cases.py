@@ -42,7 +42,14 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
     ),
     "bc-keypoints": (
         BehaviorCloning,
-        {"state_dim": 6, "action_dim": 5, "use_image": True, "image_size": 12, "image_pooling": "keypoints"},
+        {
+            "state_dim": 6,
+            "action_dim": 5,
+            "use_image": True,
+            **CAMERAS,
+            "image_pooling": "keypoints",
+            "auxiliary_size": 2,
+        },
     ),
     "act-keypoints": (ActionChunkingTransformer, {**ACT, **CAMERAS, "image_size": 16, "image_pooling": "keypoints"}),
     "bc-chunk": (BehaviorCloning, {**CHUNKS, "action_horizon": 3, "obs_horizon": 2}),

@@ -63,6 +63,8 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
             "image_size": 20,
             "image_embed_dim": 8,
             "image_pooling": "keypoints",
+            "cameras": ("front_image", "image"),
+            "auxiliary_size": 2,
         },
     ),
     "bc-chunk": (

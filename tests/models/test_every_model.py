@@ -18,6 +18,7 @@ def test_every_registered_model_has_a_case() -> None:
 def test_forward_returns_the_documented_dict(compiled: Compiled) -> None:
     out = compiled.evaluate(compiled.params, compiled.batch, jax.random.key(0))
     wanted = {"predicted_actions", "loss", "action_mse"} | ({"action_mae"} if compiled.name.startswith("bc") else set())
+    wanted |= {"auxiliary_mae"} if "auxiliary" in compiled.batch else set()
     assert set(out) == wanted
     assert out["predicted_actions"].shape == compiled.batch["actions"].shape
     assert all(value.dtype == jnp.float32 for value in out.values())

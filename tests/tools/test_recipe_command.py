@@ -39,13 +39,11 @@ def demos(tmp_path_factory):
     return path
 
 
+STATE = [name for name in RECIPES if name.endswith("pick_place")]
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("act") else [])
-        for name in RECIPES
-        if name.endswith("pick_place")
-    ],
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("act") else []) for name in STATE]
 )
 def test_every_recipe_learns(name, demos, tmp_path):
     """Sixty updates of a small copy of its model; its own settings but for the sizes."""
@@ -62,7 +60,7 @@ def test_recipes_are_whole():
     assert {"act_pick_place", "bc_pick_place", "bc_reach", "diffusion_pick_place", "flow_pick_place"} <= set(RECIPES)
     for path in RECIPES.values():
         stages, record = recipe.make_stages(path, {}, None)
-        assert [stage.name for stage in stages] == ["datagen", "train", "eval"]
+        assert [stage.name for stage in stages if stage.name != "dagger"] == ["datagen", "train", "eval"]
         assert record.parent.name == path.stem
         lines = [line for line in path.read_text().splitlines() if line.startswith("#")]
         assert any(f"simscale recipe {path.stem}" in line for line in lines)
@@ -95,6 +93,24 @@ def test_a_recipe_runs_its_parts_and_goes_on_where_it_was_stopped(tmp_path, caps
     assert not record["eval"]["is_done"]
 
 
+def test_a_recipe_may_have_an_expert_correct_the_policy(tmp_path, capsys):
+    """Its part for `simscale dagger` is run between training and evaluation, which then judges the last round."""
+    taught = {"rounds": 1, "n_episodes": 2, "max_steps": 4, "eval_episodes": 2}
+    said = read_yaml(RECIPES["bc_reach"]) | {"dagger": taught}
+    path, folder = tmp_path / "mine.yaml", tmp_path / "out"
+    path.write_text(json.dumps(said))
+    words = ["recipe", str(path), "--folder", str(folder), *SHORT, "--train.max-steps", "4", "--train.batch-size", "8"]
+    words += ["--train.eval.episodes", "0", "--eval.n-episodes", "2", "--eval.physics", "host"]
+    assert cli.main(words) == 0
+    record = json.loads((folder / "run" / "recipe.json").read_text())
+    assert list(record) == ["datagen", "train", "dagger", "eval"]
+    assert record["eval"]["settings"]["arguments"][0] == str(folder / "run" / "dagger" / "round_1")
+    assert (folder / "run" / "eval.json").is_file()
+    capsys.readouterr()
+    assert cli.main(["recipe", "bc_reach", "--dagger.rounds", "2"]) == 1
+    assert "has no part 'dagger' for --rounds 2" in " ".join(capsys.readouterr().err.split())
+
+
 def stop(argv):
     raise KeyboardInterrupt
 
@@ -103,7 +119,8 @@ def test_arguments_go_to_their_commands():
     words = ["flow_pick_place", "--train.data.cameras", "a", "b", "--train.lr=-1", "--folder", "x", "--eval.seed", "-3"]
     rest, given = recipe.stage_arguments(words)
     assert rest == ["flow_pick_place", "--folder", "x"]
-    assert given == {"datagen": [], "train": ["--data.cameras", "a", "b", "--lr=-1"], "eval": ["--seed", "-3"]}
+    assert given["train"] == ["--data.cameras", "a", "b", "--lr=-1"]
+    assert (given["datagen"], given["dagger"], given["eval"]) == ([], [], ["--seed", "-3"])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +48,7 @@ class DataOptions:
       episodes: at least so many demonstrations there must be; default: one.
       obs_keys: observations to train on; default: all that the model reads.
       cameras: pictures to train on, by their observation keys; none: only states. Default: all that the model reads.
+      auxiliary_keys: states that the pictures learn to tell while the model trains, and that it does not read.
       robot_only: of the states only what a real robot's own sensors tell, nothing of objects and targets.
       seq_len: actions per sample, for models that predict chunks; default: as the model plans.
       normalize: train on states with mean 0 and deviation 1; the statistics travel in the checkpoint.
@@ -58,6 +59,7 @@ class DataOptions:
     episodes: int = 1
     obs_keys: tuple[str, ...] | None = None
     cameras: tuple[str, ...] | None = None
+    auxiliary_keys: tuple[str, ...] = ()
     robot_only: bool = False
     seq_len: int | None = None
     normalize: bool = True
@@ -182,7 +184,6 @@ def main(argv: list[str]) -> None:
 def train(options: TrainOptions) -> dict[str, float]:
     """Builds data, model and trainer; returns the trainer's latest numbers."""
     from simscaleai_jax.core import distributed
-    from simscaleai_jax.training.data import make_loader
     from simscaleai_jax.training.setup import action_limits, dataset_statistics
     from simscaleai_jax.training.trainer import Trainer
 
@@ -201,11 +202,12 @@ def train(options: TrainOptions) -> dict[str, float]:
     statistics = None if scaling is None else dataset_statistics(dataset, scaling)
     settings: dict[str, Any] = {"mesh": mesh, "seed": options.seed, "num_workers": options.num_workers}
     settings |= {"device_mb": options.device_mb}
-    loader = make_loader(dataset, options.batch_size, augmentation=options.augmentation, **settings)
+    told = options.data.auxiliary_keys
+    loader = with_auxiliary(dataset, told, options.batch_size, augmentation=options.augmentation, **settings)
     eval_loader = None
     if options.eval.split:
         eval_data = read_alone(open_dataset(options, options.eval.split), model)
-        eval_loader = make_loader(eval_data, options.batch_size, shuffle=False, drop_last=False, **settings)
+        eval_loader = with_auxiliary(eval_data, told, options.batch_size, shuffle=False, drop_last=False, **settings)
     env = env_record(dataset)
     eval_fn = None
     if options.eval.episodes:
@@ -259,6 +261,17 @@ def open_dataset(options: TrainOptions, split: str | None) -> Any:
     return dataset.reading(_chosen_keys(data, dataset))
 
 
+def with_auxiliary(dataset: Any, keys: Sequence[str], batch_size: int, **settings: Any) -> Any:
+    """The loader of a data set; with `keys` of its file as what is told apart (`training.data.auxiliary`)."""
+    from simscaleai_jax.training.data import make_loader
+    from simscaleai_jax.training.data.auxiliary import AuxiliaryLoader
+
+    if not keys:
+        return make_loader(dataset, batch_size, **settings)
+    whole = dataset.reading([*dataset.obs_keys, *keys])
+    return AuxiliaryLoader(make_loader(whole, batch_size, **settings), keys, dataset.stats(list(keys))["observations"])
+
+
 def _planned(seq_len: int | None, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> int:
     """Actions of a sample: as the data options say, or else as the model plans."""
     horizon = int(wanted.get("action_horizon", 1))
@@ -283,6 +296,7 @@ def _chosen_keys(data: DataOptions, dataset: Any) -> list[str]:
     states = [key for key in dataset.obs_keys if key not in dataset.image_keys]
     if data.robot_only:
         states = [key for key in states if is_own_state(key)]
+    states = [key for key in states if key not in data.auxiliary_keys]
     if not states and not pictures:
         raise ValueError(f"No observation is left of {', '.join(dataset.obs_keys)}.")
     return [key for key in dataset.obs_keys if key in states or key in pictures]
@@ -294,7 +308,21 @@ def make_model(options: TrainOptions, dataset: Any) -> Any:
     from simscaleai_jax.training.setup import data_spec, model_arguments
 
     kwargs = model_arguments(options.model_name, data_spec(dataset), options.model_kwargs)
+    if told := options.data.auxiliary_keys:
+        kwargs["auxiliary_size"] = _auxiliary_size(dataset, told)
     return create_model(options.model_name, **kwargs, **_seeded(options.seed))
+
+
+def _auxiliary_size(dataset: Any, keys: Sequence[str]) -> int:
+    """Numbers of the states that the pictures are to tell; a ValueError for keys that are none, or no pictures."""
+    from simscaleai_jax.core.errors import check_names
+
+    specs = dataset.demos.specs if hasattr(dataset, "demos") else {}
+    known = {key.removeprefix("obs/"): spec[0] for key, spec in specs.items() if key.startswith("obs/")}
+    check_names("state (--data.auxiliary-keys):", keys, [key for key, sizes in known.items() if len(sizes) == 1])
+    if not dataset.image_keys:
+        raise ValueError(f"--data.auxiliary-keys {' '.join(keys)}: no picture is read that could tell them.")
+    return sum(int(known[key][0]) for key in keys)
 
 
 def read_alone(dataset: Any, model: Any) -> Any:
