@@ -113,7 +113,7 @@ SECTIONS = (
         "every step) and a peer's, both with as many physics steps per environment step as the peer makes; random\n"
         "actions, auto-reset, blocks that alternate in one run, medians. Bare physics is "
         "`mujoco.batch.Batch` with noise on\n"
-        "the controls of our scene.",
+        "the controls of our scene, or of Playground's, which EnvPool's is, too: how much of a ratio is the scene's.",
         "scenes and tasks differ (other contacts, other rewards, other solver settings), EnvPool and\n"
         "Gymnasium-Robotics are called from Python for every step, and processes are fewer than our environments.",
         tables=[Table("peers_env", tables.peers_env, "simscale bench peers_env")],
@@ -155,7 +155,7 @@ SECTIONS = (
         "PPO beside other libraries",
         "All learn our pick and place on the same engine through the adapters that ship (`to_brax`, "
         "`to_sb3`), until 95% of\n"
-        "recent episodes succeed or ten minutes of training are over. brax runs with the settings "
+        "recent episodes succeed or five minutes of training are over. brax runs with the settings "
         "that MuJoCo Playground\n"
         "publishes for PandaPickCubeCartesian, Stable-Baselines3 with its defaults, and both with "
         "the sizes of our recipe.",
@@ -203,7 +203,7 @@ SECTIONS = (
         "Imitation beside other libraries",
         "The same scripted demonstrations of pick and place, states only, and the same fresh "
         "episodes; a peer is given\n"
-        "the wall-clock that our recipe's training took, and ten times that.",
+        "the wall-clock that our recipe's training took, and three times that.",
         "networks, batch sizes and schedules are each library's own; our seconds include the evaluations\n"
         "during training, the others' have none; LeRobot's samples lie in memory, and it plays with 10 steps of DDIM.",
         tables=[Table("peers_imitation", tables.peers_imitation, "simscale bench peers_imitation")],

@@ -20,7 +20,7 @@ def peers_env(result: Result) -> Table:
     """Environments beside other libraries' at equal physics steps."""
     head = (
         "peer", "physics steps a step", "environments", "theirs, steps/s", "ours, steps/s", "times", "wanted",
-        "ours behind gymnasium.vector, times", "ours of bare physics",
+        "ours behind gymnasium.vector, times", "ours of bare physics", "bare physics: their scene, ours",
     )  # fmt: skip
     rows: list[Sequence[str]] = []
     for case in result["cases"]:
@@ -30,22 +30,20 @@ def peers_env(result: Result) -> Table:
             sizes += f", ours {case['our_num_envs']:,}"
         if "steps_per_second" not in case:
             why = case.get("missing") or f"failed: {', '.join(case['failed'].values())}"
-            rows.append((name, str(case["physics_steps"]), sizes, why, "", "", f"{case['goal']:g}", "", ""))
+            rows.append((name, str(case["physics_steps"]), sizes, why, "", "", f"{case['goal']:g}", "", "", ""))
             continue
         rates = case["steps_per_second"]
-        rows.append(
-            (
-                name,
-                str(case["physics_steps"]),
-                sizes,
-                f"{rates['theirs']:,.0f}",
-                f"{rates['ours']:,.0f}",
-                f"{case['times_faster']:.1f}",
-                f"{case['goal']:g}",
-                f"{case['times_faster_vector']:.1f}",
-                f"{case['share_of_bare']:.0%}",
-            )
+        theirs = f"{rates['their_bare']:,.0f}" if "their_bare" in rates else "not measured"
+        figures = (
+            f"{rates['theirs']:,.0f}",
+            f"{rates['ours']:,.0f}",
+            f"{case['times_faster']:.1f}",
+            f"{case['goal']:g}",
+            f"{case['times_faster_vector']:.1f}",
+            f"{case['share_of_bare']:.0%}",
+            f"{theirs}, {rates['our_bare']:,.0f}",
         )
+        rows.append((name, str(case["physics_steps"]), sizes, *figures))
     return head, rows
 
 
@@ -154,6 +152,22 @@ def ppo_reached(result: Result) -> Table:
             columns.append(text if len(known) == len(runs) else f"{text}, {len(known)} of {len(runs)} seeds")
         rows.append((goal, *columns))
     return head, rows
+
+
+def ablation(result: Result) -> Table:
+    """What a recipe is worth without each of its parts (docs/ppo.md)."""
+    variants: dict[str, list[Result]] = {}
+    for run in result["runs"]:
+        variants.setdefault(run["variant"], []).append(run)
+    rows: list[Sequence[str]] = []
+    for name, runs in variants.items():
+        columns = [
+            ", ".join("not reached" if run[key] is None else f"{run[key]:,.0f}" for run in runs)
+            for key in ("steps", "seconds")
+        ]
+        rows.append((name, *columns, ", ".join(f"{run['last_success']:.2f}" for run in runs)))
+    seeds = " and ".join(str(run["seed"]) for run in variants["recipe"])
+    return ("", f"steps to 95%, seeds {seeds}", "seconds of updates", "success when it ended"), rows
 
 
 def program(name: str, result: Result) -> Table:

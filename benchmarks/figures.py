@@ -1,7 +1,7 @@
 """Fills figures of README.md and docs in from benchmarks/results/, so that none is ever typed, and draws their plots.
 
     python benchmarks/figures.py            writes docs/benchmarks.md with its plots, and what stands between marks in
-                                            README.md, docs/performance.md and docs/clients.md
+                                            README.md and in docs/performance.md, clients.md and ppo.md
     python benchmarks/figures.py --check    exits with 1 where a page or a plot says something else
 
 A result is benchmarks/results/NAME.json, or where that is not there benchmarks/results/quick/NAME.json, which the page
@@ -23,7 +23,7 @@ from client_figures import client_tables
 ROOT = Path(__file__).parent.parent
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 README, PAGE, PERFORMANCE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md"
-CLIENTS = ROOT / "docs" / "clients.md"
+CLIENTS, PPO = ROOT / "docs" / "clients.md", ROOT / "docs" / "ppo.md"
 BEGIN, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
 HEAD = "| what | figure | command |\n|---|---|---|\n"
 PROGRAMS = ("ppo_update", "pictures", "vla_step")
@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
         PAGE: page(),
         PERFORMANCE: between(PERFORMANCE.read_text(), performance()),
         CLIENTS: between(CLIENTS.read_text(), clients()),
+        PPO: between(PPO.read_text(), ppo()),
     }
     pictures = {IMAGES / f"{name}.png": name for section in SECTIONS for name in drawable(section)}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
@@ -127,6 +128,14 @@ def clients() -> str:
     if result is None:
         return "Not measured yet: `python benchmarks/clients.py`\n"
     return f"{client_tables(result['clients'])}\nMeasured on {stamped('clients')}.\n"
+
+
+def ppo() -> str:
+    """The table of docs/ppo.md."""
+    result = load("ppo_ablation")
+    if result is None:
+        return "Not measured yet: `python benchmarks/ppo_ablation.py`\n"
+    return f"{markdown(*tables.ablation(result))}\nMeasured on {stamped('ppo_ablation')}.\n"
 
 
 def performance() -> str:

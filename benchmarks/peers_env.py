@@ -87,8 +87,8 @@ def compare(name: str, num_envs: int, repeats: int, seconds: float) -> dict[str,
         "theirs": {"kind": peer, "env": env_name, "num_envs": num_envs, "seconds": seconds, "substeps": substeps},
         "our_bare": ours | {"kind": "bare"},
     }
-    if peer == "playground":
-        workers["their_bare"] = workers["theirs"] | {"kind": "bare"}
+    if peer in ("playground", "envpool") and is_installed("mujoco_playground"):  # EnvPool's scene is Playground's
+        workers["their_bare"] = workers["theirs"] | {"kind": "bare", "env": "PandaPickCube"}
     with contextlib.ExitStack() as stack:
         contestants = {key: stack.enter_context(Contestant(settings)) for key, settings in workers.items()}
         ready = {key: each.answer() for key, each in contestants.items()}
@@ -106,6 +106,7 @@ def compare(name: str, num_envs: int, repeats: int, seconds: float) -> dict[str,
         "steps_per_second": rates,
         "times_faster": statistics.median(ratios),
         "times_faster_vector": statistics.median(vector),
+        "bare_theirs_beside_ours": rates["their_bare"] / rates["our_bare"] if "their_bare" in rates else None,
         "share_of_bare": statistics.median(a / b for a, b in zip(blocks["ours"], blocks["our_bare"], strict=True)),
         "start_seconds": {key: answer["start_seconds"] for key, answer in ready.items()},
         "blocks": blocks,

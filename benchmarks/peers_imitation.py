@@ -3,8 +3,8 @@
     make bench-peers; .venv-peers/bin/python benchmarks/peers_imitation.py [--quick]
 
 100 scripted demonstrations of pick and place, states only. Ours are the recipes bc_pick_place and diffusion_pick_place;
-their wall-clock of training is the budget of the peer beside them, which is then also given ten times as long. Peers
-read what `simscale export-dataset` wrote through their own data set classes, and play the same fresh episodes behind
+their wall-clock of training is the budget of the peer beside them, which is then also given three times as long. Peers
+read what `simscale export-dataset` wrote through their own data set classes, and play as many fresh episodes behind
 gymnasium.vector. Variants:
   bc, diffusion        ours
   robomimic            its BC with its default configuration (MLP of 1,024 and 1,024, batches of 100, Adam at 1e-4)
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--demonstrations", type=int, default=100)
     parser.add_argument("--n-episodes", type=int, default=200)
     parser.add_argument("--max-steps", type=int, default=None, help="updates of ours; default: the recipes'")
-    parser.add_argument("--times", nargs="+", type=float, default=[1.0, 10.0], help="of our wall-clock, for peers")
+    parser.add_argument("--times", nargs="+", type=float, default=[1.0, 3.0], help="of our wall-clock, for peers")
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--quick", action="store_true", help="20 demonstrations, 100 updates of ours, 20 episodes")
     parser.add_argument("--folder", type=Path, default=Path("outputs/peers_imitation"))

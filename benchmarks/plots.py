@@ -137,7 +137,7 @@ PLOTS: dict[str, tuple[str, Callable[[Any, Result], None]]] = {
     "bench_peers_imitation": (
         "peers_imitation",
         bars(
-            "success rate after the seconds of our recipe, and ten times that",
+            "success rate after the seconds of our recipe, and three times that",
             lambda result: {
                 f"{POLICIES[c['variant']]}, {c['seconds']:,.0f} s": c["success_rate"]
                 for c in result["cases"]

@@ -23,14 +23,14 @@ def test_every_figure_is_that_of_its_file(figures, capsys):
 
 
 def test_a_figure_that_was_typed_is_found(figures, tmp_path, monkeypatch, capsys):
-    for name in ("README", "PAGE", "PERFORMANCE", "CLIENTS"):
+    for name in ("README", "PAGE", "PERFORMANCE", "CLIENTS", "PPO"):
         path = getattr(figures, name)
         copy = tmp_path / path.name
         typed = path.read_text().replace("env steps/s", "env steps/h")
         copy.write_text(typed.replace(figures.BEGIN, figures.BEGIN + "\n\nenv steps/h"))
         monkeypatch.setattr(figures, name, copy)
     assert figures.main(["--check"]) == 1
-    assert capsys.readouterr().err.count("run python benchmarks/figures.py") == 4
+    assert capsys.readouterr().err.count("run python benchmarks/figures.py") == 5
     assert figures.main([]) == 0
     assert figures.main(["--check"]) == 0
     assert "env steps/h" not in figures.PAGE.read_text() + figures.PERFORMANCE.read_text()
