@@ -201,7 +201,7 @@ SECTIONS = (
     ),
     Section(
         "Imitation beside other libraries",
-        "The same scripted demonstrations of pick and place, states only, and the same fresh "
+        "The same scripted demonstrations of pick and place, states only, and as many fresh "
         "episodes; a peer is given\n"
         "the wall-clock that our recipe's training took, and three times that.",
         "networks, batch sizes and schedules are each library's own; our seconds include the evaluations\n"
