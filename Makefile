@@ -120,7 +120,7 @@ $(CLIENTS_VENV)/.done: pyproject.toml
 		onnxruntime stable-baselines3 rsl-rl-lib skrl brax gymnax rejax torchvision datasets 'av<16' draccus einops \
 		opencv-python-headless termcolor jsonlines deepdiff diffusers accelerate 'huggingface-hub<2'
 	$(CLIENTS_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps lerobot==0.6.1 robomimic==0.3.0 \
-		--editable lerobot_env_simscale  # whose own bounds are older than our libraries
+		--editable lerobot_plugin  # whose own bounds are older than our libraries
 	@touch $@
 
 $(PLAN_VENV)/.done: pyproject.toml requirements.lock | check-python

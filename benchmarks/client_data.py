@@ -136,12 +136,10 @@ def evaluated(policy: Path, output: Path, settings: list[str]) -> dict[str, Any]
 
 
 def lerobot_command(module: str, *arguments: str) -> None:
-    """One of LeRobot's scripts, with our plugin and nothing from the network."""
-    code = f"import lerobot_env_simscale; from {module} import main; main()"
+    """One of LeRobot's commands, which finds our plugin by its name, with nothing from the network."""
     offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=os.environ | offline, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{module} ended with {done.returncode}:\n{done.stderr[-3000:]}")
 

@@ -165,9 +165,10 @@ def brax(seed: int) -> tuple[Act, int]:
     env = adapters.to_brax(sim.make_functional_env("reach", **SETTINGS))
     steps: list[int] = []
     make_policy, params, _ = train(
-        env, num_timesteps=STEPS, episode_length=env.max_episode_steps, num_envs=NUM_ENVS, batch_size=NUM_ENVS // 4,
+        env, num_timesteps=2 * STEPS, episode_length=env.max_episode_steps, num_envs=NUM_ENVS, batch_size=NUM_ENVS // 4,
         num_minibatches=4, unroll_length=ROLLOUT, num_updates_per_batch=EPOCHS, learning_rate=LR, discounting=GAMMA,
-        entropy_cost=1e-3, normalize_observations=True, num_evals=2, num_resets_per_eval=NUM_UPDATES,
+        entropy_cost=1e-3, normalize_observations=True, num_evals=2, num_resets_per_eval=2 * NUM_UPDATES,
+        reward_scaling=0.05,
         network_factory=lambda *sizes, **options: networks.make_ppo_networks(
             *sizes, **options, policy_hidden_layer_sizes=SIZES, value_hidden_layer_sizes=SIZES
         ),

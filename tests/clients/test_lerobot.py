@@ -3,15 +3,21 @@ environments.
 """
 
 import json
+import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+import simscaleai_jax.sim as sim
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.datagen.formats.lerobot_export import export_lerobot
 from simscaleai_jax.datagen.generator import generate_dataset
+from simscaleai_jax.interop import export_policy
+from simscaleai_jax.policy import load_policy
+from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 
 pytestmark = pytest.mark.clients
 pytest.importorskip("lerobot")
@@ -73,19 +79,11 @@ def test_its_reader_gives_what_was_recorded(source, tmp_path, caplog, images):
 
 
 def run(module, *arguments):
-    environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    code = f"import sys, lerobot_env_simscale; from {module} import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env={**_environ(), **environment}
-    )
+    """One of LeRobot's commands, which finds our plugin by its name."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def _environ():
-    import os
-
-    return dict(os.environ)
 
 
 def evaluate(policy, output, *arguments):
@@ -104,4 +102,31 @@ def test_it_trains_its_own_policies_and_plays_them(folder, tmp_path, policy):
     inputs = json.loads((trained / "config.json").read_text())["input_features"]
     assert set(inputs) == {"observation.state", "observation.environment_state", "observation.images.front_cam"}
     found = evaluate(trained, tmp_path / "eval", f"--env.dataset={folder}")
+    assert (found["n_episodes"], len(found["video_paths"])) == (2, 2)
+
+
+def test_a_policy_of_ours_acts_there_as_here(tmp_path):
+    import torch
+    from lerobot_env_simscale.__main__ import write_folder
+    from lerobot_env_simscale.environment import make_env
+    from lerobot_env_simscale.modeling_simscale import SimscalePolicy
+
+    settings = {"cameras": [], "max_episode_steps": 9, "dt": 0.01}
+    spec = sim.make_functional_env("reach", **settings).observation_spec
+    agent = PPOAgent(20, 4, PPOConfig(hidden_dim=16))
+    agent.observation_spec = {key: {"shape": list(leaf.shape), "dtype": "float32"} for key, leaf in spec.items()}
+    agent.env_record = {"name": "reach", "config": settings}
+    agent.save(str(tmp_path / "ours"))
+    folder = write_folder(export_policy(tmp_path / "ours", tmp_path / "ours.safetensors"), tmp_path / "policy")
+
+    env = make_env("reach", settings)
+    seen, _ = env.reset(seed=3)
+    names = {"agent_pos": "observation.state", "environment_state": "observation.environment_state"}
+    batch = {names[key]: torch.as_tensor(value)[None] for key, value in seen.items()}
+    action = SimscalePolicy.from_pretrained(folder).select_action(batch)[0].numpy()
+    obs, _ = env.unwrapped.reset(seed=3)
+    wanted = load_policy(tmp_path / "ours")(obs, jax.random.key(0))
+    np.testing.assert_allclose(action, wanted, atol=1e-5)
+    assert np.ptp(wanted) > 1e-3
+    found = evaluate(folder, tmp_path / "eval", "--env.task=reach", "--env.episode_length=9")
     assert (found["n_episodes"], len(found["video_paths"])) == (2, 2)

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
-from lerobot.configs import PreTrainedConfig
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+
+KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
 
 
 @PreTrainedConfig.register_subclass("simscale")
@@ -15,11 +17,15 @@ class SimscaleConfig(PreTrainedConfig):
       observations: LeRobot's feature -> our observation keys that it joins, and how many numbers each has.
       cameras: LeRobot's feature -> our observation key.
       execute_steps: actions executed of each plan, 0 for the export's own number.
+      normalization_mapping: nothing, for the export normalizes by itself.
     """
 
     observations: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     cameras: dict[str, str] = dataclasses.field(default_factory=dict)
     execute_steps: int = 0
+    normalization_mapping: dict[str, NormalizationMode] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(KINDS, NormalizationMode.IDENTITY)
+    )
 
     @property
     def observation_delta_indices(self) -> list[int] | None:

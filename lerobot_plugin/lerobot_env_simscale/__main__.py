@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lerobot.configs import NormalizationMode
 from lerobot.utils.constants import ACTION, OBS_IMAGES
 
 from lerobot_env_simscale.config import features_of
@@ -15,8 +14,6 @@ from lerobot_env_simscale.environment import make_env
 from lerobot_env_simscale.modeling_simscale import WEIGHTS
 from lerobot_env_simscale.processor_simscale import make_simscale_pre_post_processors
 from simscaleai_jax.interop.torch_mirror import load
-
-AS_IT_IS = dict.fromkeys(("VISUAL", "STATE", "ENV", "ACTION"), NormalizationMode.IDENTITY)
 
 
 def write_folder(export: str | Path, folder: str | Path) -> Path:
@@ -42,7 +39,7 @@ def policy_config(record: dict[str, Any]) -> SimscaleConfig:
     env = make_env(record["env"]["name"], {"cameras": []} | record["env"]["config"] | {"impl": "auto"})
     features, names = features_of(env)
     spaces = env.unwrapped.observation_space.spaces
-    config = SimscaleConfig(device="cpu", normalization_mapping=AS_IT_IS)
+    config = SimscaleConfig(device="cpu")
     config.input_features = {names[key]: feature for key, feature in features.items() if key != ACTION}
     config.output_features = {ACTION: features[ACTION]}
     config.observations = {
