@@ -146,7 +146,7 @@ def test_it_follows_the_host_over_two_hundred_random_steps():
     assert worst < 1e-4
 
 
-@pytest.mark.parametrize("impl", ["c", "jax"])
+@pytest.mark.parametrize("impl", ["c", pytest.param("jax", marks=pytest.mark.slow)])
 def test_activations_of_actuators_go_on(tmp_path, impl):
     """A first-order filter before a finger's servo holds a state that a control step must not forget."""
     path = reach_scene(tmp_path, 'name="finger_joint1" joint', 'timeconst="0.1" name="finger_joint1" joint')

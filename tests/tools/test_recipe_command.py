@@ -93,6 +93,7 @@ def test_a_recipe_runs_its_parts_and_goes_on_where_it_was_stopped(tmp_path, caps
     assert not record["eval"]["is_done"]
 
 
+@pytest.mark.slow
 def test_a_recipe_may_have_an_expert_correct_the_policy(tmp_path, capsys):
     """Its part for `simscale dagger` is run between training and evaluation, which then judges the last round."""
     taught = {"rounds": 1, "n_episodes": 2, "max_steps": 4, "eval_episodes": 2}
