@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from simscaleai_jax import sim
-from simscaleai_jax.core.observations import image_keys
+from simscaleai_jax.core.observations import LANGUAGE, image_keys
 from simscaleai_jax.datagen.formats.lerobot_features import ENVIRONMENT, STATE, split_keys
 from simscaleai_jax.datagen.language import draw_instruction
 
@@ -19,7 +19,7 @@ class LeRobotEnv(gymnasium.Wrapper):
     the environment has; `info` has `is_success`.
 
     Attributes:
-      task: name of the environment. task_description: the instruction.
+      task: name of the environment. task_description: the instruction; where each episode has its own, that one.
       vectors: LeRobot's name -> our observation keys that it joins. cameras: our key -> camera.
     """
 
@@ -29,7 +29,8 @@ class LeRobotEnv(gymnasium.Wrapper):
         self._max_episode_steps = env.unwrapped.config.max_episode_steps
         known = env.observation_space.spaces
         pictures = image_keys(known)
-        self.vectors = {NAMES[name]: keys for name, keys in split_keys(sorted(set(known) - set(pictures))).items()}
+        keys = sorted(set(known) - {*pictures, LANGUAGE})
+        self.vectors = {NAMES[name]: keys for name, keys in split_keys(keys).items()}
         names = [camera.name for camera in env.unwrapped.config.cameras]
         self.cameras = {key: names[0] if key == "image" else key.removeprefix("image_") for key in pictures}
         boxes: dict[str, spaces.Space] = {
@@ -43,6 +44,7 @@ class LeRobotEnv(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode; LeRobot's options mean nothing here."""
         obs, info = self.env.reset(seed=seed)
+        self.task_description = info.get("instruction", self.task_description)
         return self._observation(obs), info | {"is_success": False}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

@@ -9,7 +9,8 @@ action         {"dim", "mean", "scale", "low", "high"}: action = clip(output * s
 obs_horizon    observations that a plan reads, the latest ones; where it is more than 1 they are (B, k, ...)
 horizon, execute_steps, ensemble   actions per plan, how many of them are executed before the next one, and the weight
                decay of temporal ensembling, which plans at every step; null without
-instruction, tokens      what a model that reads language is told, null without
+instruction, tokens      what a model that reads language is told, null without, or where each episode has its own
+text_len       characters of an instruction that it reads, whose ids are then an input; null where it reads none
 noise          whether plans are drawn from standard normal noise (B, horizon, dim)
 env            {"name", "config"} of the environment, cameras included
 """
@@ -60,6 +61,7 @@ def acting_record(manifest: Manifest, statistics: Mapping[str, Any], model_cls: 
         "ensemble": execution.get("ensemble"),
         "instruction": instruction,
         "tokens": tokens,
+        "text_len": kwargs["max_text_len"] if kwargs.get("use_language") else None,
         "noise": head_type(manifest.model_name, kwargs) in ("diffusion", "flow"),
         "env": dict(manifest.env),
     }

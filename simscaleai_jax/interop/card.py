@@ -49,6 +49,10 @@ def card(
     """The card's text."""
     env = manifest.env.get("name")
     inputs = [f"| `{key}` | {spec['dtype']} | {tuple(spec['shape'])} |" for key, spec in record["observations"].items()]
+    if record["text_len"] and record["tokens"] is None:
+        inputs.append(
+            f"| `language`, ids of an instruction's characters, 0 behind its end | int | {(record['text_len'],)} |"
+        )
     training = {key: manifest.config[key] for key in TRAINING if manifest.config.get(key) not in (None, "")}
     lines = [
         f"# {name}",

@@ -1,9 +1,9 @@
 """A checkpoint as an ONNX model that takes raw observations; onnxruntime needs neither JAX nor torch.
 
 Inputs: every observation key of the acting record, (B, n) float32 or uint8 (B, H, W, C); "language" (1, L) int64 token
-ids where the model reads them, the recorded instruction by default; "noise" (B, h, A) where actions are drawn. Output:
-"actions" (B, h, A), the plan. A policy that reads a history takes the latest k of every observation, (B, k, ...). The
-metadata entry "policy" is the acting record.
+ids where the model reads them, the recorded instruction by default, or (B, L) where none is recorded; "noise" (B, h, A)
+where actions are drawn. Output: "actions" (B, h, A), the plan. A policy that reads a history takes the latest k of
+every observation, (B, k, ...). The metadata entry "policy" is the acting record.
 """
 
 import json
@@ -186,8 +186,8 @@ def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[
         parts.append(graph.reshape(graph.perceptron(state, "state_proj", (0, 2), "Gelu"), 0, 1, -1))
     if bias:
         patches = (kwargs["image_size"] // kwargs["patch_size"]) ** 2
-        zeros = [graph.constant(np.zeros((1, 1, 1, count))) for count in (patches + 1, kwargs["state_dim"] > 0)]
-        bias = graph.node("Concat", zeros[0], bias, zeros[1], axis=-1)
+        pads = (0, 0, 0, patches + 1, 0, 0, 0, int(kwargs["state_dim"] > 0))
+        bias = graph.node("Pad", bias, graph.constant(pads, np.int64))
     fused = graph.node("Concat", *parts, axis=1)
     fused = graph.transformer(fused, "fusion_transformer", max(kwargs["num_layers"] // 2, 2), heads, bias)
     features = graph.node("Gather", fused, graph.constant(0, np.int64), axis=1)
@@ -197,12 +197,12 @@ def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[
 
 
 def _language(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
-    """The instruction's tokens, encoded once and repeated for each row, and what keeps its padding from being read
-    (1, 1, 1, L), "" where it is read.
+    """The instruction's tokens, encoded once and repeated for each row where it is recorded, and what keeps its padding
+    from being read (B or 1, 1, 1, L), "" where it is read.
     """
     tokens, length = policy["tokens"], kwargs["max_text_len"]
     default = None if tokens is None else np.asarray([tokens], np.int64)
-    ids = graph.input("language", np.int64, (1, length), default)
+    ids = graph.input("language", np.int64, ("batch" if tokens is None else 1, length), default)
     hidden = graph.node("Gather", graph.weight("language_encoder.token_embed.weight"), ids, axis=0)
     hidden = graph.node("Add", hidden, graph.weight("language_encoder.pos_embed"))
     bias = _unread(graph, ids, length) if kwargs["mask_padding"] else ""
@@ -215,12 +215,12 @@ def _language(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mappin
 
 
 def _unread(graph: Graph, ids: str, length: int) -> str:
-    """(1, 1, 1, L): very negative behind the text's end, but never in its first place."""
+    """(B or 1, 1, 1, L): very negative behind a text's end, but never in its first place."""
     is_padding = graph.node("Equal", ids, graph.constant(PAD, np.int64))
     cost = np.full((1, length), UNREAD)
     cost[0, 0] = 0.0
     cost = graph.node("Where", is_padding, graph.constant(cost), graph.constant(0.0))
-    return graph.reshape(cost, 1, 1, 1, length)
+    return graph.reshape(cost, -1, 1, 1, length)
 
 
 def _sample(graph: Graph, features: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:

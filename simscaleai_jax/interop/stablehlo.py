@@ -4,6 +4,7 @@
     program = jax.export.deserialize(Path("policy.stablehlo").read_bytes())
     actions = program.call(obs)                  # obs as in policy.json, with any batch size: (B, h, A); the latest
                                                  # obs_horizon of each, (B, k, ...), where that is more than 1
+                                                 # obs["language"], token ids (B, text_len), where none are recorded
     actions = program.call(obs, noise)           # where the policy draws its actions: noise (B, h, A)
 
 Beside it NAME.json holds the acting record (`interop.acting`).
@@ -17,6 +18,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+from simscaleai_jax.core.observations import LANGUAGE
 from simscaleai_jax.interop.files import write_whole
 from simscaleai_jax.policy import load_plan
 
@@ -55,6 +57,8 @@ def export_plan(checkpoint_path: str | Path, record: dict[str, Any], *, use_ema:
         name: jax.ShapeDtypeStruct((batch, *steps, *spec["shape"]), jnp.dtype(spec["dtype"]))
         for name, spec in record["observations"].items()
     }
+    if record["text_len"] and record["tokens"] is None:
+        obs[LANGUAGE] = jax.ShapeDtypeStruct((batch, record["text_len"]), jnp.int32)
     noise = jax.ShapeDtypeStruct((batch, plan.horizon, plan.action_dim), jnp.float32)
     if plan.reads_noise:
         program, inputs = jax.jit(lambda obs, noise: plan.plan_fn(params, obs, noise)), (obs, noise)

@@ -186,7 +186,7 @@ class VisionLanguageAction(nnx.Module):
         features = self.features(batch, key=key_tokens)
         actions_shape = chunk_shape(features.shape[0], self.action_horizon, self.action_dim)
         target = target_actions(batch, actions_shape) if "actions" in batch else None
-        valid = valid_steps(batch, actions_shape)
+        valid = None if target is None else valid_steps(batch, actions_shape)
         if self.action_head_type == "mlp":
             out = {"predicted_actions": self.action_head(features, key=key_head).reshape(actions_shape)}
         else:

@@ -1,4 +1,4 @@
-"""The instructions of a data set, and what a policy that was trained on it is told."""
+"""The instructions of a data set, and what a policy is told."""
 
 from typing import Any
 
@@ -11,6 +11,16 @@ def check_readable(dataset: Any, model: Any) -> None:
     length = text_length(model)
     if length is not None and hasattr(dataset, "index"):
         check_instructions(dataset.index.instructions[dataset.index.languages[dataset.episodes]], length)
+
+
+def check_told(env_name: str, language: str | None) -> bool:
+    """Whether each episode of an environment has an instruction of its own; a ValueError where another one is given."""
+    from simscaleai_jax.sim.registry import find_instructions
+
+    is_told = find_instructions(env_name) is not None
+    if is_told and language is not None:
+        raise ValueError(f"--language {language!r}: each episode of {env_name!r} has an instruction of its own.")
+    return is_told
 
 
 def common_instruction(dataset: Any, env: dict[str, Any]) -> str | None:

@@ -28,9 +28,9 @@ KEYS = {"b_pos": 2, "a_vel": 1, "c_goal": 3}
 NUM = 1000
 
 
-def make(name: str, path: Path) -> Path:
-    """Writes the checkpoint of a case and returns its path."""
-    return _ppo(path) if name == "ppo" else _model(name, path)
+def make(name: str, path: Path, language: str | None = "go up") -> Path:
+    """Writes the checkpoint of a case, with that instruction recorded, and returns its path."""
+    return _ppo(path) if name == "ppo" else _model(name, path, language)
 
 
 def observations(name: str, count: int = NUM) -> dict[str, np.ndarray]:
@@ -69,7 +69,7 @@ def _pictures(name: str) -> list[str]:
     return list(kwargs.get("cameras", ["image"])) if "image_size" in kwargs else []
 
 
-def _model(name: str, path: Path) -> Path:
+def _model(name: str, path: Path, language: str | None) -> Path:
     module, kwargs = cases.make(name), cases.CASES[name][1]
     rng = np.random.default_rng(4)
     dim = kwargs["action_dim"]
@@ -89,7 +89,7 @@ def _model(name: str, path: Path) -> Path:
         env=ENV,
         step=7,
         config={"lr": 1e-3},
-        extra={"language": "go up", "execution": EXECUTIONS.get(name)},
+        extra={"language": language, "execution": EXECUTIONS.get(name)},
     )
     return checkpoint.save(
         path, {"params": flat_tree.nest(flat_parameters(module)), "statistics": statistics}, manifest

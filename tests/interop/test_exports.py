@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core import checkpoint
+from simscaleai_jax.core.text import tokenize
 from simscaleai_jax.interop import export_policy, files, import_torch
 from simscaleai_jax.policy import load_policy
 from simscaleai_jax.tools.cli import main as simscale
@@ -49,6 +50,22 @@ def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None
         inputs = checkpoints.windows({key: obs[key] for key in record["observations"]}, record["obs_horizon"])
         found = program.call(inputs) if draws is None else program.call(inputs, draws)
         np.testing.assert_allclose(found, load_policy(source).plan(obs, key), atol=TOLERANCE)
+
+
+def test_stablehlo_is_told_what_to_do_where_no_instruction_is_recorded(tmp_path: Path) -> None:
+    source = checkpoints.make("vla-masked", tmp_path / "source", language=None)
+    written = export_policy(source, tmp_path / "policy.stablehlo")
+    program = jax.export.deserialize(written.read_bytes())
+    record = json.loads(written.with_suffix(".json").read_text())
+    assert (record["instruction"], record["tokens"], record["text_len"]) == (None, None, 7)
+    assert "`language`" in written.with_suffix(".md").read_text()
+    obs = checkpoints.observations("vla-masked", 3)
+    inputs = {key: obs[key] for key in record["observations"]} | {"language": tokenize(["up", "down", "a"], 7)}
+    found = program.call(inputs)
+    for row, text in enumerate(("up", "down", "a")):
+        one = {key: value[row] for key, value in obs.items()}
+        plan = load_policy(source, language=text).plan(one, jax.random.key(0))
+        np.testing.assert_allclose(found[row], plan, atol=TOLERANCE)
 
 
 def test_the_record_says_what_acting_needs(tmp_path: Path) -> None:

@@ -68,6 +68,11 @@ def test_things_lie_apart_and_inside(name):
     places = state.balls_pos if name == "reach_language" else start.qpos[:, of.robot.object_qpos[:, :3]]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert np.linalg.norm(places[:, first] - places[:, second], axis=1).min() >= of.config.min_distance - 1e-6
+    markers = start.mocap_pos[:, of.robot.target_mocaps]
+    if name == "reach_language":
+        np.testing.assert_array_equal(markers, places)
+    else:  # the pads lie on the table, left and right
+        np.testing.assert_allclose(markers[0], [[0.5, 0.25, 0.0], [0.5, -0.25, 0.0]], atol=1e-6)
     low, high = (np.float32(bound) for bound in (of.config.area_low, of.config.area_high))
     assert np.all((places[..., :2] >= low) & (places[..., :2] <= high))
 

@@ -9,7 +9,7 @@ from simscaleai_jax.sim.robot.description import PADS, Needs, RobotNames
 TABLE = (0.4, 0.6, 0.2)  # m, half sides
 RED, GREEN, BLUE, GREY = ([0.88, 0.16, 0.12, 1], [0.12, 0.85, 0.3, 1], [0.15, 0.3, 0.9, 1], [0.2, 0.22, 0.26, 1])
 OBJECTS, TARGETS = (RED, BLUE, GREEN), (GREEN, RED, BLUE)  # colours in their order; the last one of all further ones
-MARK_HEIGHT = 0.001  # m
+MARK_HEIGHT, MARK_SHARE = 0.001, 0.125  # m; of a workspace's width, half the side of a mark at most
 TARGET_RADIUS, SMALL_TARGET_RADIUS = 0.05, 0.02  # m, of a point to reach and of a place for an object
 GRIP = (1.0, 1.0, 0.01, 1e-4, 1e-4)  # friction of what must not slip
 GRAVITY_COMPENSATED = 1.0
@@ -35,7 +35,7 @@ def compose(name: str, arm: Arm, needs: Needs, dt: float) -> mujoco.MjModel:
     _add_cameras(spec, centre, arm.workspace_high[0])
     for number in range(needs.targets):
         body = spec.worldbody.add_body(name=_numbered("target", number), mocap=True, pos=centre)
-        body.add_geom(**_target(needs, number), **_untouched())
+        body.add_geom(**_target(needs, number, arm), **_untouched())
     for number in range(needs.objects):
         place = [centre[0], centre[1] + 3 * arm.cube * number, arm.cube]
         body = spec.worldbody.add_body(name=_numbered("object", number), pos=place)
@@ -51,10 +51,11 @@ def compose(name: str, arm: Arm, needs: Needs, dt: float) -> mujoco.MjModel:
     return _with_home(spec, model, arm)
 
 
-def _target(needs: Needs, number: int) -> dict[str, object]:
+def _target(needs: Needs, number: int, arm: Arm) -> dict[str, object]:
     """The geom of a target: a coloured ball, or a square on the table."""
     if needs.mark:
-        size = [needs.mark, needs.mark, MARK_HEIGHT]
+        side = min(needs.mark, MARK_SHARE * (arm.workspace_high[1] - arm.workspace_low[1]))
+        size = [side, side, MARK_HEIGHT]
         return {"type": mujoco.mjtGeom.mjGEOM_BOX, "size": size, "rgba": GREY}
     radius = SMALL_TARGET_RADIUS if needs.objects else TARGET_RADIUS
     return {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": [radius, 0, 0], "rgba": _coloured(TARGETS, number)}

@@ -1,6 +1,7 @@
 """What a task with several goals is told: the sentences that mean each goal, and the one that an episode gets."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -37,7 +38,7 @@ class Instructions:
         if len(set(self.sentences)) != len(self.sentences):
             raise ValueError("wanted different sentences, those held out and of different goals included")
 
-    @property
+    @functools.cached_property
     def sentences(self) -> tuple[str, ...]:
         """All of them, by number."""
         return tuple(itertools.chain(*self.train, *self.held_out))
@@ -50,7 +51,11 @@ class Instructions:
 
     def observe(self, sentence: Int[Array, ""]) -> Float[Array, "L"]:
         """Token ids of a sentence, as observed; 0 behind its end."""
-        return jnp.asarray(tokenize(list(self.sentences), LENGTH).astype(np.uint8))[sentence].astype(jnp.float32)
+        return jnp.asarray(self._tokens)[sentence].astype(jnp.float32)
+
+    @functools.cached_property
+    def _tokens(self) -> np.ndarray:
+        return tokenize(list(self.sentences), LENGTH).astype(np.uint8)
 
 
 def check_phrases(phrases: str) -> None:
@@ -59,6 +64,10 @@ def check_phrases(phrases: str) -> None:
         raise unknown_name("phrases", phrases, PHRASES)
 
 
-def sentences(*parts: tuple[str, ...], **names: str) -> tuple[str, ...]:
-    """Every combination of `parts`, in which "{colour}" stands for the value of `colour`, and so on."""
-    return tuple("".join(chosen).format(**names) for chosen in itertools.product(*parts))
+def sentences(*parts: tuple[str, ...], longest: int = LENGTH, **names: str) -> tuple[str, ...]:
+    """Combinations of `parts`, in which "{colour}" stands for the value of `colour`, and so on.
+
+    Those whose pattern is longer than `longest` are left out, the same ones whatever the names stand for.
+    """
+    patterns = ("".join(chosen) for chosen in itertools.product(*parts))
+    return tuple(pattern.format(**names) for pattern in patterns if len(pattern) <= longest)

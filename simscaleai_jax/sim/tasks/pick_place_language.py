@@ -49,10 +49,27 @@ from simscaleai_jax.sim.tasks.tabletop import (
 COLOURS = ("red", "blue", "green")  # of the scene's objects, in their order
 SIDES = ("left", "right")  # of the scene's targets, in their order
 GOALS = tuple(itertools.product(COLOURS, SIDES))  # a goal's number is 2 * cube + pad
-OPENINGS = ("", "please ", "robot, ")
-VERBS = ("put the ", "place the ", "move the ", "set the ", "bring the ")
-NOUNS = ("{colour} cube", "{colour} block", "{colour} one")
-PLACES = (" on the {side} pad", " onto the {side} pad", " to the {side}", " on the pad on the {side}")
+# For training many sentences that differ in where the words stand that matter, as in `reach_language`.
+LONGEST = 50
+NOUNS = ("the {colour} cube", "the {colour} block", "the {colour} one", "the cube that is {colour}")
+ORDERS = (
+    ("", "please ", "robot, ", "now ", "next, "),
+    ("put ", "place ", "move ", "set ", "bring ", "carry "),
+    NOUNS,
+    (" on the {side} pad", " onto the {side} pad", " to the {side}", " on the {side}"),
+)
+STATEMENTS = (
+    ("", "now ", "robot, "),
+    NOUNS,
+    (
+        " belongs on the {side} pad",
+        ", {side} pad",
+        " to the {side}, please",
+        " must lie on the {side}",
+        " should be {side}",
+    ),
+)
+PLACES = (("", "robot, ", "now "), ("{side} pad, ", "to the {side} with ", "over to the {side}, "), NOUNS)
 HELD_OUT = (
     "the {colour} cube goes on the {side} pad",
     "take the {colour} cube to the {side} pad",
@@ -62,9 +79,9 @@ HELD_OUT = (
     "drop the {colour} cube on the {side} pad",
 )
 STAGES = ("reach", "grasp", "lift", "place", "release")
-RISE = 0.1  # m above where a cube rests that it is carried at most
-CARRIED = 0.075  # m of clearance over the other cubes before moving sideways
-OVER = 0.08  # m above where it will rest, height at which the cube is carried
+RISE = 5.0  # half heights of a cube above where it rests that the arm must reach
+CARRIED = 3.75  # half heights of clearance before moving sideways, over the other cubes
+OVER = 4.0  # half heights above where it will rest, at which the cube is carried
 ALIGNED = 0.012  # m sideways from which on it is lowered
 LANDED = 0.003  # m above where it rests from which on it is let go
 RELEASE_STEPS = 25  # control steps after which a cube that does not rest is grasped anew
@@ -149,7 +166,14 @@ class PickPlaceLanguageTask(BaseTask):
     name = "pick_place_language"
     instructions = Instructions(
         goals=tuple(f"put the {colour} cube on the {side} pad" for colour, side in GOALS),
-        train=tuple(sentences(OPENINGS, VERBS, NOUNS, PLACES, colour=colour, side=side) for colour, side in GOALS),
+        train=tuple(
+            tuple(
+                text
+                for parts in (ORDERS, STATEMENTS, PLACES)
+                for text in sentences(*parts, longest=LONGEST, colour=colour, side=side)
+            )
+            for colour, side in GOALS
+        ),
         held_out=tuple(sentences(HELD_OUT, colour=colour, side=side) for colour, side in GOALS),
     )
 
@@ -164,8 +188,8 @@ class PickPlaceLanguageTask(BaseTask):
         """Corners (K, 3) m of the range of cubes and pads over a table of that height, m."""
         x, y = self.config.pad_pos
         places = [*itertools.product(*zip(self.config.area_low, self.config.area_high, strict=True)), (x, y), (x, -y)]
-        rest = table_height + float(self.robot.object_half_size[0][2])
-        return np.array([(*place, rest + rise) for place in places for rise in (0.0, RISE)])
+        half = float(self.robot.object_half_size[0][2])
+        return np.array([(*place, table_height + half + rise) for place in places for rise in (0.0, RISE * half)])
 
     def sample(self, key: PRNGKeyArray, overrides: dict[str, Array]) -> tuple[Start, PickPlaceLanguageState]:
         config, robot, keys = self.config, self.robot, jax.random.split(key, 5)
@@ -320,15 +344,14 @@ def language_expert(
     view = meant(snapshot, task_state)
     way, gone = task_state.target_pos - view.object_pos[0], is_lost(view)
     height = clearance(view, task_state.half_size, task_state.table_height)
+    over, carried = (halves * task_state.half_size[2] for halves in (OVER, CARRIED))
     tried = phase.waited > RELEASE_STEPS
     stages = [
         *grasp_stages(view, task_state, phase, opened),
-        Stage(
-            jnp.array([0.0, 0.0, OVER]) - height * jnp.array([0.0, 0.0, 1.0]), 0.5, 0.5, CLOSED, height > CARRIED, gone
-        ),
-        Stage(way.at[2].add(OVER), 0.35, 0.6, CLOSED, jnp.linalg.norm(way[:2]) < ALIGNED, gone),
+        Stage(jnp.zeros(3).at[2].set(over - height), 0.5, 0.5, CLOSED, height > carried, gone),
+        Stage(way.at[2].add(over), 0.35, 0.6, CLOSED, jnp.linalg.norm(way[:2]) < ALIGNED, gone),
         Stage(way.at[2].add(-LANDED), 0.35, 0.3, CLOSED, -way[2] < LANDED, gone),
         Stage(jnp.zeros(3), 0.0, 0.0, OPEN, view.gripper[0] > opened, tried),
-        Stage(jnp.array([0.0, 0.0, OVER]), 0.5, 0.4, OPEN, False, tried),
+        Stage(jnp.zeros(3).at[2].set(over), 0.5, 0.4, OPEN, False, tried),
     ]
     return follow(stages, phase, grasped(view, task.config.touch_force))

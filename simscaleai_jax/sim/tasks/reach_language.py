@@ -33,9 +33,28 @@ from simscaleai_jax.sim.tasks.snapshot import Snapshot
 from simscaleai_jax.sim.tasks.tabletop import scatter
 
 COLOURS = ("green", "red", "blue")  # of the scene's targets, in their order
-OPENINGS = ("", "please ", "now ", "robot, ", "go and ")
-VERBS = ("touch ", "tap ", "reach ", "reach for ", "move to ", "point at ")
-NOUNS = ("the {colour} ball", "the ball that is {colour}", "the {colour} sphere", "the {colour} one")
+# For training many sentences that differ in where the colour stands and in what stands around it: a model that reads
+# characters has no other way to learn that only the colour matters.
+LONGEST = 42
+NOUNS = (
+    "the {colour} ball", "the ball that is {colour}", "the {colour} sphere", "the {colour} one", "that {colour} thing",
+    "the one in {colour}",
+)  # fmt: skip
+ORDERS = (
+    ("", "please ", "now ", "robot, ", "can you ", "next, ", "you should "),
+    ("touch ", "tap ", "reach ", "reach for ", "move to ", "point at "),
+    NOUNS,
+    ("", " now", " on the table"),
+)
+STATEMENTS = (
+    ("", "now ", "robot, ", "this time "),
+    ("the {colour} ball", "the {colour} one", "the {colour} sphere", "{colour}"),
+    (
+        ", touch it", " is your goal", ", please", " is next", " it is", " should be touched", ", go there",
+        " is what you tap", " is the right one",
+    ),
+)  # fmt: skip
+WAYS = (("to ", "over to ", "straight to ", "of the balls, choose "), NOUNS, ("", " and stop there"))
 HELD_OUT = (
     "bring your hand to the {colour} ball",
     "the {colour} ball is the one to touch",
@@ -105,7 +124,14 @@ class ReachLanguageTask(BaseTask):
     name = "reach_language"
     instructions = Instructions(
         goals=tuple(f"touch the {colour} ball" for colour in COLOURS),
-        train=tuple(sentences(OPENINGS, VERBS, NOUNS, colour=colour) for colour in COLOURS),
+        train=tuple(
+            tuple(
+                text
+                for parts in (ORDERS, STATEMENTS, WAYS)
+                for text in sentences(*parts, longest=LONGEST, colour=colour)
+            )
+            for colour in COLOURS
+        ),
         held_out=tuple(sentences(HELD_OUT, colour=colour) for colour in COLOURS),
     )
 

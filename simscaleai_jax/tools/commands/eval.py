@@ -14,6 +14,7 @@ import tyro
 from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.core.intervals import wilson
 from simscaleai_jax.tools.arguments import parse, recorded_env
+from simscaleai_jax.tools.instructions import check_told
 from simscaleai_jax.tools.names import Names
 from simscaleai_jax.tools.output import print_table
 
@@ -137,13 +138,10 @@ def _warn(results: dict[str, dict[str, float]], n_episodes: int) -> None:
 def evaluate(options: EvalOptions) -> dict[str, dict[str, float]]:
     """Results by what played the episodes (the engine's name, "host"), each with its time step."""
     from simscaleai_jax.policy import load_policy
-    from simscaleai_jax.sim.registry import find_instructions
 
     name, settings = recorded_env(read_manifest(options.checkpoint).env, options.env_name)
     settings.setdefault("cameras", [])
-    if find_instructions(name) is not None:
-        if options.language is not None:
-            raise ValueError(f"--language: each episode of {name!r} has an instruction of its own.")
+    if check_told(name, options.language):
         settings["phrases"] = options.phrases
     policy = load_policy(
         options.checkpoint,

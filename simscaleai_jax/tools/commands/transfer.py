@@ -8,6 +8,7 @@ import tyro
 from simscaleai_jax.core import paths
 from simscaleai_jax.core.checkpoint import read_manifest
 from simscaleai_jax.tools.arguments import parse, recorded_env
+from simscaleai_jax.tools.instructions import check_told
 from simscaleai_jax.tools.names import Names
 from simscaleai_jax.tools.output import print_table
 
@@ -41,7 +42,7 @@ class TransferOptions:
       seed: of the episodes.
       output: folder for the table and the heat map.
       impl: physics engine: "auto" (what suits this machine), "c", "jax" or "warp".
-      language: instruction; default: the one in the checkpoint.
+      language: instruction; default: the one in the checkpoint, or each episode's own where a task gives one.
       execute_steps: actions executed of every planned chunk; default: all of them.
       ensemble: weight decay of temporal ensembling; default: none.
     """
@@ -84,6 +85,7 @@ def evaluate(options: TransferOptions) -> tuple[list[dict[str, Any]], dict[str, 
     manifest = read_manifest(options.checkpoint)
     name, settings = recorded_env(manifest.env, options.env_name)
     settings.setdefault("cameras", [])
+    check_told(name, options.language)
     policy = load_policy(
         options.checkpoint,
         language=options.language,
