@@ -68,12 +68,13 @@ def make_plan_fn(
       horizon: h.
       statistics: of the normalisation it was trained with.
       tokens: (1, L) ids of the instruction; ids under obs["language"] win over them.
-      observation_spec: names of the observations that the model reads; None or {}: all that there are.
+      observation_spec: names of the observations that the model reads, as they are when it is called; None or {}: all
+        that there are.
       limits: "low" and "high" of the actions, numbers or (A,).
       text_len: ids of an instruction that the model takes; None: as many as are given.
       obs_horizon: k; where it is more than 1, observations have an axis of k steps after the batch's.
     """
-    spec, bounds = observation_spec or {}, limits or {}
+    spec, bounds = {} if observation_spec is None else observation_spec, limits or {}
 
     def plan(params: Any, obs: Mapping[str, Any], key: Any) -> Array:
         observations = _select(obs, spec)

@@ -17,9 +17,15 @@ LIMITS = {"low": -1.0, "high": 1.0}  # of actions, where nothing else is known
 class ModelPolicy(Policy):
     """What `load_policy` will make of this run's checkpoint: the same plans, executed in the same chunks.
 
-    One object serves a whole run: new weights replace `params`, and nothing is compiled again. A model that reads a
-    history needs `observation_spec`, which is known from the first batch on.
+    One object serves a whole run: new weights replace `params`, and nothing is compiled again. What it reads is known
+    from the first batch on.
     """
+
+    def read(self, observation_spec: Mapping[str, Any]) -> None:
+        """From now on it reads these observations alone, of all that an environment has."""
+        self._reads.clear()
+        self._reads.update(observation_spec)
+        self.observation_spec = dict(observation_spec)
 
     def __init__(
         self,
@@ -36,11 +42,13 @@ class ModelPolicy(Policy):
         model = nnx.merge(graphdef, nnx.State(params))
         horizon = int(getattr(model, "action_horizon", 1))
         steps = int(getattr(model, "obs_horizon", 1))
+        self._reads: dict[str, Any] = {}
         plan = make_plan_fn(
             forward,
             horizon,
             statistics=statistics,
             tokens=tokens,
+            observation_spec=self._reads,
             limits=limits,
             obs_horizon=steps,
             text_len=text_length(model),

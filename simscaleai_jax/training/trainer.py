@@ -207,7 +207,7 @@ class Trainer:
         where = repr(self.config.dataset_path) if self.config.dataset_path else ""
         self.programs.prepare(self.state, batch, self.model_record[0], where)
         self._observations = feeding.observation_record(batch)
-        self.policy.observation_spec = self._observations
+        self.policy.read(self._observations)
         self._action_dim = int(batch["actions"].shape[-1])
 
     def _manifest(self, step: int) -> checkpoint.Manifest:

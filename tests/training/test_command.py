@@ -141,3 +141,14 @@ def test_wrong_options_end_in_one_clear_line(options, message, tmp_path, capsys)
     shown = capsys.readouterr().err
     assert message in " ".join(shown.split())
     assert "Traceback" not in shown
+
+
+def test_a_model_is_evaluated_on_what_it_was_told_to_read(demos, tmp_path):
+    """The environment tells more, also while the model trains."""
+    words = ["--dataset", str(demos), "--data.robot-only", "--batch-size", "4", "--eval.episodes", "2"]
+    assert train(tmp_path, *words, "--eval-every", "4") == 0
+    (row,) = [row for row in read_rows(tmp_path / "metrics.jsonl") if "eval/success_rate" in row]
+    assert row["step"] == 4
+    spec = checkpoint.read_manifest(checkpoint.resolve(tmp_path)).observation_spec
+    assert "target_pos" not in spec
+    assert "ee_pos" in spec
