@@ -55,9 +55,9 @@ def lerobot_videos(folder: Path) -> dict[str, Any]:
     dataset, demos = lerobot(folder / "videos"), DemonstrationFile(source)
     assert dataset.num_episodes == VIDEO_EPISODES
     start, worst = time.perf_counter(), 0.0
-    row = 0
+    row, keys = 0, dict(zip(CAMERAS, demos.image_keys, strict=True))  # the first is "image", others by their names
     for episode, length in enumerate(demos.lengths.tolist()):
-        pictures = {name: demos.read(episode, f"obs/image_{name}") for name in CAMERAS}
+        pictures = {name: demos.read(episode, f"obs/{key}") for name, key in keys.items()}
         for step in range(length):
             item = dataset[row]
             assert (int(item["episode_index"]), int(item["frame_index"])) == (episode, step)
@@ -128,7 +128,13 @@ def lerobot_act(folder: Path) -> dict[str, Any]:
 def evaluated(policy: Path, output: Path, settings: list[str]) -> dict[str, Any]:
     """What `lerobot-eval` counts."""
     chosen = [f"--policy.path={policy}", f"--output_dir={output}", "--policy.device=cpu", "--env.type=simscale"]
-    chosen += [f"--eval.n_episodes={EVAL_EPISODES}", "--eval.batch_size=50", "--seed=70000", *settings]
+    chosen += [
+        f"--eval.n_episodes={EVAL_EPISODES}",
+        "--eval.batch_size=50",
+        "--eval.use_async_envs=false",
+        "--seed=70000",
+        *settings,
+    ]
     lerobot_command("lerobot.scripts.lerobot_eval", *chosen)
     found = json.loads((output / "eval_info.json").read_text())["overall"]
     rate = found["pc_success"] / 100.0
