@@ -10,8 +10,8 @@ from flax import nnx
 
 from simscaleai_jax.core.text import check_instructions
 from simscaleai_jax.models import PatchEmbedding, SimpleLanguageEncoder, Statistics
-from simscaleai_jax.models.bc import adaptive_average_pool
 from simscaleai_jax.models.dropout import dropout, dropout_seeds
+from simscaleai_jax.models.image_encoders import adaptive_average_pool
 from simscaleai_jax.models.inputs import model_image, model_state, scale_image
 from simscaleai_jax.models.layers import gelu
 from simscaleai_jax.models.losses import error_fn, masked_mean
