@@ -51,7 +51,7 @@ def test_first_far_takes_the_first_that_is_far_enough_and_else_the_farthest():
 
 
 def test_first_far_keeps_its_distance_from_several_centres():
-    points = jax.random.uniform(jax.random.key(0), (200, 2))
+    points = jax.random.uniform(jax.random.key(1), (200, 2))
     centres = jnp.array([[0.2, 0.2], [0.7, 0.4], [0.4, 0.9]])
     nearest = np.linalg.norm(np.asarray(points)[:, None] - centres, axis=-1).min(axis=1)
     assert exact_random.first_far(points, centres, 0.35) == np.flatnonzero(nearest > 0.35)[0] > 0

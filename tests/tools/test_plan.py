@@ -34,7 +34,7 @@ def test_a_plan_of_training(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("rl --topology v9:4x4", "Unknown topology 'v9:4x4'. Available: cpu:8"),
+        ("rl --topology v9:4x4", "Unknown topology 'v9:4x4'. Available: a100:1"),
         ("--topology cpu:8", "Say what to plan"),
         ("ppo_reech --topology cpu:8", "Did you mean 'ppo_reach'"),
         (f"rl --topology cpu:8 --programs updat {SMALL}", "Did you mean 'update'"),

@@ -414,7 +414,7 @@ def test_the_same_command_after_the_end_does_nothing(finished):
 
 def test_images_and_instructions(tmp_path):
     model = create_model("vla", image_size=16, patch_size=8, embed_dim=16, num_heads=2, num_layers=1,
-                         lang_num_layers=1, max_text_len=16, state_dim=20)  # fmt: skip
+                         lang_num_layers=1, max_text_len=32, state_dim=20)  # fmt: skip
     data = DummyTrajectoryDataset(16, image_size=(16, 16), include_image=True, include_language=True)
     loader = make_loader(data, 8)
     trainer = make_trainer(tmp_path, loader=loader, model=model, max_steps=4, trainer={"language": "pick up the cube"})
