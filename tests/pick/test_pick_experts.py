@@ -74,5 +74,7 @@ def test_pads_press_with_the_tasks_own_force():
 def test_environments_without_an_expert():
     with pytest.raises(ValueError, match=r"environment 'toy' has no task for a scripted expert"):
         make_expert("toy", object())
-    with pytest.raises(ValueError, match=r"Unknown scripted expert 'reech'. Available: lift, pick_place, pick_place_language, push, "):
+    with pytest.raises(
+        ValueError, match=r"Unknown scripted expert 'reech'. Available: lift, pick_place, pick_place_language, push, "
+    ):
         find_expert("reech", task())
