@@ -64,15 +64,15 @@ def _pieces(name: str, leaf: Any) -> list[Piece]:
     return pieces
 
 
-def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def nest(values: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
     """Turns flat names into nested dicts: {"a/b": x} -> {"a": {"b": x}}."""
     tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *parents, last = name.split("/")
+    for name, value in values.items():
+        *parents, last = name.split(separator)
         inner = tree
         for parent in parents:
             inner = inner.setdefault(parent, {})
-        inner[last] = array
+        inner[last] = value
     return tree
 
 

@@ -21,6 +21,7 @@ from simscaleai_jax.core.checkpoint import Manifest
 from simscaleai_jax.core.checkpoint_series import CheckpointSeries
 from simscaleai_jax.core.config import init_fields, to_dict
 from simscaleai_jax.core.errors import ExpectedError
+from simscaleai_jax.core.flat_tree import nest
 
 RUN = "run.json"
 REFUSED = -2  # what process 0 tells the others in place of a step
@@ -201,14 +202,7 @@ def flat_settings(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def nested_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `flat_settings` has named, as nested mappings."""
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        *groups, last = name.split(".")
-        inner = nested
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[last] = value
-    return nested
+    return nest(settings, ".")
 
 
 def differences(
