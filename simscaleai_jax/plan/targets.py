@@ -143,7 +143,7 @@ def find_target(name: str, slices: int = 1) -> Target:
     if not shape or slices < 1:
         raise ValueError(f"A topology is a chip and its slice, for example {kind}:{chip.shapes[3]}; got {name!r}.")
     if kind in GPUS:
-        return Target(name, sharding.make_mesh(_gpus(name, GPUS[kind], shape, slices)), chip, slices)
+        return Target(name, sharding.make_mesh(_gpus(name, shape, slices)), chip, slices)
     _check_libtpu(name)
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     from jax.experimental import topologies
@@ -158,7 +158,7 @@ def find_target(name: str, slices: int = 1) -> Target:
     return Target(name, sharding.make_mesh(devices), chip, slices)
 
 
-def _gpus(name: str, gpu: Gpu, shape: str, nodes: int) -> list[Any]:
+def _gpus(name: str, shape: str, nodes: int) -> list[Any]:
     """Devices of `nodes` nodes of `shape` GPUs, for the compiler alone."""
     if shape not in NODE:
         raise ValueError(f"A node has {', '.join(NODE)} GPUs; got {name!r}.")
@@ -166,12 +166,12 @@ def _gpus(name: str, gpu: Gpu, shape: str, nodes: int) -> list[Any]:
         raise ImportError(f"Compiling for {name} needs JAX's CUDA plugin: pip install 'simscaleai-jax[plan-cuda]'")
     from jax.experimental import topologies
 
-    text = _description(gpu)
-    topology = {"target_config": text, "topology": f"1x{nodes}x{shape}"}
+    kind = name.partition(":")[0]
+    topology = {"target_config": _description(GPUS[kind], CHIPS[kind].bandwidth), "topology": f"1x{nodes}x{shape}"}
     return list(topologies.get_topology_desc(platform="cuda", topology_name=name, **topology).devices)
 
 
-def _description(gpu: Gpu) -> str:
+def _description(gpu: Gpu, bandwidth: float) -> str:
     """XLA's GpuTargetConfigProto as text. What all three have in common stands here."""
     device = {
         "threads_per_block_limit": 1024, "threads_per_warp": 32, "threads_per_core_limit": 2048,
@@ -180,7 +180,7 @@ def _description(gpu: Gpu) -> str:
         "block_dim_limit_x": 2**31 - 1, "block_dim_limit_y": 65_535, "block_dim_limit_z": 65_535,
         "registers_per_core_limit": 65_536, "registers_per_block_limit": 65_536, "l2_cache_size": gpu.cache,
         "clock_rate_ghz": gpu.clock, "device_memory_size": gpu.memory,
-        "memory_bandwidth": int(next(c.bandwidth for k, c in CHIPS.items() if GPUS.get(k) is gpu)),
+        "memory_bandwidth": int(bandwidth),
     }  # fmt: skip
     major, minor = gpu.capability
     fields = " ".join(f"{key}: {value}" for key, value in device.items())

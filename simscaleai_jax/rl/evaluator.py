@@ -175,11 +175,6 @@ def play_episodes(
     return _program(env, policy, steps, num_filmed)(getattr(policy, "params", None), episode_keys(config), told)
 
 
-def summarize(played: Played) -> dict[str, float]:
-    """What `evaluate_policy` returns of episodes that were played in a batch."""
-    return outcomes(played).summary()
-
-
 def outcomes(played: Played) -> Outcomes:
     """Episodes that were played in a batch."""
     flags = {"nan_episodes": played.nans, "overflow_episodes": played.overflows}

@@ -124,7 +124,7 @@ def judge(recipe: Any, halfway: HalfwayPolicy, folder: Path, n_episodes: int) ->
     from simscaleai_jax.core.checkpoint import resolve
     from simscaleai_jax.policy import load_policy
     from simscaleai_jax.rl.agents.ppo import PPOAgent
-    from simscaleai_jax.rl.evaluator import EvalConfig, play_episodes, summarize
+    from simscaleai_jax.rl.evaluator import EvalConfig, outcomes, play_episodes
     from simscaleai_jax.rl.film import Act
     from simscaleai_jax.tools.commands import eval as evaluation
     from simscaleai_jax.tools.commands import rl
@@ -141,7 +141,7 @@ def judge(recipe: Any, halfway: HalfwayPolicy, folder: Path, n_episodes: int) ->
         return Act(f"{when}: {successes} of {n_episodes} episodes succeed", played, num_steps)
 
     trained = act(int(best.name.removeprefix("step_")), ACTS[2])
-    results = {env.config.impl: evaluation.judged(summarize(trained.played), n_episodes, env.config.dt)}
+    results = {env.config.impl: evaluation.judged(outcomes(trained.played).summary(), n_episodes, env.config.dt)}
     options = evaluation.EvalOptions(str(folder), None, n_episodes, physics="host", seed=EVAL_SEED)
     results |= evaluation.evaluate(options)
     evaluation.show(dataclasses.replace(options, output=str(folder / "eval.json")), results)

@@ -6,8 +6,8 @@ import mujoco
 import numpy as np
 
 from simscaleai_jax.sim.render.materials import read_colours
+from simscaleai_jax.sim.render.scene import DEFAULT_GROUPS
 
-GROUPS = (0, 1, 2)  # of the geoms that MuJoCo shows by default
 PLANE = 4.0  # m, side of a plane that has none
 GEOM = mujoco.mjtGeom
 
@@ -16,7 +16,7 @@ def shapes(model: mujoco.MjModel) -> Iterator[tuple[int, np.ndarray, np.ndarray,
     """Yields (geom, vertices [V, 3] m, faces [F, 3], rgba [4] in [0, 1]) of every geom that can be seen."""
     colours = read_colours(model)
     for geom in range(model.ngeom):
-        if model.geom_group[geom] in GROUPS and colours[geom, 3] > 0:
+        if model.geom_group[geom] in DEFAULT_GROUPS and colours[geom, 3] > 0:
             vertices, faces = triangles(model, geom)
             yield geom, vertices, faces, colours[geom]
 
