@@ -193,6 +193,7 @@ def played(name, impl):
     return jax.tree.map(np.asarray, episodes(jax.random.split(jax.random.key(5), 4)).replace(physics=None, key=None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_episodes_are_the_same_on_every_engine(name):
     ours, mjx = played(name, "c"), played(name, "jax")
