@@ -19,8 +19,8 @@ VARIANTS = {
 def peers_env(result: Result) -> Table:
     """Environments beside other libraries' at equal physics steps."""
     head = (
-        "peer", "physics steps a step", "environments", "theirs, steps/s", "ours, steps/s", "times", "wanted",
-        "ours behind gymnasium.vector, times", "ours of bare physics", "bare physics: their scene, ours",
+        "peer", "physics steps a step", "environments", "theirs, steps/s", "ours, steps/s", "times", "wanted", "limit",
+        "ours behind gymnasium.vector, times", "of bare physics: theirs, ours", "bare physics, steps/s: theirs, ours",
     )  # fmt: skip
     rows: list[Sequence[str]] = []
     for case in result["cases"]:
@@ -30,17 +30,19 @@ def peers_env(result: Result) -> Table:
             sizes += f", ours {case['our_num_envs']:,}"
         if "steps_per_second" not in case:
             why = case.get("missing") or f"failed: {', '.join(case['failed'].values())}"
-            rows.append((name, str(case["physics_steps"]), sizes, why, "", "", f"{case['goal']:g}", "", "", ""))
+            rows.append((name, str(case["physics_steps"]), sizes, why, "", "", f"{case['goal']:g}", "", "", "", ""))
             continue
         rates = case["steps_per_second"]
+        share = f"{rates['theirs'] / rates['their_bare']:.0%}" if "their_bare" in rates else "not measured"
         theirs = f"{rates['their_bare']:,.0f}" if "their_bare" in rates else "not measured"
         figures = (
             f"{rates['theirs']:,.0f}",
             f"{rates['ours']:,.0f}",
             f"{case['times_faster']:.1f}",
             f"{case['goal']:g}",
+            f"{rates['our_bare'] / rates['theirs']:.1f}",
             f"{case['times_faster_vector']:.1f}",
-            f"{case['share_of_bare']:.0%}",
+            f"{share}, {case['share_of_bare']:.0%}",
             f"{theirs}, {rates['our_bare']:,.0f}",
         )
         rows.append((name, str(case["physics_steps"]), sizes, *figures))

@@ -89,6 +89,8 @@ def compare(name: str, num_envs: int, repeats: int, seconds: float) -> dict[str,
     }
     if peer in ("playground", "envpool") and is_installed("mujoco_playground"):  # EnvPool's scene is Playground's
         workers["their_bare"] = workers["theirs"] | {"kind": "bare", "env": "PandaPickCube"}
+    elif peer == "gymnasium_robotics":
+        workers["their_bare"] = ours | {"kind": "bare", "env": env_name}
     with contextlib.ExitStack() as stack:
         contestants = {key: stack.enter_context(Contestant(settings)) for key, settings in workers.items()}
         ready = {key: each.answer() for key, each in contestants.items()}
@@ -266,11 +268,8 @@ def playground(settings: dict[str, Any]) -> Block:
 def gymnasium_robotics(settings: dict[str, Any]) -> Block:
     """A process for each environment, states in shared memory."""
     import gymnasium
-    import gymnasium_robotics
 
-    gymnasium.register_envs(gymnasium_robotics)
-    mend_gymnasium_robotics()
-    env_fns = [lambda: gymnasium.make(settings["env"])] * settings["num_envs"]
+    env_fns = [lambda: make_gymnasium_robotics(settings["env"])] * settings["num_envs"]
     envs = gymnasium.vector.AsyncVectorEnv(env_fns, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
     envs.reset(seed=0)
     substeps = env_fns[0]().unwrapped.n_substeps
@@ -279,16 +278,27 @@ def gymnasium_robotics(settings: dict[str, Any]) -> Block:
     return stepped(envs, (settings["num_envs"], *(envs.single_action_space.shape or ())))
 
 
+def make_gymnasium_robotics(name: str) -> Any:
+    """One of its environments, single."""
+    import gymnasium
+    import gymnasium_robotics
+
+    gymnasium.register_envs(gymnasium_robotics)
+    mend_gymnasium_robotics()
+    return gymnasium.make(name)
+
+
 def bare(settings: dict[str, Any]) -> Block:
-    """`mujoco.batch.Batch` on our model or Playground's, with new controls before every environment step."""
+    """`mujoco.batch.Batch` on our model or a peer's, with new controls before every environment step."""
     from mujoco.batch import Batch
 
     from simscaleai_jax.sim.physics.host import num_threads
 
     model, home = bare_model(settings)
     batch = Batch(model, settings["num_envs"], nthread=num_threads())
-    views = {name: batch.bind(name) for name in ("qpos", "ctrl")}
-    views["qpos"][...] = home.qpos
+    views = {name: batch.bind(name) for name in ("qpos", "ctrl", *(("mocap_pos", "mocap_quat") if model.nmocap else ()))}
+    for name, view in views.items():
+        view[...] = getattr(home, name).reshape(view.shape[1:])
     low, high = model.actuator_ctrlrange.T
     rng = np.random.default_rng(0)
     noise = rng.uniform(-0.05, 0.05, (64, settings["num_envs"], model.nu)) * (high - low)
@@ -313,6 +323,10 @@ def bare_model(settings: dict[str, Any]) -> tuple[Any, Any]:
         config = registry.get_default_config(settings["env"])
         config.impl = "jax"
         model = registry.load(settings["env"], config=config).mj_model
+    elif settings["env"].startswith("Fetch"):
+        env = make_gymnasium_robotics(settings["env"])
+        env.reset(seed=0)
+        return env.unwrapped.model, env.unwrapped.data
     else:
         from simscaleai_jax.sim import make_batched_env
 
