@@ -43,7 +43,7 @@ def main() -> None:
     """Measures every pair, prints a line for each and writes the JSON file after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", nargs="+", choices=list(COMPARED), default=list(COMPARED))
-    parser.add_argument("--num-envs", nargs="+", type=int, default=[128, 1024])
+    parser.add_argument("--num-envs", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--async-envs", nargs="+", type=int, default=[8, 32], help="processes of an AsyncVectorEnv")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="128 environments, few and short blocks")
