@@ -42,7 +42,8 @@ def to_brax(env: Any) -> Any:
     """A brax `Env`: train it with episode_length=env.max_episode_steps, for brax keeps the time limit itself.
 
     brax's own auto-reset goes back to the start that an environment began with, for as long as it is not reset from
-    outside: raise `num_resets_per_eval`, or train with many environments.
+    outside: train with many environments, and raise `num_resets_per_eval` so far that whole episodes still fit between
+    two resets; what comes later in them is never seen otherwise.
     """
     return _module("brax", "brax").BraxEnv(env)
 
