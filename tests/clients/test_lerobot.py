@@ -25,7 +25,7 @@ SIDE = 32
 STEPS = 6
 SMALL = {
     "act": ["--policy.dim_model=32", "--policy.n_heads=2", "--policy.dim_feedforward=32", "--policy.chunk_size=4",
-            "--policy.n_action_steps=2", "--policy.pretrained_backbone_weights=null"],
+            "--policy.n_action_steps=2"],
     "diffusion": ["--policy.down_dims=[16,32]", "--policy.n_groups=4", "--policy.num_inference_steps=2",
                   "--policy.horizon=8", "--policy.n_action_steps=4", "--policy.crop_shape=null",
                   "--policy.diffusion_step_embed_dim=16"],
@@ -97,11 +97,17 @@ def test_it_trains_its_own_policies_and_plays_them(folder, tmp_path, policy):
     chosen = [f"--dataset.root={folder}", "--dataset.repo_id=local/reach", "--dataset.video_backend=pyav"]
     chosen += [f"--output_dir={tmp_path / 'out'}", f"--policy.type={policy}", "--policy.push_to_hub=false"]
     chosen += ["--policy.device=cpu", f"--steps={STEPS}", "--batch_size=4", "--num_workers=0", "--log_freq=1"]
-    run("lerobot.scripts.lerobot_train", *chosen, "--wandb.enable=false", *SMALL[policy])
+    run(
+        "lerobot.scripts.lerobot_train",
+        *chosen,
+        "--wandb.enable=false",
+        "--policy.pretrained_backbone_weights=null",
+        *SMALL[policy],
+    )
     trained = tmp_path / "out" / "checkpoints" / "last" / "pretrained_model"
     inputs = json.loads((trained / "config.json").read_text())["input_features"]
     assert set(inputs) == {"observation.state", "observation.environment_state", "observation.images.front_cam"}
-    found = evaluate(trained, tmp_path / "eval", f"--env.dataset={folder}")
+    found = evaluate(trained, tmp_path / "eval", f"--env.dataset={folder}", "--eval.use_async_envs=false")
     assert (found["n_episodes"], len(found["video_paths"])) == (2, 2)
 
 
