@@ -7,10 +7,10 @@ PPO and BC come from their recipes, ACT and VLA from these, the first from demon
         --model.action-horizon 8 --model.embed-dim 64 --model.num-layers 2 --model.posterior-layers 1 --execute-steps 4
     simscale datagen --env-name reach --policy scripted --n-episodes 300 --noise-std 0.3 --env.dt 0.01 \\
         --env.cameras front_cam --env.image-size 32 --output data/reach_images.h5
-    simscale train --model vla --dataset data/reach_images.h5 --batch-size 32 --lr 1e-3 --max-steps 1200 \\
-        --ema-decay 0.99 --execute-steps 2 --model.patch-size 8 --model.embed-dim 64 --model.num-layers 1 \\
-        --model.mlp-ratio 2 --model.lang-num-layers 1 --model.max-text-len 40 --model.action-horizon 4 \\
-        --model.loss-type l1 --model.dropout 0
+    simscale train --model vla --dataset data/reach_images.h5 --batch-size 64 --lr 2e-3 --max-steps 3000 \\
+        --warmup-steps 200 --ema-decay 0.995 --execute-steps 2 --model.patch-size 16 --model.embed-dim 64 \\
+        --model.num-layers 1 --model.mlp-ratio 2 --model.lang-num-layers 1 --model.max-text-len 40 \\
+        --model.action-horizon 4 --model.loss-type l1 --model.dropout 0
 """
 
 import json

@@ -28,7 +28,7 @@ SMALL = {
             "--policy.n_action_steps=2"],
     "diffusion": ["--policy.down_dims=[16,32]", "--policy.n_groups=4", "--policy.num_inference_steps=2",
                   "--policy.horizon=8", "--policy.n_action_steps=4", "--policy.crop_shape=null",
-                  "--policy.diffusion_step_embed_dim=16"],
+                  "--policy.diffusion_step_embed_dim=16", "--policy.use_group_norm=true"],
 }  # fmt: skip
 
 
