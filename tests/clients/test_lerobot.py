@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +48,7 @@ def folder(source, tmp_path_factory):
     return export_lerobot(source, tmp_path_factory.mktemp("lerobot") / "reach", images="h264")
 
 
-def load(folder, **options):
+def load(folder, **options) -> Any:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     return LeRobotDataset("local/reach", root=folder, video_backend="pyav", **options)
