@@ -90,6 +90,20 @@ def _bc(kwargs: Mapping[str, Any]) -> list[Entry]:
 
 
 def _vla(kwargs: Mapping[str, Any]) -> list[Entry]:
+    table = _grounding() if kwargs["grounding"] == "keypoints" else _token_encoders(kwargs)
+    if kwargs["auxiliary_size"]:
+        table += _weights("auxiliary", "auxiliary")
+    if kwargs["state_dim"] > 0:
+        table += _weights("state_proj.0", "state_proj/linear1") + _weights("state_proj.2", "state_proj/linear2")
+    table += _layers("fusion_transformer", "fusion_transformer", max(kwargs["num_layers"] // 2, 2))
+    if kwargs["action_head_type"] != "mlp":
+        return table + _denoiser("action_head.", "action_head/", kwargs["head_layers"])
+    for theirs, ours in ((0, "linear1"), (3, "linear2"), (5, "linear3")):
+        table += _weights(f"action_head.{theirs}", f"action_head/{ours}")
+    return table
+
+
+def _token_encoders(kwargs: Mapping[str, Any]) -> list[Entry]:
     patch = _patches(kwargs["patch_size"], kwargs["in_channels"])
     table = [Entry("vision_encoder.cls_token", "vision_encoder/cls_token")]
     table += [Entry("vision_encoder.patch_embed.pos_embed", "vision_encoder/patch_embed/pos_embed")]
@@ -101,13 +115,17 @@ def _vla(kwargs: Mapping[str, Any]) -> list[Entry]:
         table += [Entry("language_encoder.token_embed.weight", "language_encoder/token_embed")]
         table += _layers("language_encoder.encoder", "language_encoder/encoder", kwargs["lang_num_layers"])
         table += _norm("language_encoder.norm", "language_encoder/norm")
-    if kwargs["state_dim"] > 0:
-        table += _weights("state_proj.0", "state_proj/linear1") + _weights("state_proj.2", "state_proj/linear2")
-    table += _layers("fusion_transformer", "fusion_transformer", max(kwargs["num_layers"] // 2, 2))
-    if kwargs["action_head_type"] != "mlp":
-        return table + _denoiser("action_head.", "action_head/", kwargs["head_layers"])
-    for theirs, ours in ((0, "linear1"), (3, "linear2"), (5, "linear3")):
-        table += _weights(f"action_head.{theirs}", f"action_head/{ours}")
+    return table
+
+
+def _grounding() -> list[Entry]:
+    table = [Entry("language_encoder.token_embed.weight", "language_encoder/token_embed")]
+    table += _weights("language_encoder.windows", "language_encoder/windows", _reverse, _reverse)
+    table += _weights("language_encoder.out", "language_encoder/out")
+    table += _weights("vision_encoder.first", "vision_encoder/first", _conv, _conv_back)
+    table.append(_weights("vision_encoder.keys", "vision_encoder/keys")[0])  # it has no bias
+    for name in ("queries", "out1", "out2"):
+        table += _weights(f"vision_encoder.{name}", f"vision_encoder/{name}")
     return table
 
 
@@ -202,6 +220,11 @@ def _layers(theirs: str, ours: str, num_layers: int) -> list[Entry]:
 
 def _transpose(value: np.ndarray) -> np.ndarray:
     return value.T
+
+
+def _reverse(value: np.ndarray) -> np.ndarray:
+    """(w, in, out) and (out, in, w)."""
+    return value.transpose(2, 1, 0)
 
 
 def _conv(value: np.ndarray) -> np.ndarray:

@@ -18,7 +18,16 @@ from simscaleai_jax.core.text import PAD
 from simscaleai_jax.interop.acting import head_type
 from simscaleai_jax.interop.files import TorchRecord, write_whole
 from simscaleai_jax.interop.onnx_graph import Graph
-from simscaleai_jax.models.image_encoders import CONVOLUTIONS, KEYPOINTS, POOLED, SHARPNESS, grid, pool_matrix
+from simscaleai_jax.models.image_encoders import (
+    CONVOLUTIONS,
+    KEYPOINTS,
+    POOLED,
+    QUERIES,
+    SHARPNESS,
+    grid,
+    pool_matrix,
+)
+from simscaleai_jax.models.language import WINDOW
 from simscaleai_jax.models.policy_heads.flow_head import FlowActionHead
 from simscaleai_jax.models.policy_heads.schedule import sampling_steps
 
@@ -123,17 +132,22 @@ def _image_encoder(graph: Graph, image: str, name: str, kwargs: Mapping[str, Any
 
 
 def _keypoints(graph: Graph, image: str, name: str, size: int) -> str:
-    features, kernel, stride, pad = CONVOLUTIONS[0]
-    cells = ((size + 2 * pad - kernel) // stride + 1) ** 2
-    image = graph.node("Sub", image, graph.constant(0.5))
-    hidden = graph.activate(graph.convolution(image, f"{name}.first", stride, pad), "Relu")
-    hidden = graph.node("Transpose", graph.reshape(hidden, -1, features, cells), perm=[0, 2, 1])
+    hidden, side = _cells(graph, image, name, size)
     maps = graph.node("MatMul", hidden, graph.transposed(f"{name}.maps.weight"))
     maps = graph.node("Mul", maps, graph.constant(SHARPNESS))
     weights = graph.node("Transpose", graph.node("Softmax", maps, axis=1), perm=[0, 2, 1])
-    places = graph.node("MatMul", weights, graph.constant(grid(round(cells**0.5))))  # (B, maps, 2)
+    places = graph.node("MatMul", weights, graph.constant(grid(side)))  # (B, maps, 2)
     places = graph.reshape(graph.node("Transpose", places, perm=[0, 2, 1]), -1, 2 * KEYPOINTS)
     return graph.activate(graph.linear(places, f"{name}.out"), "Relu")
+
+
+def _cells(graph: Graph, image: str, name: str, size: int) -> tuple[str, int]:
+    """Features (B, N, F) of the cells of the first convolution, and the side of their grid."""
+    features, kernel, stride, pad = CONVOLUTIONS[0]
+    side = (size + 2 * pad - kernel) // stride + 1
+    image = graph.node("Sub", image, graph.constant(0.5))
+    hidden = graph.activate(graph.convolution(image, f"{name}.first", stride, pad), "Relu")
+    return graph.node("Transpose", graph.reshape(hidden, -1, features, side * side), perm=[0, 2, 1]), side
 
 
 def _encoded_cameras(graph: Graph, images: Images, kwargs: Mapping[str, Any]) -> list[str]:
@@ -170,18 +184,15 @@ def _act(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[
 
 
 def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
-    image = images[kwargs["image_key"]]
-    heads, patch = kwargs["num_heads"], "vision_encoder.patch_embed"
-    patches = graph.convolution(image, f"{patch}.proj", kwargs["patch_size"])
-    patches = graph.node("Transpose", graph.reshape(patches, 0, 0, -1), perm=[0, 2, 1])
-    patches = graph.node("Add", patches, graph.weight(f"{patch}.pos_embed"))
-    first = graph.rows(graph.weights["vision_encoder.cls_token"], image)
-    tokens = graph.node("Concat", first, patches, axis=1)
-    tokens = graph.transformer(tokens, "vision_encoder.encoder", kwargs["num_layers"], heads)
-    parts, bias = [graph.norm(tokens, "vision_encoder.norm")], ""
-    if kwargs["use_language"]:
-        text, bias = _language(graph, image, policy, kwargs)
-        parts.append(text)
+    image, heads = images[kwargs["image_key"]], kwargs["num_heads"]
+    if kwargs["grounding"] == "keypoints":
+        text, bias = _words(graph, image, policy, kwargs), ""
+        parts = [_instructed_keypoints(graph, image, text, kwargs), text]
+    else:
+        parts, bias = [_patches(graph, image, kwargs)], ""
+        if kwargs["use_language"]:
+            text, bias = _language(graph, image, policy, kwargs)
+            parts.append(text)
     if kwargs["state_dim"] > 0:
         parts.append(graph.reshape(graph.perceptron(state, "state_proj", (0, 2), "Gelu"), 0, 1, -1))
     if bias:
@@ -196,22 +207,74 @@ def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[
     return _sample(graph, features, policy, kwargs)
 
 
+def _patches(graph: Graph, image: str, kwargs: Mapping[str, Any]) -> str:
+    """(B, 1 + N, D) tokens of the picture."""
+    patch = "vision_encoder.patch_embed"
+    patches = graph.convolution(image, f"{patch}.proj", kwargs["patch_size"])
+    patches = graph.node("Transpose", graph.reshape(patches, 0, 0, -1), perm=[0, 2, 1])
+    patches = graph.node("Add", patches, graph.weight(f"{patch}.pos_embed"))
+    first = graph.rows(graph.weights["vision_encoder.cls_token"], image)
+    tokens = graph.node("Concat", first, patches, axis=1)
+    tokens = graph.transformer(tokens, "vision_encoder.encoder", kwargs["num_layers"], kwargs["num_heads"])
+    return graph.norm(tokens, "vision_encoder.norm")
+
+
+def _instructed_keypoints(graph: Graph, image: str, text: str, kwargs: Mapping[str, Any]) -> str:
+    """(B, 1, D): the places that a text (B, 1, D) asks for."""
+    hidden, side = _cells(graph, image, "vision_encoder", kwargs["image_size"])
+    keys = graph.node("MatMul", hidden, graph.transposed("vision_encoder.keys.weight"))
+    queries = graph.reshape(graph.linear(text, "vision_encoder.queries"), -1, QUERIES, CONVOLUTIONS[0][0])
+    maps = graph.node("MatMul", queries, graph.node("Transpose", keys, perm=[0, 2, 1]))
+    weights = graph.node("Softmax", maps, axis=-1)
+    found = [graph.node("MatMul", weights, values) for values in (graph.constant(grid(side)), hidden)]
+    seen = graph.reshape(graph.node("Concat", *found, axis=-1), 0, 1, -1)
+    hidden = graph.activate(graph.linear(seen, "vision_encoder.out1"), "Gelu")
+    return graph.linear(hidden, "vision_encoder.out2")
+
+
+def _words(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
+    """(B, 1, D): the instruction as one token."""
+    ids = _ids(graph, policy, kwargs)
+    is_text = graph.node(
+        "Cast", graph.node("Greater", ids, graph.constant(PAD, np.int64)), to=graph.onnx.TensorProto.FLOAT
+    )
+    is_text = graph.reshape(is_text, 0, 1, -1)  # (B, 1, L)
+    hidden = graph.node("Gather", graph.weight("language_encoder.token_embed.weight"), ids, axis=0)
+    hidden = graph.node("Mul", graph.node("Transpose", hidden, perm=[0, 2, 1]), is_text)
+    weights = [graph.weight(f"language_encoder.windows.{part}") for part in ("weight", "bias")]
+    found = graph.node("Conv", hidden, *weights, kernel_shape=[WINDOW], pads=[WINDOW // 2] * 2)
+    found = graph.node("Mul", graph.activate(found, "Relu"), is_text)
+    found = graph.node("ReduceMax", found, graph.constant([2], np.int64), keepdims=0)
+    token = graph.linear(graph.reshape(found, 0, 1, -1), "language_encoder.out")
+    return _for_each(graph, token, like, (1, kwargs["embed_dim"]))
+
+
+def _ids(graph: Graph, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
+    """The instruction's ids, (1, L) with the recorded ones where there are, else (B, L)."""
+    tokens = policy["tokens"]
+    default = None if tokens is None else np.asarray([tokens], np.int64)
+    return graph.input("language", np.int64, ("batch" if tokens is None else 1, kwargs["max_text_len"]), default)
+
+
+def _for_each(graph: Graph, value: str, like: str, shape: tuple[int, ...]) -> str:
+    """(1 or B, *shape) as (B, *shape), with the B of `like`."""
+    batch = graph.node("Shape", like, start=0, end=1)
+    sizes = graph.node("Concat", batch, graph.constant(shape, np.int64), axis=0)
+    return graph.node("Expand", value, sizes)
+
+
 def _language(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
     """The instruction's tokens, encoded once and repeated for each row where it is recorded, and what keeps its padding
     from being read (B or 1, 1, 1, L), "" where it is read.
     """
-    tokens, length = policy["tokens"], kwargs["max_text_len"]
-    default = None if tokens is None else np.asarray([tokens], np.int64)
-    ids = graph.input("language", np.int64, ("batch" if tokens is None else 1, length), default)
+    ids, length = _ids(graph, policy, kwargs), kwargs["max_text_len"]
     hidden = graph.node("Gather", graph.weight("language_encoder.token_embed.weight"), ids, axis=0)
     hidden = graph.node("Add", hidden, graph.weight("language_encoder.pos_embed"))
     bias = _unread(graph, ids, length) if kwargs["mask_padding"] else ""
     layers, heads = kwargs["lang_num_layers"], kwargs["num_heads"]
     hidden = graph.transformer(hidden, "language_encoder.encoder", layers, heads, bias)
     hidden = graph.norm(hidden, "language_encoder.norm")
-    batch = graph.node("Shape", like, start=0, end=1)
-    sizes = graph.node("Concat", batch, graph.constant((length, kwargs["embed_dim"]), np.int64), axis=0)
-    return graph.node("Expand", hidden, sizes), bias
+    return _for_each(graph, hidden, like, (length, kwargs["embed_dim"])), bias
 
 
 def _unread(graph: Graph, ids: str, length: int) -> str:

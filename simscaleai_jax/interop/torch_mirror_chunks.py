@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from simscaleai_jax.interop.torch_mirror_grounding import grid
 from simscaleai_jax.interop.torch_mirror_heads import DiffusionActionHead, FlowActionHead
 from simscaleai_jax.interop.torch_mirror_vla import state_vector, to_channels_first, transformer_encoder
 
@@ -45,10 +46,8 @@ class KeypointEncoder(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) in [0, 1] to (B, embed_dim)."""
         hidden = F.relu(self.first(image - 0.5))
-        lines = [torch.linspace(-1.0, 1.0, size, device=image.device) for size in hidden.shape[2:]]
-        v, u = torch.meshgrid(*lines, indexing="ij")
         weights = torch.softmax(10.0 * self.maps(hidden.flatten(2).transpose(1, 2)), dim=1)
-        places = torch.einsum("bnk,nd->bdk", weights, torch.stack([u.flatten(), v.flatten()], dim=-1))
+        places = torch.einsum("bnk,nd->bdk", weights, grid(hidden))
         return F.relu(self.out(places.flatten(1)))
 
 

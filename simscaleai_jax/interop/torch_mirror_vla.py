@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from simscaleai_jax.interop.torch_mirror_grounding import InstructedKeypoints, WordEncoder, tokenize
 from simscaleai_jax.interop.torch_mirror_heads import DiffusionActionHead, FlowActionHead
 
-SYMBOLS = " abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 ERRORS = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 PICTURES = ("image", "rgb", "depth", "segmentation")
 
@@ -116,9 +116,8 @@ class SimpleLanguageEncoder(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def tokenize(self, texts: list[str], device: Any = None) -> torch.Tensor:
-        """(B, max_len) ids of lower-cased characters; unknown ones and padding are 0."""
-        rows = [[SYMBOLS.find(symbol) + 1 for symbol in text.lower()[: self.max_len]] for text in texts]
-        return torch.tensor([row + [0] * (self.max_len - len(row)) for row in rows], device=device)
+        """(B, max_len) ids; see `tokenize`."""
+        return tokenize(texts, self.max_len, device)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """(B, L) to (B, L, embed_dim)."""
@@ -163,17 +162,24 @@ class VisionLanguageAction(nn.Module):
         image_key: str = "image",
         loss_type: str = "mse",
         mask_padding: bool = False,
+        grounding: str = "attention",
+        auxiliary_size: int = 0,
     ) -> None:
         super().__init__()
         self.use_language, self.image_key = use_language, image_key
         self.state_dim, self.error = state_dim, ERRORS[loss_type]
         self.shape = (action_dim,) if action_horizon == 1 else (action_horizon, action_dim)
         dims = (embed_dim, num_heads)
-        self.vision_encoder = VisionEncoder(image_size, patch_size, in_channels, *dims, num_layers, mlp_ratio, dropout)
-        if use_language:
-            self.language_encoder = SimpleLanguageEncoder(
-                vocab_size, max_text_len, *dims, lang_num_layers, dropout, mask_padding=mask_padding
-            )
+        if grounding == "keypoints":
+            self.vision_encoder: nn.Module = InstructedKeypoints(in_channels, embed_dim)
+            self.language_encoder: Any = WordEncoder(vocab_size, max_text_len, embed_dim)
+        else:
+            sizes = (image_size, patch_size, in_channels, *dims, num_layers, mlp_ratio, dropout)
+            self.vision_encoder = VisionEncoder(*sizes)
+            if use_language:
+                self.language_encoder = SimpleLanguageEncoder(
+                    vocab_size, max_text_len, *dims, lang_num_layers, dropout, mask_padding=mask_padding
+                )
         if state_dim > 0:
             self.state_proj = nn.Sequential(nn.Linear(state_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim))
         self.fusion_transformer = transformer_encoder(
@@ -194,18 +200,21 @@ class VisionLanguageAction(nn.Module):
             self.action_head = FlowActionHead(*head_dims, num_inference_steps, action_horizon=action_horizon)
         else:
             raise ValueError(f"Unknown action_head_type {action_head_type!r}. Available: mlp, diffusion, flow.")
+        if auxiliary_size:
+            self.auxiliary = nn.Linear(embed_dim, auxiliary_size)
 
     def features(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Fused class token (B, embed_dim)."""
+        """The first fused token (B, embed_dim)."""
         observations = batch["observations"]
-        tokens = [self.vision_encoder(to_channels_first(observations[self.image_key]))]
-        padding = None
+        image, text, padding = to_channels_first(observations[self.image_key]), [], None
         if self.use_language:
             language = batch["language"]
             if isinstance(language, list):
-                language = self.language_encoder.tokenize(language, tokens[0].device)
-            tokens.append(self.language_encoder(language))
+                language = self.language_encoder.tokenize(language, image.device)
+            text = [self.language_encoder(language)]
             padding = self.language_encoder.padding(language)
+        asked = [text[0][:, 0]] if isinstance(self.vision_encoder, InstructedKeypoints) else []
+        tokens = [self.vision_encoder(image, *asked), *text]
         if self.state_dim > 0:
             tokens.append(self.state_proj(state_vector(observations))[:, None])
         if padding is not None:

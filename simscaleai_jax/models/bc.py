@@ -12,13 +12,12 @@ from simscaleai_jax.models.dropout import dropout_seeds
 from simscaleai_jax.models.image_encoders import make_image_encoder
 from simscaleai_jax.models.inputs import model_image, model_state, window_state
 from simscaleai_jax.models.layers import MLP, linear, make_rngs
-from simscaleai_jax.models.losses import error_fn, masked_mean, target_actions, valid_steps
+from simscaleai_jax.models.losses import AUXILIARY_WEIGHT, error_fn, masked_mean, target_actions, valid_steps
 from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 from simscaleai_jax.models.registry import register_model
 from simscaleai_jax.models.specs import DataSpec, shape
 
 STATE_HIDDEN_LAYERS = 2
-AUXILIARY_WEIGHT = 0.5  # of what the pictures are to tell, beside the actions
 
 
 @register_model("bc")

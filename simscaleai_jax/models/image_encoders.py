@@ -1,4 +1,4 @@
-"""A camera's picture as a vector of features: by averages over a grid, or by where things are."""
+"""A camera's picture as a vector of features: by averages over a grid, by where things are, or where told ones are."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from simscaleai_jax.core.errors import unknown_name
-from simscaleai_jax.models.layers import compute_dtype, fan_in_uniform, linear, uniform_of_std
+from simscaleai_jax.models.layers import compute_dtype, fan_in_uniform, gelu, linear, uniform_of_std
 
 POOLED = 4  # averages are over a grid of 4x4
 CONVOLUTIONS = ((32, 8, 4, 2), (64, 4, 2, 1), (64, 3, 1, 1))  # channels, kernel, stride, padding
 KEYPOINTS = 16
 SHARPNESS = 10.0  # of the softmax: maps begin with few enough places to follow
 POOLINGS = ("average", "keypoints")
+QUERIES = 8  # places that an instruction asks for
 
 
 def make_image_encoder(
@@ -84,20 +85,9 @@ class KeypointEncoder(nnx.Module):
     """
 
     def __init__(self, channels: int, size: int, embed_dim: int, *, dtype: str, rngs: nnx.Rngs) -> None:
-        features, kernel, stride, pad = CONVOLUTIONS[0]
-        self.dtype, self.size = dtype, (size + 2 * pad - kernel) // stride + 1
-        if self.size < 2:
-            raise ValueError(f"image_size {size} is too small for the keypoint encoder; wanted at least 8.")
-        self.first = nnx.Conv(
-            channels,
-            features,
-            (kernel, kernel),
-            strides=stride,
-            padding=pad,
-            dtype=compute_dtype(dtype),
-            kernel_init=uniform_of_std((2.0 / (channels * kernel * kernel)) ** 0.5),
-            rngs=rngs,
-        )
+        features = CONVOLUTIONS[0][0]
+        self.dtype = dtype
+        self.first, self.size = first_convolution(channels, size, dtype, rngs)
         self.maps = nnx.Linear(  # a bias would change no softmax
             features,
             KEYPOINTS,
@@ -115,6 +105,62 @@ class KeypointEncoder(nnx.Module):
         weights = jax.nn.softmax(SHARPNESS * maps, axis=1)
         places = jnp.einsum("bnk,nd->bdk", weights, grid(self.size)).reshape(-1, 2 * KEYPOINTS)
         return jax.nn.relu(self.out(places.astype(compute_dtype(self.dtype))))
+
+
+class InstructedKeypoints(nnx.Module):
+    """The places in a picture that an instruction asks for, as one token.
+
+    Attention from 8 queries, which a text's vector gives, to the cells of a convolution: the softmax over cells of
+    their products with a query, the mean place under it as in `KeypointEncoder`, and the mean features there. Which
+    thing is meant and where it is come together in one product; neither has to be learnt before the other.
+    """
+
+    def __init__(self, channels: int, size: int, embed_dim: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        features = CONVOLUTIONS[0][0]
+        self.dtype = dtype
+        self.first, self.size = first_convolution(channels, size, dtype, rngs)
+        self.keys = nnx.Linear(  # a bias would change no softmax
+            features,
+            features,
+            use_bias=False,
+            dtype=compute_dtype(dtype),
+            kernel_init=uniform_of_std((2.0 / features) ** 0.5),
+            rngs=rngs,
+        )
+        self.queries = linear(embed_dim, QUERIES * features, dtype=dtype, rngs=rngs)
+        self.out1 = linear(QUERIES * (features + 2), embed_dim, dtype=dtype, rngs=rngs)
+        self.out2 = linear(embed_dim, embed_dim, dtype=dtype, rngs=rngs)
+
+    def __call__(self, image: Float[Array, "B H W C"], text: Float[Array, "B D"]) -> Float[Array, "B 1 D"]:
+        """(B, H, W, C) in [0, 1] and texts (B, embed_dim) to (B, 1, embed_dim)."""
+        hidden = jax.nn.relu(self.first(image.astype(compute_dtype(self.dtype)) - 0.5))
+        hidden = hidden.reshape(hidden.shape[0], self.size * self.size, -1)
+        queries = self.queries(text).reshape(hidden.shape[0], QUERIES, -1)
+        maps = jnp.einsum("bnf,bkf->bkn", self.keys(hidden), queries).astype(jnp.float32)
+        weights = jax.nn.softmax(maps, axis=-1)
+        places = jnp.einsum("bkn,nd->bkd", weights, grid(self.size)).astype(hidden.dtype)
+        found = jnp.einsum("bkn,bnf->bkf", weights.astype(hidden.dtype), hidden)
+        seen = jnp.concatenate([places, found], axis=-1).reshape(hidden.shape[0], 1, -1)
+        return self.out2(gelu(self.out1(seen)))
+
+
+def first_convolution(channels: int, size: int, dtype: str, rngs: nnx.Rngs) -> tuple[nnx.Conv, int]:
+    """The convolution before a softmax over places, and the side of its output for pictures of `size` pixels."""
+    features, kernel, stride, pad = CONVOLUTIONS[0]
+    side = (size + 2 * pad - kernel) // stride + 1
+    if side < 2:
+        raise ValueError(f"image_size {size} is too small for the keypoint encoder; wanted at least 8.")
+    layer = nnx.Conv(
+        channels,
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=pad,
+        dtype=compute_dtype(dtype),
+        kernel_init=uniform_of_std((2.0 / (channels * kernel * kernel)) ** 0.5),
+        rngs=rngs,
+    )
+    return layer, side
 
 
 def grid(size: int) -> np.ndarray:

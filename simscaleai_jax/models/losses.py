@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 from simscaleai_jax.core.errors import unknown_name
 
+AUXILIARY_WEIGHT = 0.5  # of what is known only in training, beside the actions
+
 LOSSES: dict[str, Callable[[Array], Array]] = {
     "mse": jnp.square,
     "l1": jnp.abs,

@@ -1,6 +1,7 @@
 """Vision-language-action model: image, instruction and state become tokens, a transformer fuses them, a head acts.
 
-Tokens: [class token and patches; characters; state]. The head reads the fused class token.
+Tokens: [class token and patches; characters; state], or where the instruction asks for places in the picture
+[places; sentence; state]. The head reads the first one, fused.
 """
 
 from collections.abc import Mapping
@@ -13,10 +14,11 @@ from jaxtyping import Array, Bool, Float
 
 from simscaleai_jax.core.errors import unknown_name
 from simscaleai_jax.models.dropout import dropout, dropout_seeds
+from simscaleai_jax.models.image_encoders import InstructedKeypoints
 from simscaleai_jax.models.inputs import is_text, leading_size, model_image, model_state, prepare_language
-from simscaleai_jax.models.language import SimpleLanguageEncoder
+from simscaleai_jax.models.language import SimpleLanguageEncoder, WordEncoder
 from simscaleai_jax.models.layers import gelu, linear, make_rngs
-from simscaleai_jax.models.losses import error_fn, masked_mean, target_actions, valid_steps
+from simscaleai_jax.models.losses import AUXILIARY_WEIGHT, error_fn, masked_mean, target_actions, valid_steps
 from simscaleai_jax.models.policy_heads import DiffusionActionHead, FlowActionHead
 from simscaleai_jax.models.policy_heads.chunks import chunk_shape
 from simscaleai_jax.models.registry import register_model
@@ -27,6 +29,7 @@ from simscaleai_jax.models.vision import PatchEmbedding, VisionEncoder
 __all__ = ["PatchEmbedding", "SimpleLanguageEncoder", "VisionEncoder", "VisionLanguageAction"]
 
 HEAD_TYPES = ("mlp", "diffusion", "flow")
+GROUNDINGS = ("attention", "keypoints")
 
 
 @register_model("vla")
@@ -39,7 +42,12 @@ class VisionLanguageAction(nnx.Module):
     `num_inference_steps` and `schedule` shape the diffusion and flow heads; `dtype` is the computing dtype;
     `scan_layers`, `remat` and `attention` ("auto", "xla", "cudnn") choose how the transformers run, not what they
     compute. `loss_type` ("mse", "l1", "smooth_l1") is the "mlp" head's. `mask_padding` keeps what is behind an
-    instruction's end from being read; it is on in a model that is built for a data set with instructions.
+    instruction's end from being read; it is on in a model that is built for a data set with instructions. `grounding`
+    is how words find things in the picture: by "attention" among tokens of patches and of characters, or as
+    "keypoints", where a convolution reads the text and asks for places in the picture (`InstructedKeypoints`);
+    `patch_size`, `lang_num_layers` and layers of the picture are not theirs. With `auxiliary_size` the sentence's token
+    also learns to tell batch["auxiliary"] (B, auxiliary_size), what an instruction means, which is known only in
+    training: once it does, the picture follows within a few hundred updates.
     """
 
     needs_picture = True
@@ -74,8 +82,16 @@ class VisionLanguageAction(nnx.Module):
         attention: str = "auto",
         loss_type: str = "mse",
         mask_padding: bool = False,
+        grounding: str = "attention",
+        auxiliary_size: int = 0,
         rngs: nnx.Rngs | None = None,
     ) -> None:
+        if grounding not in GROUNDINGS:
+            raise unknown_name("grounding", grounding, GROUNDINGS)
+        if grounding == "keypoints" and not use_language:
+            raise ValueError("grounding='keypoints' asks the instruction for places; wanted use_language=True.")
+        if auxiliary_size and grounding != "keypoints":
+            raise ValueError("auxiliary_size is what a sentence's token learns to tell; wanted grounding='keypoints'.")
         if action_head_type not in HEAD_TYPES:
             raise unknown_name("action_head_type", action_head_type, HEAD_TYPES)
         self._error = error_fn(loss_type)
@@ -107,9 +123,13 @@ class VisionLanguageAction(nnx.Module):
         self.attention = attention
         self.loss_type = loss_type
         self.mask_padding = mask_padding
+        self.grounding = grounding
+        self.auxiliary_size = auxiliary_size
         self.deterministic = False
         self._build_encoders(rngs)
         self.action_head = self._make_head(rngs)
+        if auxiliary_size:
+            self.auxiliary = linear(embed_dim, auxiliary_size, dtype=dtype, rngs=rngs)
 
     @classmethod
     def arguments_for(cls, data: DataSpec) -> dict[str, Any]:
@@ -138,24 +158,26 @@ class VisionLanguageAction(nnx.Module):
             "rngs": rngs,
         }
         dim, heads = self.embed_dim, self.num_heads
-        self.vision_encoder = VisionEncoder(
-            self.image_size, self.patch_size, self.in_channels, dim, heads, self.num_layers, self.mlp_ratio, **shared
-        )
-        if self.use_language:
-            self.language_encoder = SimpleLanguageEncoder(
-                self.vocab_size,
-                self.max_text_len,
-                dim,
-                heads,
-                self.lang_num_layers,
-                mask_padding=self.mask_padding,
-                **shared,
-            )
+        if self.grounding == "keypoints":
+            plain: dict[str, Any] = {"dtype": self.dtype, "rngs": rngs}
+            self.vision_encoder = InstructedKeypoints(self.in_channels, self.image_size, dim, **plain)
+            self.language_encoder = WordEncoder(self.vocab_size, self.max_text_len, dim, **plain)
+        else:
+            self._build_transformers(shared)
         if self.state_dim > 0:
             self.state_proj = StateProjection(self.state_dim, dim, dtype=self.dtype, rngs=rngs)
         self.fusion_transformer = TransformerEncoder(
             dim, heads, max(self.num_layers // 2, 2), int(self.mlp_ratio * dim), **shared
         )
+
+    def _build_transformers(self, shared: dict[str, Any]) -> None:
+        dim, heads, padding = self.embed_dim, self.num_heads, self.mask_padding
+        self.vision_encoder = VisionEncoder(
+            self.image_size, self.patch_size, self.in_channels, dim, heads, self.num_layers, self.mlp_ratio, **shared
+        )
+        if self.use_language:
+            sizes = (self.vocab_size, self.max_text_len, dim, heads, self.lang_num_layers)
+            self.language_encoder = SimpleLanguageEncoder(*sizes, mask_padding=padding, **shared)
 
     def _make_head(self, rngs: nnx.Rngs) -> nnx.Module:
         if self.action_head_type == "mlp":
@@ -177,7 +199,8 @@ class VisionLanguageAction(nnx.Module):
             language; optional "actions" (B, A) or (B, h, A), "is_pad" or "mask" (B,) or (B, h).
           key: noise of the diffusion and flow heads (None: key 0) and, in training mode, dropout.
         Returns:
-          {"predicted_actions"} and with actions {"loss", "action_mse"}.
+          {"predicted_actions"} and with actions {"loss", "action_mse"}; "auxiliary_mae" where the batch holds what the
+          instruction means.
         Raises:
           ValueError: an input is missing or has the wrong shape.
         """
@@ -195,6 +218,10 @@ class VisionLanguageAction(nnx.Module):
             miss = out["predicted_actions"] - target
             out["action_mse"] = masked_mean(jnp.square(miss), valid)
             out.setdefault("loss", masked_mean(self._error(miss), valid))
+            if self.auxiliary_size and "auxiliary" in batch:
+                told = self.auxiliary(self.language_encoder(batch["language"])[:, 0]).astype(jnp.float32)
+                out["auxiliary_mae"] = jnp.mean(jnp.abs(told - batch["auxiliary"]))
+                out["loss"] = out["loss"] + AUXILIARY_WEIGHT * out["auxiliary_mae"]
         return out
 
     def __call__(self, batch: Mapping[str, Any], *, key: Array | None = None) -> dict[str, Array]:
@@ -202,13 +229,12 @@ class VisionLanguageAction(nnx.Module):
         return self.forward(batch, key=key)
 
     def features(self, batch: Mapping[str, Any], *, key: Array | None = None) -> Float[Array, "B D"]:
-        """The fused class token (B, embed_dim) of a prepared batch, which the action head reads."""
+        """The first fused token (B, embed_dim) of a prepared batch, which the action head reads."""
         keys = [None] * 3 if key is None or self.deterministic else list(jax.random.split(key, 3))
         observations = batch["observations"]
         image = model_image(observations, self.in_channels, self.image_size, self.image_key)
-        tokens = [self.vision_encoder.encode(image, key=keys[0])]
-        if self.use_language:
-            tokens.append(self.language_encoder(batch["language"], key=keys[1]))
+        text = [self.language_encoder(batch["language"], key=keys[1])] if self.use_language else []
+        tokens = [self._see(image, text, keys[0]), *text]
         if self.state_dim > 0:
             state = model_state(observations, self.state_dim)
             state = state[:, 0] if state.ndim == 3 else state
@@ -216,6 +242,11 @@ class VisionLanguageAction(nnx.Module):
         mask = self._mask(batch, [part.shape[1] for part in tokens])
         fused = self.fusion_transformer(jnp.concatenate(tokens, axis=1), key=keys[2], num_out=1, mask=mask)
         return fused[:, 0]
+
+    def _see(self, image: Float[Array, "B H W C"], text: list[Array], key: Array | None) -> Float[Array, "B N D"]:
+        if isinstance(self.vision_encoder, InstructedKeypoints):
+            return self.vision_encoder(image, text[0][:, 0])
+        return self.vision_encoder.encode(image, key=key)
 
     def _mask(self, batch: Mapping[str, Any], counts: list[int]) -> Bool[Array, "B N"] | None:
         """Which of the fused tokens are attended to: all but the padding of the text, the second part; None for all."""
@@ -273,6 +304,8 @@ class VisionLanguageAction(nnx.Module):
         spec: dict[str, Any] = {"observations": observations, "actions": actions}
         if self.use_language:
             spec["language"] = shape(batch_size, self.max_text_len, dtype=jnp.int32)
+        if self.auxiliary_size:
+            spec["auxiliary"] = shape(batch_size, self.auxiliary_size)
         return spec
 
 

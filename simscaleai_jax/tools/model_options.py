@@ -34,6 +34,7 @@ MEANINGS = {
     "vocab_size": "characters that instructions are made of",
     "max_text_len": "characters that are read of an instruction",
     "mask_padding": "read nothing behind an instruction's end",
+    "grounding": "how words find things in the picture: attention among tokens, or keypoints (places asked for)",
     "lang_num_layers": "layers of the language transformer",
     "action_head_type": "mlp, diffusion or flow",
     "action_horizon": "actions that are planned at a time",

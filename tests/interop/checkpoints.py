@@ -15,7 +15,7 @@ from . import cases
 
 MODELS = (
     "act", "act-images", "bc", "bc-chunk", "bc-image", "diffusion", "flow-images", "vla-mlp", "vla-chunk",
-    "vla-diffusion", "vla-flow", "vla-masked",
+    "vla-diffusion", "vla-flow", "vla-keypoints", "vla-masked",
 )  # fmt: skip
 EXECUTIONS = {
     "act": {"execute_steps": None, "ensemble": 0.3},

@@ -174,7 +174,7 @@ def test_an_actor_critic_without_statistics_stays_the_same_policy(tmp_path: Path
 def test_the_torch_mirror_imports_torch_and_itself_only() -> None:
     paths = sorted(Path(files.__file__).parent.glob("torch_mirror*.py"))
     allowed = {f"simscaleai_jax.interop.{path.stem}" for path in paths} | {"torch", "numpy", "safetensors"}
-    assert len(paths) == 5
+    assert len(paths) == 6
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

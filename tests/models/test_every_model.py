@@ -40,7 +40,7 @@ def test_every_parameter_gets_a_finite_gradient(compiled: Compiled) -> None:
 def test_dropout_needs_a_key_and_training_mode(compiled: Compiled) -> None:
     batch = compiled.batch
     one, two = (compiled.train(compiled.params, batch, jax.random.key(i))[0][1] for i in (1, 2))
-    assert not np.allclose(one["loss"], two["loss"])
+    assert not np.allclose(one["predicted_actions"], two["predicted_actions"], atol=0.0)
     again = compiled.train(compiled.params, batch, jax.random.key(1))[0][1]
     np.testing.assert_array_equal(one["loss"], again["loss"])
     if compiled.name.startswith(("act", "bc", "vla-mlp")):  # the other heads draw noise from the key in every mode

@@ -80,7 +80,10 @@ def told(tmp_path_factory):
             demo["actions"], demo["rewards"] = action, np.zeros(10, np.float32)
             demo["obs/image"] = np.full((10, 16, 16, 3), int(255 * shade), np.uint8)
             demo["obs/ee_pos"] = rng.normal(size=(10, 3)).astype(np.float32)
+            demo["obs/gripper_state"] = np.zeros((10, 1), np.float32)
+            demo["obs/joint_pos"] = rng.normal(size=(10, 7)).astype(np.float32)
             demo["obs/cubes_pos"] = np.repeat(action[:, :1], 9, axis=1)
+            demo["obs/goal"] = np.tile(np.eye(2, dtype=np.float32)[number % 2], (10, 1))
             demo.attrs["language"] = f"put it {side}"
     return path
 
@@ -95,7 +98,9 @@ def test_every_recipe_that_is_told_what_to_do_learns(name, told, tmp_path):
     losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")]
     assert losses[-1] < 0.9 * losses[0]
     manifest = read_manifest(tmp_path / "run")
-    assert set(manifest.observation_spec) == {"image", "ee_pos"}
+    assert set(manifest.observation_spec) == set(options.data.obs_keys)
+    assert not {"goal", "cubes_pos"} & set(options.data.obs_keys)
+    assert manifest.model_kwargs["auxiliary_size"] == 2
     assert manifest.model_kwargs["mask_padding"]
 
 
