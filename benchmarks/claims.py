@@ -113,10 +113,9 @@ SECTIONS = (
         "every step) and a peer's, both with as many physics steps per environment step as the peer makes; random\n"
         "actions, auto-reset, blocks that alternate in one run, medians. Bare physics is "
         "`mujoco.batch.Batch` with noise on\n"
-        "the controls and nothing else, of our scene and of the peer's (EnvPool's is Playground's): the limit of a ratio\n"
-        "is what it would be if our environment cost nothing beside its physics. Where the wanted ratio lies above the\n"
-        "limit, no work on the environment reaches it: what is left is the number of contacts, joints and iterations of\n"
-        "the scene.",
+        "the controls and nothing else, of our scene and of the peer's (EnvPool's is Playground's). The limit of a\n"
+        "ratio is what it would be if our environment cost nothing beside its physics: where more is wanted than the\n"
+        "limit, no work on the environment reaches it.",
         "scenes and tasks differ (other contacts, other rewards, other solver settings), EnvPool and\n"
         "Gymnasium-Robotics are called from Python for every step, and processes are fewer than our environments.",
         tables=[Table("peers_env", tables.peers_env, "simscale bench peers_env")],

@@ -296,7 +296,8 @@ def bare(settings: dict[str, Any]) -> Block:
 
     model, home = bare_model(settings)
     batch = Batch(model, settings["num_envs"], nthread=num_threads())
-    views = {name: batch.bind(name) for name in ("qpos", "ctrl", *(("mocap_pos", "mocap_quat") if model.nmocap else ()))}
+    moved = ("mocap_pos", "mocap_quat") if model.nmocap else ()
+    views = {name: batch.bind(name) for name in ("qpos", "ctrl", *moved)}
     for name, view in views.items():
         view[...] = getattr(home, name).reshape(view.shape[1:])
     low, high = model.actuator_ctrlrange.T

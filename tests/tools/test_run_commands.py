@@ -149,7 +149,7 @@ def test_a_run_is_tried_under_other_physics(run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_what_is_learned_on_one_engine_works_on_the_others(tmp_path):
-    """Reach, from nothing: its 95% intervals on the C engine, on MJX and on the host at dt 0.002 have a rate in common."""
+    """Reach: the 95% intervals on the C engine, on MJX and on the host at dt 0.002 have a rate in common."""
     assert cli.main(["rl", "ppo_reach", "--env.impl", "c", "--output", str(tmp_path / "run")]) == 0
     results = {}
     for options in (["--impl", "c"], ["--impl", "jax", "--physics", "batched"]):
