@@ -183,6 +183,18 @@ def test_datagen_takes_a_preset_and_a_scene_and_stores_them(options, wanted, mon
     assert stored["xml_path"] == xml_path.format(scene=scene)
 
 
+def test_a_log_says_how_far_the_episodes_are(monkeypatch, capsys):
+    monkeypatch.setattr(datagen.time, "monotonic", iter([0.0, 4.0, 12.0, 13.0, 20.0]).__next__)
+    with datagen.episode_progress(8) as say:
+        for done in (5, 6, 7, 8):  # four were there before
+            say(done, 8)
+    assert capsys.readouterr().out.strip().splitlines() == [
+        "Making 8 episodes; compiling first.",
+        "episodes 6/8  12 s, about 12 s left",
+        "episodes 8/8  20 s, about 0 s left",
+    ]
+
+
 def test_datagen_refuses_a_scene_that_is_not_there_and_a_preset_that_there_is_not(capsys, tmp_path):
     common = ["datagen", "--n-episodes", "1", "--output", str(tmp_path / "a.h5")]
     assert main([*common, "--env.xml-path", "nowhere.xml"]) == 1

@@ -1,8 +1,10 @@
 """`simscale datagen`: write demonstrations."""
 
+import contextlib
 import dataclasses
 import shlex
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +34,7 @@ Examples:
   srun simscale datagen --distributed --policy scripted --n-episodes 100000          a shard for each process"""
 
 SCRIPTED = "scripted"
+LINE_SECONDS = 10.0  # between lines about the progress where there is no terminal
 FINISH_SECONDS = 7 * 24 * 3600  # for those that are done: to leave early would end the others; a dead one is noticed
 
 
@@ -148,16 +151,7 @@ def env_settings(options: DatagenOptions) -> tuple[str, dict[str, Any]]:
 
 
 def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Runs `generate_dataset` under a progress bar."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
+    """Runs `generate_dataset` and shows how far it is."""
     from simscaleai_jax.datagen import generate_dataset
     from simscaleai_jax.datagen.noise import NoiseConfig
 
@@ -170,15 +164,7 @@ def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> di
         expert_name = f"{options.expert} {digest}"
     rest = dict(settings)
     noise = NoiseConfig(options.noise_std, options.noise_probability)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task("episodes (compiling first)", total=options.n_episodes)
+    with episode_progress(options.n_episodes) as progress_fn:
         return generate_dataset(
             name,
             options.n_episodes,
@@ -201,8 +187,42 @@ def generate(options: DatagenOptions, name: str, settings: dict[str, Any]) -> di
             policy_digest=policy_digest,
             expert=expert,
             expert_name=expert_name,
-            progress_fn=lambda done, total: progress.update(bar, completed=done, total=total, description="episodes"),
+            progress_fn=progress_fn,
         )
+
+
+@contextlib.contextmanager
+def episode_progress(n_episodes: int) -> Iterator[Callable[[int, int], None]]:
+    """A function of (episodes done, episodes wanted): a bar on a terminal; in a log a line now and then."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        if progress.console.is_terminal:
+            bar = progress.add_task("episodes (compiling first)", total=n_episodes)
+            yield lambda done, total: progress.update(bar, completed=done, total=total, description="episodes")
+            return
+        print(f"Making {n_episodes:,} episodes; compiling first.", flush=True)
+        start = said = time.monotonic()
+        before = None  # made by an earlier run
+
+        def say(done: int, total: int) -> None:
+            nonlocal before, said
+            before = done - 1 if before is None else before
+            now = time.monotonic()
+            if now - said >= LINE_SECONDS or done == total:
+                said = now
+                left = (now - start) / (done - before) * (total - done)
+                print(f"episodes {done:,}/{total:,}  {now - start:.0f} s, about {left:.0f} s left", flush=True)
+
+        yield say
 
 
 def known_policy(path: str) -> tuple[Callable[..., Any], str]:
