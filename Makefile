@@ -51,9 +51,8 @@ unit: $(VENV)/.dev
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
 	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest $(WORKERS) -m "$(SLOW)"
 
-coverage: $(VENV)/.dev  ## the default and the slow tests, and which lines they run; 90% at least
-	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest $(WORKERS) -m "$(SLOW)" --cov --cov-append --cov-report=term:skip-covered
+coverage: $(VENV)/.dev  ## the default tests, and which lines they run; 90% at least
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (sh scripts/install-system.sh opengl first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl

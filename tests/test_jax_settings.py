@@ -18,12 +18,12 @@ from tests.training.conftest import make_trainer
 
 OBEYED = [
     ("jax_debug_nans", True),
-    ("jax_debug_infs", True),
+    pytest.param("jax_debug_infs", True, marks=pytest.mark.slow),
     ("jax_default_matmul_precision", "bfloat16"),
     ("jax_default_device", 3),
     ("jax_default_prng_impl", "rbg"),
-    ("jax_default_prng_impl", "unsafe_rbg"),
-    ("jax_numpy_rank_promotion", "warn"),
+    pytest.param("jax_default_prng_impl", "unsafe_rbg", marks=pytest.mark.slow),
+    pytest.param("jax_numpy_rank_promotion", "warn", marks=pytest.mark.slow),
     ("jax_log_compiles", True),
 ]
 PPO = SMALL | {"hidden_dim": 4, "n_steps": 32, "num_envs": 8, "n_epochs": 1, "num_minibatches": 1}

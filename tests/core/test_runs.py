@@ -1,5 +1,6 @@
 """A run's folder: one run at a time, its settings, and that no moment of killing it loses anything."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -179,7 +180,7 @@ def kill_at_random(context, folder, steps, moments, resume_from=None):
         assert began == newest, "what was whole is the beginning, and nothing older"
         time.sleep(moments.uniform(0.0, 0.03))
         number = signal.SIGTERM if struck % 2 else signal.SIGKILL
-        if process.is_alive():
+        with contextlib.suppress(ProcessLookupError):  # it may be over by itself
             os.kill(process.pid, number)
         process.join(SECONDS)
         assert process.exitcode in (0, 143, -signal.SIGKILL, -signal.SIGTERM)

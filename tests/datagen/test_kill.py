@@ -89,6 +89,7 @@ def is_whole(path, num_episodes):
         return False
 
 
+@pytest.mark.slow
 def test_killed_writer_is_never_read_as_complete(tmp_path):
     """C26."""
     kill_repeatedly(WRITE, tmp_path, 3, 40)

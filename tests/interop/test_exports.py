@@ -36,7 +36,9 @@ def test_import_gives_the_policy_back(name: str, tmp_path: Path) -> None:
     assert ways[0] == ways[1]
 
 
-@pytest.mark.parametrize("name", ["bc", "vla-diffusion", "ppo", "act-images", "diffusion"])
+@pytest.mark.parametrize(
+    "name", ["bc", pytest.param("vla-diffusion", marks=pytest.mark.slow), "ppo", "act-images", "diffusion"]
+)
 def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None:
     source = checkpoints.make(name, tmp_path / "source")
     written = export_policy(source, tmp_path / "policy.stablehlo")

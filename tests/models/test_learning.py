@@ -43,6 +43,7 @@ def test_behaviour_cloning_overfits_ten_samples() -> None:
     assert np.mean(error**2) < 1e-4
 
 
+@pytest.mark.slow
 def test_language_decides_between_actions() -> None:
     texts = ["left", "right"] * 8
     image = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)

@@ -258,6 +258,7 @@ def test_threads_are_limited_by_the_environment_and_shared_by_devices(monkeypatc
             num_threads()
 
 
+@pytest.mark.slow
 def test_c12_a_curriculum_eases_the_same_starts_whoever_shares_the_batch():
     """Slots are drawn whenever any environment has used up its own; that moment must not decide what is drawn."""
     task = {"curriculum_share": 0.9, "curriculum_steps": 25}

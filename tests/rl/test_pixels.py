@@ -71,6 +71,7 @@ def test_what_only_an_image_shows_is_learned():
     assert not np.any(history["auxiliary_loss"])
 
 
+@pytest.mark.slow
 def test_an_auxiliary_loss_teaches_the_encoder_and_the_actor_acts_on_its_predictions(tmp_path):
     env = Pictures()
     agent = PPOAgent.for_env(

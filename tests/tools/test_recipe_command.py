@@ -88,7 +88,14 @@ def told(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("vla")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "vla_reach_language" else pytest.mark.slow)
+        for name in RECIPES
+        if name.startswith("vla")
+    ],
+)
 def test_every_recipe_that_is_told_what_to_do_learns(name, told, tmp_path):
     """Sixty updates of a small copy of its model, which is given no place of an object."""
     _, given = recipe.stage_arguments([*SMALL["vla"], *QUICK, "--train.max-steps", "60"])
