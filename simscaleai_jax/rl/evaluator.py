@@ -19,7 +19,7 @@ from simscaleai_jax.core import compile_cache
 from simscaleai_jax.core.config import settle
 from simscaleai_jax.core.observations import LANGUAGE
 from simscaleai_jax.core.streams import Stream, check_seed, host_seed, seed_key, substream
-from simscaleai_jax.rl.play import Played, carries_plan, play
+from simscaleai_jax.rl.play import Played, blocks, carries_plan, play
 
 FRAMES_PER_SECOND = 20
 
@@ -162,7 +162,7 @@ def episode_keys(config: EvalConfig) -> PRNGKeyArray:
 def play_episodes(
     env: Any, policy: Callable, config: EvalConfig, num_filmed: int = 0, told: np.ndarray | None = None
 ) -> Played:
-    """Plays the episodes of an evaluation in one batch.
+    """Plays the episodes of an evaluation, thousands at a time.
 
     Args:
       env: a functional environment.
@@ -172,7 +172,13 @@ def play_episodes(
       told: as in `play`.
     """
     steps = min(config.max_steps, env.max_episode_steps)
-    return _program(env, policy, steps, num_filmed)(getattr(policy, "params", None), episode_keys(config), told)
+    params, parts = getattr(policy, "params", None), []
+    for number, (keys, heard) in enumerate(blocks((episode_keys(config), told), config.n_episodes)):
+        parts.append(_program(env, policy, steps, 0 if number else num_filmed)(params, keys, heard))
+    if len(parts) == 1:
+        return parts[0]
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part.replace(physics=None) for part in parts))
+    return whole.replace(physics=parts[0].physics)
 
 
 def outcomes(played: Played) -> Outcomes:

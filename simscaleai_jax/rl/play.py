@@ -1,6 +1,6 @@
 """Whole episodes of a pure policy in a functional environment: one per key, all of them in one batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -9,6 +9,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simscaleai_jax.core.observations import LANGUAGE
+
+EPISODES_AT_ONCE = 4096  # of pick and place, a gigabyte
 
 
 @struct.dataclass
@@ -21,6 +23,12 @@ class Played:
     nans: Bool[Array, "N"]  # a state was not finite
     overflows: Bool[Array, "N"]  # at some step a full buffer may have cost contacts
     physics: Any  # leaves [T, K, ...] of the first K episodes, to draw them; None where K is 0
+
+
+def blocks(tree: Any, count: int) -> Iterator[Any]:
+    """Slices of arrays that lead with `count` episodes, so many at a time as any machine has memory for."""
+    for first in range(0, count, EPISODES_AT_ONCE):
+        yield jax.tree.map(lambda leaf, first=first: leaf[first : first + EPISODES_AT_ONCE], tree)
 
 
 def carries_plan(policy: Callable) -> bool:

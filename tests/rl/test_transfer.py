@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.core.intervals import wilson
+from simscaleai_jax.rl import play
+from simscaleai_jax.rl.evaluator import EvalConfig, play_episodes
 from simscaleai_jax.rl.transfer import Condition, evaluate_conditions, make_conditions, sweepable
 from simscaleai_jax.rl.transfer.report import heat_map, write_report
 from simscaleai_jax.sim import make_functional_env
@@ -42,6 +44,25 @@ def test_conditions_share_their_episodes_and_differ_by_their_physics(report):
         assert row["mean_length"] == STEPS
         assert row["nan_episodes"] == 0
         assert row["success_low"] <= row["success_rate"] <= row["success_high"]
+
+
+def test_episodes_are_the_same_however_many_are_played_at_once(env, monkeypatch):
+    def policy(obs, key):
+        return jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
+
+    def rows():
+        conditions = [Condition("clean", PRESETS["clean"]), Condition("heavy", PRESETS["heavy"])]
+        played = play_episodes(env, policy, EvalConfig(n_episodes=5, max_steps=STEPS, seed=3), num_filmed=2)
+        assert all(len(leaf[0]) == 2 for leaf in jax.tree.leaves(played.physics))
+        returns = np.asarray(played.returns)
+        return returns, [row["mean_reward"] for row in evaluate_conditions(env, policy, conditions, 4, STEPS, seed=1)]
+
+    whole = rows()
+    monkeypatch.setattr(play, "EPISODES_AT_ONCE", 3)
+    parts = rows()
+    assert len(set(whole[0].tolist())) == 5
+    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-6)
+    np.testing.assert_allclose(parts[1], whole[1], rtol=1e-6)
 
 
 def test_ranges_of_each_environment_draw_what_the_presets_draw(env):

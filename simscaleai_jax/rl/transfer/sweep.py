@@ -19,7 +19,7 @@ from simscaleai_jax.core.errors import check_names
 from simscaleai_jax.core.intervals import wilson
 from simscaleai_jax.core.jax_settings import GENERATOR
 from simscaleai_jax.core.streams import Stream, seed_key
-from simscaleai_jax.rl.play import play
+from simscaleai_jax.rl.play import blocks, play
 from simscaleai_jax.sim.randomization import (
     JITTERS,
     NOMINAL,
@@ -105,7 +105,7 @@ def evaluate_conditions(
     max_steps: int | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Plays `n_episodes` whole episodes of every condition in one batch.
+    """Plays `n_episodes` whole episodes of every condition, thousands at a time.
 
     Args:
       env: functional environment; its own randomization is replaced by the conditions'.
@@ -143,7 +143,8 @@ def evaluate_conditions(
         return played.successes, played.returns, played.lengths, played.nans, played.overflows
 
     keys = episode_keys(seed, n_episodes)[jnp.arange(n_episodes * len(conditions)) % n_episodes]
-    played = [np.asarray(column).reshape(len(conditions), -1) for column in play_all(keys, ranges, jitters)]
+    parts = [play_all(*block) for block in blocks((keys, ranges, jitters), len(keys))]
+    played = [np.concatenate(column).reshape(len(conditions), -1) for column in zip(*parts, strict=True)]
     return [_row(condition, *columns) for condition, *columns in zip(conditions, *played, strict=True)]
 
 
