@@ -88,14 +88,7 @@ class KeypointEncoder(nnx.Module):
         features = CONVOLUTIONS[0][0]
         self.dtype = dtype
         self.first, self.size = first_convolution(channels, size, dtype, rngs)
-        self.maps = nnx.Linear(  # a bias would change no softmax
-            features,
-            KEYPOINTS,
-            use_bias=False,
-            dtype=compute_dtype(dtype),
-            kernel_init=uniform_of_std((2.0 / features) ** 0.5),
-            rngs=rngs,
-        )
+        self.maps = unbiased_linear(features, KEYPOINTS, dtype, rngs)
         self.out = linear(2 * KEYPOINTS, embed_dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B E"]:
@@ -119,14 +112,7 @@ class InstructedKeypoints(nnx.Module):
         features = CONVOLUTIONS[0][0]
         self.dtype = dtype
         self.first, self.size = first_convolution(channels, size, dtype, rngs)
-        self.keys = nnx.Linear(  # a bias would change no softmax
-            features,
-            features,
-            use_bias=False,
-            dtype=compute_dtype(dtype),
-            kernel_init=uniform_of_std((2.0 / features) ** 0.5),
-            rngs=rngs,
-        )
+        self.keys = unbiased_linear(features, features, dtype, rngs)
         self.queries = linear(embed_dim, QUERIES * features, dtype=dtype, rngs=rngs)
         self.out1 = linear(QUERIES * (features + 2), embed_dim, dtype=dtype, rngs=rngs)
         self.out2 = linear(embed_dim, embed_dim, dtype=dtype, rngs=rngs)
@@ -161,6 +147,18 @@ def first_convolution(channels: int, size: int, dtype: str, rngs: nnx.Rngs) -> t
         rngs=rngs,
     )
     return layer, side
+
+
+def unbiased_linear(features: int, outputs: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
+    """What cells say of themselves before a softmax over them, which a bias would not change."""
+    return nnx.Linear(
+        features,
+        outputs,
+        use_bias=False,
+        dtype=compute_dtype(dtype),
+        kernel_init=uniform_of_std((2.0 / features) ** 0.5),
+        rngs=rngs,
+    )
 
 
 def grid(size: int) -> np.ndarray:
