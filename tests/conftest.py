@@ -24,9 +24,12 @@ from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 CHECKED = ("sim.control", "models", "rl.ppo.gae")
 install_import_hook([f"simscaleai_jax.{name}" for name in CHECKED], "beartype.beartype")
 
+import jax  # noqa: E402
+
 from simscaleai_jax.core.compile_cache import enable  # noqa: E402
 
 enable()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # tests compile thousands of tiny programs
 
 
 LONGEST_FIRST = ("pick", "sim", "models", "tools", "rl", "training")  # so that no worker is left with a long folder

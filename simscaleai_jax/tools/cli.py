@@ -8,10 +8,14 @@ import contextlib
 import importlib
 import os
 import select
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from simscaleai_jax import __version__
 from simscaleai_jax.core.errors import ExpectedError, unknown_name
@@ -152,6 +156,7 @@ WITH_TABLES = (
 
 # Told to the user as one line; anything else is a defect and shows its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, ExpectedError)
+OUTSIDE_SECONDS = 0.05  # for Python to leave the destructor or callback that dropped an interrupt
 BROKEN_PIPE = 128 + 13  # as a shell says of a program that SIGPIPE ended
 
 
@@ -181,6 +186,20 @@ def run(arguments: list[str]) -> int:
         print(f"simscale: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         return 2
     rest, flags = take_flags(rest)
+    with interrupts() as interrupted:
+        try:
+            return run_command(name, rest, flags)
+        except KeyboardInterrupt:
+            pass
+        except Exception:
+            if not interrupted:
+                raise
+        print(f"simscale {name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def run_command(name: str, rest: list[str], flags: set[str]) -> int:
+    """Runs one of `COMMANDS`; returns the exit status, 0 or 1."""
     try:
         rest, modules = take_imports(rest)
         if "--json" in flags and name not in WITH_TABLES:
@@ -197,10 +216,40 @@ def run(arguments: list[str]) -> int:
         place = "" if isinstance(error, ExpectedError) else _place(error)
         print(f"simscale {name}: {error}{place}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"simscale {name}: interrupted", file=sys.stderr)
-        return 130
     return 0
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Makes Ctrl-C end a command wherever it strikes; yields the signals heard so far.
+
+    In a destructor or a callback of the garbage collector Python only reports a KeyboardInterrupt: it is raised again
+    outside. In a callback of a compiled program the runtime makes an error of its own out of it.
+    """
+    heard: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()  # the only one that may set a handler
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored after nohup
+        yield heard
+        return
+
+    def hear(signum: int, _: FrameType | None) -> None:
+        heard.append(signum)
+        raise KeyboardInterrupt
+
+    def raise_again(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            main = threading.main_thread().ident
+            threading.Timer(OUTSIDE_SECONDS, signal.pthread_kill, (main, signal.SIGINT)).start()
+        else:
+            hook(unraisable)
+
+    hook, handler = sys.unraisablehook, signal.signal(signal.SIGINT, hear)
+    sys.unraisablehook = raise_again
+    try:
+        yield heard
+    finally:
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, handler)
 
 
 def _is_unread() -> bool:

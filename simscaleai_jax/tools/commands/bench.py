@@ -1,8 +1,10 @@
 """`simscale bench`: runs benchmarks of a checkout, each in a process of its own, and writes its page of figures."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +32,7 @@ Examples:
   simscale bench all --quick"""
 
 ALL = "all"
+GRACE_SECONDS = 10.0  # from asking a benchmark to end to ending it
 DONE, FAILED, MISSING = "done", "failed", "not installed"
 
 
@@ -132,13 +135,32 @@ def run(root: Path, benchmark: Any, options: BenchOptions, folder: Path) -> tupl
     start = time.perf_counter()
     try:
         limit = 60 * options.limit_minutes or None
-        status = subprocess.run(command, cwd=root, env=environment, timeout=limit, check=False).returncode
+        status = run_group(command, limit, cwd=root, env=environment)
         outcome = f"{FAILED} with status {status}" if status else DONE
     except subprocess.TimeoutExpired:
         outcome = f"{FAILED}: longer than {options.limit_minutes:g} minutes"
     except OSError as error:
         outcome = f"{FAILED}: {error}"
     return benchmark.name, outcome, round(time.perf_counter() - start)
+
+
+def run_group(command: list[str], seconds: float | None, **options: Any) -> int:
+    """Runs a program and returns its status. When it takes too long, or Ctrl-C comes, all that it started ends as well.
+
+    Raises:
+      subprocess.TimeoutExpired: it took longer.
+    """
+    process = subprocess.Popen(command, start_new_session=True, **options)  # Ctrl-C reaches this process alone
+    try:
+        return process.wait(seconds)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
 
 
 def interpreter(root: Path, kind: str) -> tuple[str, dict[str, str]]:

@@ -25,6 +25,7 @@ Examples:
   simscale launch --num-processes 2 -- datagen --distributed --policy scripted --n-episodes 1000"""
 
 PREEMPTED = 128 + signal.SIGTERM  # all have saved and are about to leave
+SETTLE_SECONDS = 0.5  # for a process that others saw dying to be gone, so that it is named and not they
 GRACE_SECONDS = 20.0  # for the others to notice that a process is gone, and to say so
 
 
@@ -136,10 +137,10 @@ def _wait(processes: list[subprocess.Popen]) -> int:
     """Waits for all; when one fails, gives the others some time and then ends them."""
     deadline, first = None, 0
     while None in [process.poll() for process in processes]:
-        failed = [(i, p.returncode) for i, p in enumerate(processes) if p.returncode not in (None, 0, PREEMPTED)]
-        if failed and deadline is None:
-            index, first = failed[0]
+        if deadline is None and _failures(processes):
+            time.sleep(SETTLE_SECONDS)
             deadline = time.monotonic() + GRACE_SECONDS
+            index, first = _failures(processes)[0]
             print(
                 f"simscale launch: process {index} ended with status {first}; the others cannot go on without it and "
                 f"end within {GRACE_SECONDS:g} s. Start the same command again: the run continues from its last "
@@ -150,6 +151,13 @@ def _wait(processes: list[subprocess.Popen]) -> int:
             for process in processes:
                 process.kill()
         time.sleep(0.1)
-    statuses = [process.returncode for process in processes]
-    first = first or next((status for status in statuses if status), 0)
+    failed = [status for _, status in _failures(processes)]
+    first = first or next(iter(failed), max(process.returncode for process in processes))
     return 128 - first if first < 0 else first
+
+
+def _failures(processes: list[subprocess.Popen]) -> list[tuple[int, int]]:
+    """(process, status) of those that have failed so far; those that only left because they lost another come last."""
+    ended = [(index, process.poll()) for index, process in enumerate(processes)]
+    failed = [(index, status) for index, status in ended if status not in (None, 0, PREEMPTED)]
+    return sorted(failed, key=lambda pair: pair[1] == distributed.LOST_PEER_STATUS)
