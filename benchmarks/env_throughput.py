@@ -41,6 +41,7 @@ class Options:
       num_envs: batch sizes.
       dt: seconds per physics step of the batched environment.
       repeats: timed repeats of each figure.
+      block_steps: environment steps of one repeat, at least 10 of each environment.
       ppo: measure PPO too.
       image_size: side of an image of front_cam in every observation, in pixels, which PPO encodes; 0: no image.
       impl: physics engines, the first of which is compared with the others: "auto", "c", "jax", "warp".
@@ -51,6 +52,7 @@ class Options:
     num_envs: tuple[int, ...] = (64, 256, 1024, 4096)
     dt: float = 0.01
     repeats: int = 5
+    block_steps: int = 16_384
     ppo: bool = True
     image_size: int = 0
     impl: tuple[str, ...] = ("auto",)
@@ -179,7 +181,7 @@ def measure_batched(options: Options, num_envs: int) -> list[dict[str, Any]]:
     engines = {}
     for impl in options.impl:
         env = make_batched_env(options.env_name, dt=options.dt, cameras=cameras, impl=impl)
-        engines[env.functional.config.impl] = Engine(env, num_envs, max(10, 16384 // num_envs))
+        engines[env.functional.config.impl] = Engine(env, num_envs, max(10, options.block_steps // num_envs))
     runs: dict[str, Any] = {impl: engine.run for impl, engine in engines.items()}
     runs |= {f"{impl} without reset": engine.run_without_reset for impl, engine in engines.items()}
     if "c" in engines:

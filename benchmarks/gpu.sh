@@ -60,11 +60,12 @@ fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$out/cache}
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.6} # warp has its own memory
 
-engines=(warp jax c)
+engines=(warp jax c) tasks=(pick_place reach)
 check=() pick=configs/ppo_pick_place_gpu.yaml reach=configs/ppo_reach.yaml runs=(--n-episodes 500) scaling=(--on-gpu)
 scaling+=(--num-envs 64 1024 4096 16384) render=(--batch 4096) large=() throughput=(--num-envs 1024 8192) shares=()
 if [ -n "$rehearsal" ]; then
-	engines=(c)
+	export XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true ${XLA_FLAGS:-}"
+	engines=(c) tasks=(reach)
 	check=(--engines c jax --env-name reach --num-envs 4 --num-steps 5)
 	pick=configs/ppo_pick_place.yaml runs=(--n-episodes 20 "--train=--ppo.total-timesteps 8192")
 	scaling=(--quick --num-envs 1 8 --env-names reach) render=(--batch 4 --repeats 1) large=(--tiny)
@@ -81,7 +82,7 @@ for engine in "${engines[@]}"; do
 	done
 done
 step machine 2 "$python" benchmarks/machine.py --quick --output "$out/results/machine.json"
-for env in pick_place reach; do
+for env in "${tasks[@]}"; do
 	step "throughput_$env" 4 "$python" benchmarks/env_throughput.py --env-name "$env" --impl "${engines[@]}" \
 		"${throughput[@]}" --output "$out/results/env_throughput_$env.json"
 done

@@ -1,6 +1,6 @@
 """PPO on our pick and place: ours, brax's and Stable-Baselines3's, until 95% of the episodes succeed.
 
-    make bench-peers; .venv-peers/bin/python benchmarks/peers_ppo.py [--quick]
+    make bench-peers; .venv-peers/bin/python benchmarks/peers_ppo.py
 
 All learn the same task on the same engine (MuJoCo on all cores, dt 0.01, episodes of 100 steps) through the adapters
 that ship with simscaleai_jax. Variants:
@@ -67,18 +67,15 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--max-seconds", type=float, default=300.0, help="of training, for one run")
-    parser.add_argument("--quick", action="store_true", help="one seed, 30 seconds each")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(train(**json.loads(options.child))))
         return
-    if options.quick:
-        options.seeds, options.max_seconds = [0], 30.0
     head = stamp()
     head["versions"] |= versions("brax", "stable_baselines3")
-    report: dict[str, Any] = {"benchmark": "peers_ppo", **head, "quick": options.quick, "goal": GOAL}
+    report: dict[str, Any] = {"benchmark": "peers_ppo", **head, "goal": GOAL}
     report |= {"max_seconds": options.max_seconds, "load_before": os.getloadavg()[0], "settings": {}, "runs": []}
     for seed in options.seeds:  # seeds outside, so that a slow hour hits all variants
         for variant in options.variants:

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Literal
 
 PICK_ENV = ("--env-name", "pick_place", "--impl", "c", "jax")
+QUICK_ENV = ("--num-envs", "256", "--repeats", "3", "--block-steps", "4096", "--no-ppo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +40,22 @@ BENCHMARKS = (
               (), ("--quick",), minutes=1),
     Benchmark("startup", "seconds from `python -c` to the first step, and of imports", "startup.py",
               (), ("--quick",), minutes=3),
-    Benchmark("demo", "`make demo`, installation apart", "demo.py", (), (), minutes=1.5),
+    Benchmark("demo", "`make demo`, installation apart", "demo.py", (), None, minutes=1.5),
     Benchmark("env_throughput_pick_place", "engines on pick and place, in PPO and behind gymnasium",
               "env_throughput.py",
               (*PICK_ENV, "--num-envs", "1024", "--repeats", "3"),
-              (*PICK_ENV, "--num-envs", "256", "--repeats", "3", "--no-ppo"), minutes=5,
+              (*PICK_ENV, *QUICK_ENV), minutes=5,
               ratios=("batched.0.share_of_bare", "batched.1.times_slower")),
     Benchmark("env_throughput_reach", "engines on reach", "env_throughput.py",
               ("--impl", "c", "jax", "--num-envs", "1024", "--repeats", "3", "--no-ppo"),
-              ("--impl", "c", "jax", "--num-envs", "256", "--repeats", "3", "--no-ppo"), minutes=3,
+              ("--impl", "c", "jax", *QUICK_ENV), minutes=3,
               ratios=("batched.0.share_of_bare", "batched.1.times_slower")),
     Benchmark("env_scaling", "environments from 1 to 16,384: rate, compile seconds, memory", "env_scaling.py",
               (), ("--quick",), minutes=25),
     Benchmark("peers_env", "environments beside EnvPool, Playground, Gymnasium-Robotics", "peers_env.py",
               (), ("--quick",), "peers", minutes=12, ratios=("ratios.*",)),
     Benchmark("peers_ppo", "PPO on our pick and place beside brax and Stable-Baselines3", "peers_ppo.py",
-              (), ("--quick",), "peers", minutes=65),
+              (), None, "peers", minutes=65),
     Benchmark("peers_imitation", "imitation beside LeRobot's diffusion policy and robomimic's BC", "peers_imitation.py",
               (), ("--quick",), "peers", minutes=50),
     Benchmark("ppo_pick_place", "PPO on pick and place: seconds and steps to 90, 95 and 99%", "ppo_runs.py",

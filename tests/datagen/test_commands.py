@@ -184,14 +184,15 @@ def test_datagen_takes_a_preset_and_a_scene_and_stores_them(options, wanted, mon
 
 
 def test_a_log_says_how_far_the_episodes_are(monkeypatch, capsys):
-    monkeypatch.setattr(datagen.time, "monotonic", iter([0.0, 4.0, 12.0, 13.0, 20.0]).__next__)
+    monkeypatch.setattr(datagen.time, "monotonic", iter([0.0, 12.0, 14.0, 24.0, 30.0]).__next__)
     with datagen.episode_progress(8) as say:
         for done in (5, 6, 7, 8):  # four were there before
             say(done, 8)
     assert capsys.readouterr().out.strip().splitlines() == [
         "Making 8 episodes; compiling first.",
-        "episodes 6/8  12 s, about 12 s left",
-        "episodes 8/8  20 s, about 0 s left",
+        "episodes 5/8  12 s",
+        "episodes 7/8  24 s, about 6 s left",
+        "episodes 8/8  30 s, about 0 s left",
     ]
 
 

@@ -111,6 +111,31 @@ def test_every_recipe_that_is_told_what_to_do_learns(name, told, tmp_path):
     assert manifest.model_kwargs["mask_padding"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("pixels")])
+def test_every_recipe_that_only_sees_learns(name, tmp_path):
+    """Sixty updates on pictures whose shade is the action; where things are is told in training alone."""
+    path, rng = tmp_path / "seen.h5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for number in range(40):
+            demo, shade = file.create_group(f"data/demo_{number}"), rng.uniform(0, 1)
+            demo["actions"], demo["rewards"] = np.full((10, 4), shade, np.float32), np.zeros(10, np.float32)
+            for key in ("image", "image_side_cam"):
+                demo[f"obs/{key}"] = np.full((10, 16, 16, 3), int(255 * shade), np.uint8)
+            for key, size in {"ee_pos": 3, "joint_pos": 7, "gripper_state": 1}.items():
+                demo[f"obs/{key}"] = rng.normal(size=(10, size)).astype(np.float32)
+            for key in ("object_pos", "target_pos"):
+                demo[f"obs/{key}"] = np.full((10, 3), shade, np.float32)
+    _, given = recipe.stage_arguments([*SMALL[name.split("_")[0]], *QUICK, "--train.max-steps", "60"])
+    words = ["--config", str(RECIPES[name]), "--dataset", str(path), "--checkpoint-dir", str(tmp_path / "run")]
+    options = train.parse_options([*words, *given["train"]])
+    train.train(options)
+    losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")]
+    assert losses[-1] < 0.9 * losses[0]
+    assert set(read_manifest(tmp_path / "run").observation_spec) == set(options.data.obs_keys)
+    assert not {"object_pos", "target_pos"} & set(options.data.obs_keys)
+
+
 def test_a_recipe_refuses_instructions_that_its_model_cannot_read(told, tmp_path):
     words = ["--config", str(RECIPES["vla_reach_language"]), "--dataset", str(told), "--checkpoint-dir", str(tmp_path)]
     with pytest.raises(ValueError, match="'put it right' has 12 characters; the model reads 11"):

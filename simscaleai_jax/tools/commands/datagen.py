@@ -211,16 +211,17 @@ def episode_progress(n_episodes: int) -> Iterator[Callable[[int, int], None]]:
             return
         print(f"Making {n_episodes:,} episodes; compiling first.", flush=True)
         start = said = time.monotonic()
-        before = None  # made by an earlier run
+        first = None  # (episodes, seconds) when the first one was there: before that, it compiled
 
         def say(done: int, total: int) -> None:
-            nonlocal before, said
-            before = done - 1 if before is None else before
+            nonlocal first, said
             now = time.monotonic()
+            first = first or (done, now)
             if now - said >= LINE_SECONDS or done == total:
                 said = now
-                left = (now - start) / (done - before) * (total - done)
-                print(f"episodes {done:,}/{total:,}  {now - start:.0f} s, about {left:.0f} s left", flush=True)
+                made, seconds = done - first[0], now - first[1]
+                left = f", about {seconds / made * (total - done):.0f} s left" if made else ""
+                print(f"episodes {done:,}/{total:,}  {now - start:.0f} s{left}", flush=True)
 
         yield say
 
