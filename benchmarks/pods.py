@@ -130,9 +130,8 @@ def with_table(page: str, rows: list[dict[str, Any]]) -> str:
             sent += f", {row['collectives']['sent_between_slices']:,.0f} B to the other slice"
         share = ideal(row)
         says = f"{row['collectives']['sent'] / share:.2f}" if share else ""
-        lines.append(
-            f"| {CASES[row['case']][0]} | {chips} | {row['seconds']['compile']:.0f} | {mib} | {kinds} | {sent} | {says} |"
-        )
+        cells = (CASES[row["case"]][0], chips, f"{row['seconds']['compile']:.0f}", mib, kinds, sent, says)
+        lines.append(f"| {' | '.join(cells)} |")
     return head + START + "\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1]
 
 

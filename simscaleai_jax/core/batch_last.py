@@ -6,7 +6,9 @@ are repeated with the batch last (`core.batch_last_rules` has each of them).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -19,29 +21,73 @@ from simscaleai_jax.core.batch_last_rules import RULES, Operation, fallback, spr
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr",
          "custom_vjp_call": "call_jaxpr", "eval_jaxpr": "call_jaxpr"}  # fmt: skip
 
+LANES, TILE_ROWS = 128, 8  # of a float32 tile
+LEAST = 256  # members; fewer leave lanes empty either way, and this way takes more instructions
 
-def vmap_last(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.vmap(function)`, computed with the batch behind all other axes.
+_platform: ContextVar[str | None] = ContextVar("platform", default=None)
+
+
+@contextmanager
+def compiled_for(platform: str) -> Iterator[None]:
+    """What is traced within (also as a decorator) is compiled for "tpu", "gpu" or "cpu", by default for JAX's own
+    backend.
+    """
+    token = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
+
+
+def on_lanes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; where it is compiled for a TPU, `jax.vmap` over a large batch gives `vmap_last`."""
+    if (_platform.get() or jax.default_backend()) != "tpu":
+        return function
+    mapped = jax.custom_batching.custom_vmap(function)
+
+    @mapped.def_vmap
+    def batched(size: int, is_batched: Sequence[Any], *args: Any) -> tuple[Any, Any]:
+        axes = jax.tree.map(lambda flag: 0 if flag else None, tuple(is_batched))
+        vmap = vmap_last if size >= LEAST else jax.vmap
+        out = vmap(function, in_axes=axes)(*args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return mapped
+
+
+def vmap_last(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
+    """`jax.vmap(function, in_axes)`, computed with the batch behind all other axes.
 
     Args:
       function: of trees of arrays; it is traced once, for one member.
+      in_axes: 0, or a tuple with a tree for every argument that has 0 for each of its arrays, or None where all members
+        share one.
     Returns:
-      A function of trees whose arrays all lead with B. Its results do too, and are those of `jax.vmap` but for the
-      order of sums.
+      A function whose results all lead with B, and are those of `jax.vmap` but for the order of sums.
     """
 
     def batched(*args: Any) -> Any:
         leaves, tree = jax.tree.flatten(args)
-        batch = (leaves[0].shape[0],)
-        members = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        axes = [0] * len(leaves) if in_axes == 0 else tree.flatten_up_to(in_axes)
+        flags = [axis == 0 for axis in axes]
+        batch = lanes(next(leaf.shape[0] for leaf, flag in zip(leaves, flags, strict=True) if flag))
+        members = [
+            jax.ShapeDtypeStruct(leaf.shape[1:] if flag else leaf.shape, leaf.dtype)
+            for leaf, flag in zip(leaves, flags, strict=True)
+        ]
         traced, shapes = jax.make_jaxpr(lambda *flat: function(*tree.unflatten(flat)), return_shape=True)(*members)
-        arrays = [to_last(leaf, batch) for leaf in leaves]
-        found, flags = evaluate(traced, arrays, [True] * len(arrays), batch)
+        arrays = [to_last(leaf, batch) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
+        found, flags = evaluate(traced, arrays, flags, batch)
         shapes, tree = jax.tree.flatten(shapes)
         found = [spread(x, flag, shape.shape, batch) for x, flag, shape in zip(found, flags, shapes, strict=True)]
         return tree.unflatten([to_first(x, batch) for x in found])
 
     return batched
+
+
+def lanes(size: int) -> tuple[int, ...]:
+    """Axes that a batch is laid out in: two fill whole tiles, whatever axes stand before them."""
+    return (size // LANES, LANES) if size % (TILE_ROWS * LANES) == 0 else (size,)
 
 
 def to_last(array: Any, batch: tuple[int, ...]) -> Any:
@@ -65,15 +111,18 @@ def evaluate(closed: Any, arrays: list[Any], flags: list[bool], batch: tuple[int
       batch: lengths of those axes.
     """
     jaxpr = closed.jaxpr
-    env: dict[Any, tuple[Any, bool]] = {var: (const, False) for var, const in zip(jaxpr.constvars, closed.consts)}
-    env |= {var: pair for var, pair in zip(jaxpr.invars, zip(arrays, flags, strict=True), strict=True)}
+    env: dict[Any, tuple[Any, bool]] = {
+        **{var: (const, False) for var, const in zip(jaxpr.constvars, closed.consts, strict=True)},
+        **dict(zip(jaxpr.invars, zip(arrays, flags, strict=True), strict=True)),
+    }
 
     def read(var: Any) -> tuple[Any, bool]:
         return (np.asarray(var.val, var.aval.dtype), False) if isinstance(var, Literal) else env[var]
 
     for eqn in jaxpr.eqns:
         inputs = [read(var) for var in eqn.invars]
-        with jax.named_scope(str(eqn.source_info.name_stack)):
+        scope = str(eqn.source_info.name_stack)
+        with jax.named_scope(scope) if scope else nullcontext():
             results = _apply(eqn, [x for x, _ in inputs], [flag for _, flag in inputs], batch)
         env |= dict(zip(eqn.outvars, results, strict=True))
     pairs = [read(var) for var in jaxpr.outvars]
@@ -179,9 +228,8 @@ def _while(params: dict[str, Any], arrays: list[Any], flags: list[bool], batch: 
 def _select_branch(branches: Any, arrays: list[Any], flags: list[bool], batch: tuple[int, ...]) -> list[Any]:
     """What each member's branch gives; all are computed."""
     index = jnp.clip(arrays[0], 0, len(branches) - 1)
-    chosen: list[Any] = []
-    for number, branch in enumerate(branches):
+    results = []
+    for branch in branches:
         out, found = evaluate(branch, arrays[1:], flags[1:], batch)
-        out = _spread_all(branch.jaxpr.outvars, out, found, [True] * len(out), batch)
-        chosen = [jnp.where(index == number, new, old) for new, old in zip(out, chosen)] if number else out
-    return [(x, True) for x in chosen]
+        results.append(_spread_all(branch.jaxpr.outvars, out, found, [True] * len(out), batch))
+    return [(jax.lax.select_n(jnp.broadcast_to(index, x[0].shape), *x), True) for x in zip(*results, strict=True)]

@@ -49,13 +49,14 @@ def spread(array: Any, is_batched: bool, shape: tuple[int, ...], batch: tuple[in
 
 def fallback(operation: Operation, arrays: list[Any], flags: list[bool]) -> Any:
     """`jax.vmap` of the operation."""
-    batch = operation.batch
-    count = len(batch)
-    first = [
-        jnp.moveaxis(x.reshape(*x.shape[: x.ndim - count], math.prod(batch)), -1, 0) if flag else x for x, flag in zip(arrays, flags)
-    ]
+    batch, size = operation.batch, math.prod(operation.batch)
+
+    def to_first(x: Any) -> Any:
+        return jnp.moveaxis(x.reshape(*x.shape[: x.ndim - len(batch)], size), -1, 0)
+
+    first = [to_first(x) if flag else x for x, flag in zip(arrays, flags, strict=True)]
     axes = [0 if flag else None for flag in flags]
-    out = jax.vmap(lambda *args: operation.bind(*args), in_axes=axes, axis_size=math.prod(batch))(*first)
+    out = jax.vmap(lambda *args: operation.bind(*args), in_axes=axes, axis_size=size)(*first)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1).reshape(*x.shape[1:], *batch), out)
 
 
@@ -125,11 +126,9 @@ def _dot(operation: Operation, arrays: list[Any], flags: list[bool]) -> Any:
     ones = (1,) * len(operation.batch)
 
     def aligned(number: int, order: list[int], new: list[int]) -> Any:
-        tail = operation.batch if flags[number] else ones
         x = arrays[number] if flags[number] else jnp.reshape(arrays[number], (*operation.shape(number), *ones))
         x = jnp.transpose(x, (*order, *range(len(order), x.ndim)))
         x = jnp.expand_dims(x, new)
-        assert x.shape[x.ndim - len(tail) :] == tail
         return x.astype(out.dtype)
 
     start = len(summed) + len(shared)
@@ -177,8 +176,10 @@ def _pick(operation: Operation, arrays: list[Any], flags: list[bool]) -> Any:
     shared, shared_too = numbers.operand_batching_dims, numbers.start_indices_batching_dims
     picked = [(i, axis) for i, axis in enumerate(numbers.start_index_map) if sizes[axis] < shape[axis]]
     others = [axis for axis in range(len(shape)) if axis not in shared and axis not in [axis for _, axis in picked]]
+    mode = operation.params["mode"]
     is_plain = len(picked) == 1 and sizes[picked[0][1]] == 1 and shape[picked[0][1]] <= MOST_PICKED_FROM
-    if not is_plain or operation.params["mode"] == GatherScatterMode.ONE_HOT:
+    may_fill = mode == GatherScatterMode.FILL_OR_DROP and len(numbers.start_index_map) > 1
+    if not is_plain or may_fill or mode == GatherScatterMode.ONE_HOT:
         return fallback(operation, arrays, flags)
     (number, axis), outer = picked[0], len(operation.shape(1)) - 1
     batch = operation.batch
@@ -191,7 +192,7 @@ def _pick(operation: Operation, arrays: list[Any], flags: list[bool]) -> Any:
     rows = jnp.expand_dims(rows, [1 + i for i in range(outer) if i not in shared_too])
     index = jnp.take(arrays[1], number, axis=outer)
     index = jnp.expand_dims(index, range(outer, outer + len(others)))
-    found = pick(rows, index, operation.params["mode"], operation.params["fill_value"])
+    found = pick(rows, index, mode, operation.params["fill_value"])
     # Axes of length 1 that stay where the picked one and others of length 1 were.
     kept = [i for i in range(len(shape)) if i not in numbers.collapsed_slice_dims and i not in shared]
     found = found.reshape(*found.shape[:outer], *(sizes[i] for i in kept), *batch)
