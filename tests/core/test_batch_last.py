@@ -97,7 +97,8 @@ def test_it_gives_what_vmap_gives(function, size):
     found = jax.jit(vmap_last(function))(*arguments)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for i, (one, other) in enumerate(zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)):
-        assert one.dtype == other.dtype and one.shape == other.shape
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=f"{function.__name__}, result {i}")
 
 
@@ -106,7 +107,8 @@ def test_what_all_members_share_is_given_once():
     found = vmap_last(lambda w, x: x @ w["kernel"], in_axes=({"kernel": None, "none": None}, 0))(weights, x)
     np.testing.assert_allclose(found, x @ weights["kernel"], rtol=1e-6)
     text = str(jax.make_jaxpr(vmap_last(lambda w, x: x @ w["kernel"], ({"kernel": None, "none": None}, 0)))(weights, x))
-    assert "dot_general" not in text and "6,3,2" not in text
+    assert "dot_general" not in text
+    assert "6,3,2" not in text
 
 
 def test_large_batches_for_a_tpu_take_it_and_no_others():
