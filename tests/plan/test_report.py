@@ -9,7 +9,6 @@ import pytest
 
 from simscaleai_jax.core import sharding
 from simscaleai_jax.core.ahead import Program, abstract
-from simscaleai_jax.core.batch_last import compiled_for
 from simscaleai_jax.plan import report
 from simscaleai_jax.plan.targets import find_target, presets
 
