@@ -8,13 +8,18 @@ script may be stopped and started again. It also writes the table of docs/multi_
 """
 
 import argparse
+import functools
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jax
+from flax import nnx
 from stamp import stamp
 
+from simscaleai_jax.models import create_model
+from simscaleai_jax.tools.commands import train
 from simscaleai_jax.tools.commands.plan import PlanOptions, plan
 
 SLICES = (("v5e:2x2", 1), ("v5e:4x4", 1), ("v5e:8x8", 1), ("v5e:16x16", 1), ("v5e:16x16", 2))
@@ -88,14 +93,33 @@ def count(topology: str) -> int:
     return int(first) * int(second)
 
 
+def ideal(row: dict[str, Any]) -> float | None:
+    """Bytes that a chip must send within its slice to scatter a model's gradients once and gather its parameters once,
+    on a ring and in bfloat16, in which models exchange them; None for PPO.
+    """
+    arguments = CASES[row["case"]][1].format(batch=row["chips"]).split()
+    if arguments[0] != "train":
+        return None
+    chips = row["chips"] // row["slices"]
+    return 2 * 2 * parameters(" ".join(arguments[1:])) * (chips - 1) / chips
+
+
+@functools.cache
+def parameters(arguments: str) -> int:
+    """Numbers that the model of these arguments of `simscale train` learns."""
+    options = train.parse_options(arguments.split())
+    model = nnx.eval_shape(lambda: create_model(options.model_name, **options.model_kwargs))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
 def with_table(page: str, rows: list[dict[str, Any]]) -> str:
     """The page with a table of these rows between its marks."""
     head, rest = page.split(START)
     order = {case: i for i, case in enumerate(CASES)}
     lines = [
         "| program | v5e chips | compile, s | MiB a chip: arguments / temporaries / in all | exchanges an update "
-        "| sent by a chip |",
-        "|---|---|---|---|---|---|",
+        "| sent by a chip | of the ideal |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: (order[row["case"]], row["chips"])):
         mib = " / ".join(f"{row['memory'][name] / 2**20:,.1f}" for name in ("arguments", "temporaries", "needed"))
@@ -104,9 +128,10 @@ def with_table(page: str, rows: list[dict[str, Any]]) -> str:
         sent = f"{row['collectives']['sent']:,.0f} B"
         if row["slices"] > 1:
             sent += f", {row['collectives']['sent_between_slices']:,.0f} B to the other slice"
-        lines.append(
-            f"| {CASES[row['case']][0]} | {chips} | {row['seconds']['compile']:.0f} | {mib} | {kinds} | {sent} |"
-        )
+        share = ideal(row)
+        says = f"{row['collectives']['sent'] / share:.2f}" if share else ""
+        cells = (CASES[row["case"]][0], chips, f"{row['seconds']['compile']:.0f}", mib, kinds, sent, says)
+        lines.append(f"| {' | '.join(cells)} |")
     return head + START + "\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1]
 
 

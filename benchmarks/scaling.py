@@ -8,6 +8,9 @@ Devices are faked on a CPU to compile the program, so nothing is timed there; wh
 same work per device is also timed on one and on all of them. The prediction is a model, not a
 measurement: an update takes FLOPs / (peak x utilization) and the ring all-reduce 2 (n - 1) / n x bytes / link speed,
 without overlap. Speeds of chips and links are the published ones named in CHIPS.
+
+Bytes are those of the CPU's program, which sums in float32. A TPU's sums the gradients of models of demonstrations in
+bfloat16, half the bytes, and those of PPO in float32, too: benchmarks/pods.py compiles them.
 """
 
 import argparse
@@ -37,6 +40,9 @@ CHIPS = {  # peak bfloat16 FLOP/s, bytes/s per chip into the all-reduce
     "TPU v5e": {"flops": 197e12, "link": 200e9},  # 1,600 Gbit/s of interconnect per chip
     "H100 SXM": {"flops": 989e12, "link": 50e9},  # 400 Gbit/s InfiniBand per GPU between machines
 }
+BYTES = (
+    "float32, as on a CPU; a TPU sums gradients of bc and vla in bfloat16, half of them (benchmarks/results/pods.json)"
+)
 CASES = {
     "bc": ({}, 4096),
     "vla": ({"image_size": 64, "patch_size": 16, "state_dim": 20}, 512),
@@ -55,7 +61,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", DEVICES)
-    report = stamp() | {"assumed_utilization": UTILIZATION, "chips": CHIPS}
+    report = stamp() | {"assumed_utilization": UTILIZATION, "chips": CHIPS, "bytes": BYTES}
     report["cases"] = {name: examine(name, *CASES[name]) for name in options.cases}
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     Path(options.output).write_text(json.dumps(report, indent=1) + "\n")

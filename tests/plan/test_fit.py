@@ -26,3 +26,15 @@ def test_the_answer_fits_and_twice_it_does_not(fixed, each, unit, doublings, sla
         return
     assert tried[found] <= available * slack < tried[2 * found]
     assert math.log2(found / start).is_integer()
+
+
+def test_two_sizes_are_enough_to_confirm_a_need_that_grows_with_the_size():
+    """The first says how large; then the answer and twice it, in either order."""
+    tried = []
+
+    def needs(size):
+        tried.append(size)
+        return 2.0 + size if size <= 500 else None
+
+    assert largest(needs, 16, 640.0) == 256
+    assert tried == [16, 512, 256]

@@ -7,12 +7,14 @@ from flax import nnx
 
 from simscaleai_jax.core import sharding
 from simscaleai_jax.core.ahead import Program, abstract
+from simscaleai_jax.core.batch_last import compiled_for
 from simscaleai_jax.models import create_model
 from simscaleai_jax.plan.report import TooLargeError, examine
 from simscaleai_jax.plan.targets import find_target
 from simscaleai_jax.rl.ppo.config import PPOConfig
 from simscaleai_jax.rl.ppo.state import init_training_state, make_learner
 from simscaleai_jax.rl.ppo.update import Batch, minibatch_step
+from simscaleai_jax.sim import make_functional_env
 from simscaleai_jax.tools.commands.plan import PlanOptions, plan
 
 pytestmark = [pytest.mark.plan, pytest.mark.filterwarnings("error:Error reading persistent compilation cache")]
@@ -63,6 +65,19 @@ def test_an_update_of_ppo_reach():
     assert {"physics", "resets", "task", "policy", "learning"} <= set(cycles["parts"])
     assert cycles["parts"]["physics"] > cycles["total"] / 2
     check(report)
+
+
+def test_a_physics_step_keeps_environments_along_the_lanes():
+    target = find_target("v5e:1x1")
+    env = make_functional_env("pick_place", impl="jax", cameras=[], dt=0.01, control_dt=0.01)
+    state = jax.eval_shape(env.reset, jax.random.key(0)).physics
+    arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct((4096, *x.shape), x.dtype), (state, state.ctrl))
+    step = jax.jit(compiled_for("tpu")(jax.vmap(lambda state, ctrl: env.physics.step(state, ctrl, {}))))
+    report = examine(Program(step, abstract(arguments, sharding.replicated(target.mesh))), target)
+    assert report["cycles"]["total"] < 18e6, "a third of 54.7 million under jax.vmap; 7.5 when this was written"
+    assert report["memory"]["temporaries"] < 300 * 2**20, "a third of jax.vmap's; 57 MiB when this was written"
+    check(report)
+    assert not [line for line in report["warnings"] if "lanes" in line]
 
 
 def test_split_parameters_are_scattered_and_gathered_and_send_no_more_than_whole_ones():

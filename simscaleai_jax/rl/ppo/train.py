@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from simscaleai_jax.core import sharding
+from simscaleai_jax.core.batch_last import compiled_for
 from simscaleai_jax.core.streams import Stream, substream
 from simscaleai_jax.rl.ppo.config import Layout
 from simscaleai_jax.rl.ppo.finite import is_usable
@@ -153,6 +154,7 @@ def make_init(learner: Learner, env: Any, layout: Layout, mesh: Mesh) -> Callabl
     """Builds the jitted init(state without environments) -> state with freshly started ones, spread over the mesh."""
     num_envs = layout.num_envs // mesh.size
 
+    @compiled_for(sharding.platform(mesh))
     def init(state: PPOState) -> PPOState:
         env_ids = jax.lax.axis_index(sharding.AXIS) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)
         env_state = env.init(substream(state.key, Stream.TRAINING_EPISODES), env_ids)
@@ -169,6 +171,7 @@ def make_dispatch(learner: Learner, env: Any, layout: Layout, mesh: Mesh, max_up
     """
     update = make_update(learner, env, layout, sharding.AXIS, mesh.size)
 
+    @compiled_for(sharding.platform(mesh))
     def dispatch(state: PPOState, count: Array) -> tuple[PPOState, dict[str, Array]]:
         names = metric_names(state)
         history = {name: jnp.zeros(max_updates) for name in names}

@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from simscaleai_jax.core.batch_last import on_lanes
 from simscaleai_jax.core.precision import full_precision
 from simscaleai_jax.sim.physics import buffers
 from simscaleai_jax.sim.physics.state import (
@@ -66,7 +67,7 @@ class MjxPhysics:
     ) -> tuple[PhysicsState, Kinematics, Bool[Array, ""]]:
         if self.impl == "warp":
             return self._sized(())(state, ctrl, overrides)
-        return self._advance(state, ctrl, overrides, worlds=1)
+        return on_lanes(functools.partial(self._advance, worlds=1))(state, ctrl, overrides)
 
     def _sized(self, batch: tuple[int, ...]) -> Any:
         """`step` over leading axes `batch`, that learns of every further `vmap`: warp's worlds share one list of
