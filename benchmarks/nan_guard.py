@@ -62,7 +62,8 @@ def main(options: Options) -> None:
         totals = {name: totals[name] + int(count) for name, count in zip(names, counts, strict=True)}
         done += CHUNK
     result = {
-        **dataclasses.asdict(options), "env_steps": done * options.num_envs, **totals,
+        **{name: value for name, value in dataclasses.asdict(options).items() if name != "output"},
+        "env_steps": done * options.num_envs, **totals,
         "seconds": time.perf_counter() - start,
     }  # fmt: skip
     path = Path(options.output or f"benchmarks/results/nan_guard_{options.env_name}.json")
