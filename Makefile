@@ -136,7 +136,7 @@ $(PEERS_VENV)/.done: pyproject.toml requirements.lock | check-python
 		torch stable-baselines3==2.9.2
 	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 		einops draccus 'huggingface-hub<2' diffusers torchvision termcolor requests accelerate datasets \
-		opencv-python-headless six tensorboard
+		'av<16' opencv-python-headless six tensorboard
 	$(PEERS_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps lerobot==0.6.1 robomimic==0.3.0
 	@touch $@
 

@@ -19,12 +19,13 @@ import figure_tables as tables
 import plots
 from claims import SECTIONS, Claim, Section, Table
 from client_figures import client_tables
+from pages import between
 
 ROOT = Path(__file__).parent.parent
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 README, PAGE, PERFORMANCE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md"
 CLIENTS, PPO = ROOT / "docs" / "clients.md", ROOT / "docs" / "ppo.md"
-BEGIN, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
+MARKS = ("<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->")
 HEAD = "| what | figure | command |\n|---|---|---|\n"
 PROGRAMS = ("ppo_update", "pictures", "vla_step")
 
@@ -34,11 +35,11 @@ Result = dict[str, Any]
 def main(argv: Sequence[str]) -> int:
     """Writes the pages and plots, or compares them."""
     wanted = {
-        README: between(README.read_text(), readme()),
+        README: between(README.read_text(), MARKS, readme()),
         PAGE: page(),
-        PERFORMANCE: between(PERFORMANCE.read_text(), performance()),
-        CLIENTS: between(CLIENTS.read_text(), clients()),
-        PPO: between(PPO.read_text(), ppo()),
+        PERFORMANCE: between(PERFORMANCE.read_text(), MARKS, performance()),
+        CLIENTS: between(CLIENTS.read_text(), MARKS, clients()),
+        PPO: between(PPO.read_text(), MARKS, ppo()),
     }
     pictures = {IMAGES / f"{name}.png": name for section in SECTIONS for name in drawable(section)}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
@@ -53,12 +54,6 @@ def main(argv: Sequence[str]) -> int:
         said = f"{path.name} does not say what benchmarks/results/ says; run python benchmarks/figures.py"
         print(said, file=sys.stderr)
     return bool(stale or undrawn)
-
-
-def between(text: str, new: str) -> str:
-    """A page with other content between its marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{new}\n{END}{rest.split(END)[1]}"
 
 
 def readme() -> str:

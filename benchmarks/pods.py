@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from pages import between
 from stamp import stamp
 
 from simscaleai_jax.models import create_model
@@ -36,7 +37,8 @@ CASES = {  # name -> (what it is, arguments of simscale plan, samples a chip in 
 }
 ONLY_LARGE = {"vla_large": (("v5e:4x4", 1), ("v5e:16x16", 1), ("v5e:16x16", 2))}
 SENT = ("count", "bytes", "sent", "sent_between_slices")
-PAGE, START, END = Path("docs/multi_host.md"), "<!-- pods: written by benchmarks/pods.py -->\n", "<!-- end of pods -->"
+PAGE = Path("docs/multi_host.md")
+MARKS = ("<!-- pods: written by benchmarks/pods.py -->", "<!-- end of pods -->")
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
             if count(topology) * slices in options.chips and (options.again or not is_known):
                 rows = [row for row in rows if not row.items() >= key.items()] + [examine(**key)]
                 path.write_text(json.dumps(stamp() | {"rows": rows}, indent=1) + "\n")
-                PAGE.write_text(with_table(PAGE.read_text(), rows))
+                PAGE.write_text(between(PAGE.read_text(), MARKS, table(rows)))
 
 
 def examine(case: str, topology: str, slices: int) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def ideal(row: dict[str, Any]) -> float | None:
     """Bytes that a chip must send within its slice to scatter a model's gradients once and gather its parameters once,
     on a ring and in bfloat16, in which models exchange them; None for PPO.
     """
-    arguments = CASES[row["case"]][1].format(batch=row["chips"]).split()
+    arguments = CASES[row["case"]][1].format(batch=1).split()
     if arguments[0] != "train":
         return None
     chips = row["chips"] // row["slices"]
@@ -112,9 +114,8 @@ def parameters(arguments: str) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-def with_table(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with a table of these rows between its marks."""
-    head, rest = page.split(START)
+def table(rows: list[dict[str, Any]]) -> str:
+    """A table of these rows."""
     order = {case: i for i, case in enumerate(CASES)}
     lines = [
         "| program | v5e chips | compile, s | MiB a chip: arguments / temporaries / in all | exchanges an update "
@@ -132,7 +133,7 @@ def with_table(page: str, rows: list[dict[str, Any]]) -> str:
         says = f"{row['collectives']['sent'] / share:.2f}" if share else ""
         cells = (CASES[row["case"]][0], chips, f"{row['seconds']['compile']:.0f}", mib, kinds, sent, says)
         lines.append(f"| {' | '.join(cells)} |")
-    return head + START + "\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

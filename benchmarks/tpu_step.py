@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from pages import between
 from stamp import stamp
 
 from simscaleai_jax.core import sharding
@@ -25,7 +26,7 @@ from simscaleai_jax.sim import make_functional_env
 LAYOUTS = {"first": "cpu", "lanes": "tpu"}  # name -> what MJX lays environments out for
 NAMES = {"first": "first (`jax.vmap`)", "lanes": "along the lanes"}
 PAGE = Path("docs/performance.md")
-START, END = "<!-- step: written by benchmarks/tpu_step.py -->\n", "<!-- end of step -->"
+MARKS = ("<!-- step: written by benchmarks/tpu_step.py -->", "<!-- end of step -->")
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
                 print(json.dumps(row), flush=True)
                 rows = [other for other in rows if not other.items() >= key.items()] + [row]
                 path.write_text(json.dumps(stamp() | {"rows": rows}, indent=1) + "\n")
-                PAGE.write_text(with_table(PAGE.read_text(), rows))
+                PAGE.write_text(between(PAGE.read_text(), MARKS, table(rows)))
 
 
 def examine_step(env_name: str, num_envs: int, platform: str, topology: str) -> dict[str, Any]:
@@ -71,9 +72,8 @@ def examine_step(env_name: str, num_envs: int, platform: str, topology: str) -> 
     }
 
 
-def with_table(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with a table of these rows between its marks."""
-    head, rest = page.split(START)
+def table(rows: list[dict[str, Any]]) -> str:
+    """A table of these rows."""
     lines = [
         "| environments | on | laid out | million cycles | MiB of temporaries | compile, s |",
         "|---|---|---|---|---|---|",
@@ -84,7 +84,7 @@ def with_table(page: str, rows: list[dict[str, Any]]) -> str:
             f"| {row['cycles']['total'] / 1e6:,.1f} | {row['memory']['temporaries'] / 2**20:,.0f} "
             f"| {row['seconds']['compile']:.0f} |"
         )
-    return head + START + "\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """README and docs say what the benchmarks wrote."""
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -22,12 +23,23 @@ def test_every_figure_is_that_of_its_file(figures, capsys):
     assert figures.main(["--check"]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["pods", "tpu_step"])
+def test_tables_of_programs_compiled_for_tpus_are_those_of_their_files(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    script, root = importlib.import_module(name), SCRIPT.parent.parent
+    rows = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
+    page = (root / script.PAGE).read_text()
+    assert script.between(page, script.MARKS, script.table(rows)) == page
+    changed = page.replace("MiB", "MB")
+    assert script.between(changed, script.MARKS, script.table(rows)) != changed
+
+
 def test_a_figure_that_was_typed_is_found(figures, tmp_path, monkeypatch, capsys):
     for name in ("README", "PAGE", "PERFORMANCE", "CLIENTS", "PPO"):
         path = getattr(figures, name)
         copy = tmp_path / path.name
         typed = path.read_text().replace("env steps/s", "env steps/h")
-        copy.write_text(typed.replace(figures.BEGIN, figures.BEGIN + "\n\nenv steps/h"))
+        copy.write_text(typed.replace(figures.MARKS[0], figures.MARKS[0] + "\n\nenv steps/h"))
         monkeypatch.setattr(figures, name, copy)
     assert figures.main(["--check"]) == 1
     assert capsys.readouterr().err.count("run python benchmarks/figures.py") == 5

@@ -50,32 +50,41 @@ def while_an_error_is_handled() -> None:
         raise RuntimeError("the runtime's own error") from error
 
 
+@pytest.fixture
+def command(monkeypatch):
+    """Makes a function the main of a command, and gives the command's name."""
+
+    def make(main):
+        monkeypatch.setitem(sys.modules, "works", types.SimpleNamespace(main=main))
+        monkeypatch.setitem(cli.COMMANDS, "config", ("works", "", ""))
+        return "config"
+
+    return make
+
+
 @pytest.mark.parametrize(
     "strike", [in_a_collection, in_a_destructor, in_a_callback_of_a_program, while_an_error_is_handled]
 )
-def test_it_ends_the_command(strike, monkeypatch, capfd):
+def test_it_ends_the_command(strike, command, capfd):
     def main(argv):
         strike()
         time.sleep(SECONDS)
 
-    monkeypatch.setitem(sys.modules, "works", types.SimpleNamespace(main=main))
-    monkeypatch.setitem(cli.COMMANDS, "config", ("works", "", ""))
+    name = command(main)
     before = sys.unraisablehook, signal.getsignal(signal.SIGINT)
-    assert cli.main(["config"]) == 128 + signal.SIGINT
+    assert cli.main([name]) == 128 + signal.SIGINT
     output = capfd.readouterr()
     assert output.err.splitlines()[-1] == "simscale config: interrupted"
     assert "Traceback" not in output.out
     assert (sys.unraisablehook, signal.getsignal(signal.SIGINT)) == before
 
 
-def test_another_error_is_not_taken_for_it(monkeypatch):
+def test_another_error_is_not_taken_for_it(command):
     def main(argv):
         raise RuntimeError("a defect")
 
-    monkeypatch.setitem(sys.modules, "works", types.SimpleNamespace(main=main))
-    monkeypatch.setitem(cli.COMMANDS, "config", ("works", "", ""))
     with pytest.raises(RuntimeError, match="a defect"):
-        cli.main(["config"])
+        cli.main([command(main)])
 
 
 def test_what_a_benchmark_started_ends_with_it(tmp_path):
