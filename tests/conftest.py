@@ -5,6 +5,7 @@ the tests of one folder stay in one worker, because they share compiled function
 """
 
 import os
+import signal
 from typing import Any
 
 FLAGS = (
@@ -14,6 +15,8 @@ FLAGS = (
 )
 os.environ["XLA_FLAGS"] = " ".join((*FLAGS, os.environ.get("XLA_FLAGS", "")))  # the last one wins: the caller's
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
 
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
