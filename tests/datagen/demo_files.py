@@ -1,5 +1,8 @@
 """Small demonstration files with known content, written by hand in each layout, or by our writer."""
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import h5py
@@ -10,6 +13,7 @@ from simscaleai_jax.datagen.files.shards import plan_shards
 from simscaleai_jax.datagen.files.writer import ShardWriter
 from simscaleai_jax.datagen.generator import file_attributes
 
+HERE = str(Path(__file__).parent)
 STATE_SHAPES = {"ee_pos": 3, "joint_pos": 7, "target_pos": 3}
 LENGTHS = (5, 3, 8, 4)
 
@@ -90,3 +94,36 @@ def write_older(path: Path, episodes: list[Episode], announced: int | None = Non
             group.create_dataset("rewards", data=episode.rewards)
             for key, value in episode.obs.items():
                 group.create_dataset(f"observations/{key}", data=value, compression="gzip")
+
+
+def content(path: Path) -> dict:
+    """Every attribute and every byte of a file, by path."""
+    found = {}
+
+    def visit(prefix: str, group: h5py.Group) -> None:
+        found[prefix] = {
+            name: value.tolist() if hasattr(value, "tolist") else value for name, value in group.attrs.items()
+        }
+        for name in group:
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                visit(f"{prefix}/{name}", item)
+            else:
+                found[f"{prefix}/{name}"] = (item.dtype.str, item.shape, item[()].tobytes())
+
+    with h5py.File(path) as file:
+        visit("", file)
+    return found
+
+
+def run_with_file_limit(size: int, code: str) -> subprocess.CompletedProcess:
+    """Runs Python code whose files may not grow beyond `size`: the kernel fails its writes as on a full disk."""
+    head = f"""
+import resource, signal, sys
+sys.path.insert(0, {HERE!r})
+import demo_files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+"""
+    command = [sys.executable, "-B", "-c", head + textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

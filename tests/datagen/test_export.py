@@ -19,7 +19,7 @@ from simscaleai_jax.tools.commands.train import env_record
 from simscaleai_jax.training.data import TrajectoryDataset
 
 from . import demo_files
-from .test_writer import run_with_file_limit
+from .demo_files import run_with_file_limit
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from simscaleai_jax.sim.factory import make_functional_env
 from simscaleai_jax.sim.registry import find_task
 from simscaleai_jax.training.data import TrajectoryDataset
 
-from .test_writer import content
+from .demo_files import content
 from .toy import EXPERT, STEP, ToyEnv, toy_expert
 
 

@@ -13,8 +13,7 @@ from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.demonstrations.index import beside
 from simscaleai_jax.training.data import TrajectoryDataset
 
-from .demo_files import make_episode, make_writer
-from .test_writer import HERE, content
+from .demo_files import HERE, content, make_episode, make_writer
 
 WRITE = """
 import sys; sys.path.insert(0, {here!r})

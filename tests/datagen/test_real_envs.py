@@ -16,7 +16,7 @@ from simscaleai_jax.core.demonstrations.index import beside
 from simscaleai_jax.datagen import generate_dataset, merge_files
 from simscaleai_jax.training.data import TrajectoryDataset
 
-from .test_writer import content
+from .demo_files import content
 
 pytestmark = pytest.mark.slow
 
