@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from figure_texts import ENGINE_NAMES, Result
 
+from simscaleai_jax.core.intervals import wilson
+
 Table = tuple[Sequence[str], list[Sequence[str]]]
 VARIANTS = {
     "ours": "ours, the recipe",
@@ -216,3 +218,104 @@ def limits(result: Result) -> Table:
         ("PPO update", f"{ppo['whole_ms']:,.0f} ms", f"{bare:,.0f} ms of bare physics", f"{bare / ppo['whole_ms']:.0%}")
     )
     return ("what", "reached", "limit, in the same run", "share"), rows
+
+
+RECIPES = {
+    "bc_pick_place": "behaviour cloning of chunks of actions",
+    "diffusion_pick_place": "a diffusion policy",
+    "flow_pick_place": "a flow-matching policy",
+    "act_pick_place": "action chunking with a transformer",
+    "bc_pick_place_pixels": "behaviour cloning from two cameras of 64x64 pixels",
+    "vla_reach_language": "a small VLA, one camera, instructions",
+    "vla_pick_place_language": "a small VLA, two cameras, instructions",
+}
+
+
+def interval(found: Result) -> str:
+    """A success rate with its Wilson interval."""
+    return f"{found['success_rate']:.3f} [{found['success_low']:.3f}, {found['success_high']:.3f}]"
+
+
+def minutes(seconds: float) -> str:
+    """A time."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+
+
+def recipes(result: Result) -> Table:
+    """What recipes of imitation reach (docs/imitation.md)."""
+    head = (
+        "recipe", "policy", "demonstrations, made in", "trained for", "episodes", "success, C engine at dt 0.01",
+        "success, MuJoCo at dt 0.002",
+    )  # fmt: skip
+    rows: list[Sequence[str]] = []
+    for name, run in _runs(result).items():
+        engines, seconds = run["engines"], run["seconds"]
+        made = f"{run['demonstrations']:,}, {minutes(seconds['datagen'])}"
+        rates = (interval(engines["c"]), interval(engines["host"]) if "host" in engines else "not measured")
+        rows.append((f"`{name}`", RECIPES[name], made, minutes(seconds["train"]), str(run["episodes"]), *rates))
+    return head, rows
+
+
+def told(result: Result) -> Table:
+    """Success with instructions and without (docs/language.md)."""
+    head = ("recipe", "engine", "held-out sentences", "instructions shuffled", "episodes")
+    names = {"c": "C engine at dt 0.01", "host": "MuJoCo at dt 0.002"}
+    rows: list[Sequence[str]] = [
+        (f"`{name}`", names[engine], interval(found), interval(found["blind"]), str(run["episodes"]))
+        for name, run in _runs(result).items()
+        for engine, found in run["engines"].items()
+        if "blind" in found
+    ]
+    return head, rows
+
+
+def _runs(result: Result) -> dict[str, Result]:
+    return {name: result["runs"][name] for name in RECIPES if name in result["runs"]}
+
+
+def demonstrations(result: Result) -> Table:
+    """Success against the number of demonstrations, all seeds together (docs/imitation.md)."""
+    cases = result["cases"]
+    counts = sorted({case["demonstrations"] for case in cases})
+    models = [name for name in MODELS if any(case["model"] == name for case in cases)]
+    rows: list[Sequence[str]] = []
+    for count in counts:
+        found = [pooled(cases, model, count) for model in models]
+        rows.append((f"{count:,}", *("not measured" if each is None else interval(each) for each in found)))
+    for title, key in (("seeds", "seed"), ("trained for, median", "seconds")):
+        cells = []
+        for model in models:
+            values = [case[key] for case in cases if case["model"] == model]
+            is_seed = key == "seed"
+            cells.append(", ".join(map(str, sorted(set(values)))) if is_seed else minutes(statistics.median(values)))
+        rows.append((title, *cells))
+    return ("demonstrations", *(f"`{model}_pick_place`" for model in models)), rows
+
+
+MODELS = ("bc", "act", "diffusion", "flow")
+
+
+def pooled(cases: Sequence[Result], model: str, count: int) -> Result | None:
+    """Success over the episodes of all seeds, with its Wilson interval; None where nothing was run."""
+    found = [case for case in cases if (case["model"], case["demonstrations"]) == (model, count)]
+    if not found:
+        return None
+    episodes = sum(case["n_episodes"] for case in found)
+    rate = sum(case["success_rate"] * case["n_episodes"] for case in found) / episodes
+    low, high = wilson(rate, episodes)
+    return {"success_rate": rate, "success_low": low, "success_high": high}
+
+
+def labels(result: Result) -> Table:
+    """Success against labels, corrected and plain (docs/imitation.md)."""
+    head = ("labels", "seed", "an expert corrects", "labels of plain demonstrations", "plain cloning")
+    episodes = result["settings"]["eval_episodes"]
+    rows: list[Sequence[str]] = []
+    for seed, cases in result["runs"].items():
+        for case in cases:
+            rates = []
+            for key in ("dagger", "plain"):
+                low, high = wilson(case[key], episodes)
+                rates.append(interval({"success_rate": case[key], "success_low": low, "success_high": high}))
+            rows.append((f"{case['labels']:,}", seed, rates[0], f"{case['plain_labels']:,}", rates[1]))
+    return head, rows

@@ -1,7 +1,8 @@
 """Fills figures of README.md and docs in from benchmarks/results/, so that none is ever typed, and draws their plots.
 
     python benchmarks/figures.py            writes docs/benchmarks.md with its plots, and what stands between marks in
-                                            README.md and in docs/performance.md, clients.md and ppo.md
+                                            README.md and in docs/performance.md, clients.md, ppo.md, imitation.md and
+                                            language.md
     python benchmarks/figures.py --check    exits with 1 where a page or a plot says something else
 
 A result is benchmarks/results/NAME.json, or where that is not there benchmarks/results/quick/NAME.json, which the page
@@ -11,7 +12,7 @@ says. What has not been measured is said to be so.
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 README, PAGE, PERFORMANCE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "performance.md"
 CLIENTS, PPO = ROOT / "docs" / "clients.md", ROOT / "docs" / "ppo.md"
+IMITATION, LANGUAGE = ROOT / "docs" / "imitation.md", ROOT / "docs" / "language.md"
 MARKS = ("<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->")
 HEAD = "| what | figure | command |\n|---|---|---|\n"
 PROGRAMS = ("ppo_update", "pictures", "vla_step")
@@ -40,8 +42,10 @@ def main(argv: Sequence[str]) -> int:
         PERFORMANCE: between(PERFORMANCE.read_text(), MARKS, performance()),
         CLIENTS: between(CLIENTS.read_text(), MARKS, clients()),
         PPO: between(PPO.read_text(), MARKS, ppo()),
+        IMITATION: between(IMITATION.read_text(), MARKS, imitation()),
+        LANGUAGE: between(LANGUAGE.read_text(), MARKS, language()),
     }
-    pictures = {IMAGES / f"{name}.png": name for section in SECTIONS for name in drawable(section)}
+    pictures = {IMAGES / f"{name}.png": name for name in drawable(plots.PLOTS)}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     undrawn = [path for path, name in pictures.items() if plots.drawn_from(path) != plots.digest(source_of(name))]
     if "--check" not in argv:
@@ -90,7 +94,7 @@ def section_text(section: Section) -> str:
     if section.claims:
         parts.append(HEAD + "".join(row(claim) for claim in section.claims))
     parts += [table_text(table) for table in section.tables]
-    parts += [f"![{name.replace('_', ' ')}](images/{name}.png)\n" for name in drawable(section)]
+    parts += [f"![{name.replace('_', ' ')}](images/{name}.png)\n" for name in drawable(section.plots)]
     sources = sorted({each.source for each in (*section.claims, *section.tables)})
     parts.append("".join(f"- `{name}.json`: {stamped(name)}\n" for name in sources))
     return "\n".join(parts)
@@ -133,6 +137,30 @@ def ppo() -> str:
     return f"{markdown(*tables.ablation(result))}\nMeasured on {stamped('ppo_ablation')}.\n"
 
 
+def imitation() -> str:
+    """The tables and the plot of docs/imitation.md."""
+    parts = (
+        ("What the recipes reach", measured("recipes", tables.recipes)),
+        ("Success against demonstrations", measured("imitation", tables.demonstrations)),
+        ("Success against labels of an expert that corrects", measured("dagger", tables.labels)),
+    )
+    text = "\n".join(f"### {title}\n\n{part}" for title, part in parts)
+    return text if load("imitation") is None else f"{text}\n![success against demonstrations](images/imitation.png)\n"
+
+
+def language() -> str:
+    """The table of docs/language.md."""
+    return measured("recipes", tables.told)
+
+
+def measured(name: str, table: Callable[[Result], tables.Table]) -> str:
+    """The table of benchmarks/NAME.py, and where it comes from."""
+    result, command = load(name), f"`python benchmarks/{name}.py`"
+    if result is None:
+        return f"Not measured yet: {command}\n"
+    return f"{markdown(*table(result))}\nMeasured by {command}: {stamped(name)}.\n"
+
+
 def performance() -> str:
     """The tables of docs/performance.md."""
     result = load("time_shares")
@@ -149,9 +177,9 @@ def performance() -> str:
     return "\n".join(parts)
 
 
-def drawable(section: Section) -> list[str]:
-    """Plots of a section whose results are there."""
-    return [name for name in section.plots if load(plots.PLOTS[name][0]) is not None]
+def drawable(names: Iterable[str]) -> list[str]:
+    """The plots of these whose results are there."""
+    return [name for name in names if load(plots.PLOTS[name][0]) is not None]
 
 
 def source_of(plot: str) -> Result:

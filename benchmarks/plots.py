@@ -1,4 +1,4 @@
-"""Plots of docs/benchmarks.md, drawn from files of results; each picture says which content it was drawn from."""
+"""Plots of docs/benchmarks.md and docs/imitation.md, drawn from files of results; each picture says which content it was drawn from."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from figure_tables import POLICIES, VARIANTS
+from figure_tables import MODELS, POLICIES, VARIANTS, pooled
 from figure_texts import ENGINE_NAMES, Result
 
 SOURCE = "Source"  # PNG text: digest of the results that a picture shows
@@ -90,6 +90,23 @@ def peers_ppo(figure: Any, result: Result) -> None:
     axis.legend(fontsize=7)
 
 
+def imitation(figure: Any, result: Result) -> None:
+    """Success against demonstrations, a line for each policy with the interval over all seeds."""
+    axis, cases = figure.subplots(), result["cases"]
+    counts = sorted({case["demonstrations"] for case in cases})
+    for model in MODELS:
+        found = {count: each for count in counts if (each := pooled(cases, model, count))}
+        if found:
+            axis.plot(list(found), [each["success_rate"] for each in found.values()], "o-", label=model)
+            low, high = ([each[key] for each in found.values()] for key in ("success_low", "success_high"))
+            axis.fill_between(list(found), low, high, alpha=0.15)
+    axis.set(xscale="log", xlabel="demonstrations of pick and place", ylabel="success", ylim=(0.0, 1.02))
+    axis.set_xticks(counts, [f"{count:,}" for count in counts])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+
+
 def bars(title: str, values: Callable[[Result], dict[str, float]]) -> Callable[[Any, Result], None]:
     """A plot of one bar for each name."""
 
@@ -145,6 +162,7 @@ PLOTS: dict[str, tuple[str, Callable[[Any, Result], None]]] = {
             },
         ),
     ),
+    "imitation": ("imitation", imitation),
     "bench_engines": ("env_throughput_pick_place", bars("pick and place: env steps/s", _engines)),
     "bench_pictures": ("render_throughput", bars("frames/s of 64x64", _pictures)),
     "bench_startup": ("startup", bars("seconds, with a filled compile cache", _startup)),

@@ -35,21 +35,21 @@ def test_tables_of_programs_compiled_for_tpus_are_those_of_their_files(name, mon
 
 
 def test_a_figure_that_was_typed_is_found(figures, tmp_path, monkeypatch, capsys):
-    for name in ("README", "PAGE", "PERFORMANCE", "CLIENTS", "PPO"):
+    for name in ("README", "PAGE", "PERFORMANCE", "CLIENTS", "PPO", "IMITATION", "LANGUAGE"):
         path = getattr(figures, name)
         copy = tmp_path / path.name
         typed = path.read_text().replace("env steps/s", "env steps/h")
         copy.write_text(typed.replace(figures.MARKS[0], figures.MARKS[0] + "\n\nenv steps/h"))
         monkeypatch.setattr(figures, name, copy)
     assert figures.main(["--check"]) == 1
-    assert capsys.readouterr().err.count("run python benchmarks/figures.py") == 5
+    assert capsys.readouterr().err.count("run python benchmarks/figures.py") == 7
     assert figures.main([]) == 0
     assert figures.main(["--check"]) == 0
     assert "env steps/h" not in figures.PAGE.read_text() + figures.PERFORMANCE.read_text()
 
 
 def test_a_plot_of_other_results_is_found(figures, tmp_path, monkeypatch, capsys):
-    shown = [name for section in figures.SECTIONS for name in figures.drawable(section)]
+    shown = figures.drawable(figures.plots.PLOTS)
     monkeypatch.setattr(figures, "IMAGES", tmp_path)
     assert figures.main(["--check"]) == 1
     assert capsys.readouterr().err.count(".png") == len(shown) > 0
@@ -74,6 +74,12 @@ def test_results_of_every_kind_become_tables_and_plots(figures, tmp_path, monkey
     program = {"parts_ms": {"physics (bare `mujoco.batch.Batch`)": 2.0, "rest": 2.0}, "whole_ms": 5.0, "flops": 1e6}
     program |= {"minibatch_flops": 1e6, "minibatch_ms": 1.0, "bytes_written": 1e6}
     spread = {"median": 1.0, "lowest": 1.0, "highest": 1.0}
+    rate = {"success_rate": 0.9, "success_low": 0.85, "success_high": 0.93, "dt": 0.01}
+
+    def run_of(found):
+        seconds = {"datagen": 5.0, "train": 90.0, "eval": 3.0}
+        return {"engines": {"c": found}, "seconds": seconds, "demonstrations": 100, "episodes": 200}
+
     made_up = {
         "peers_env": {"cases": [measured, pair | {"missing": "not installed: pip install envpool"}]},
         "peers_ppo": {
@@ -99,6 +105,14 @@ def test_results_of_every_kind_become_tables_and_plots(figures, tmp_path, monkey
             "memory_bytes_per_second": {"xla": 1e10},
             "physics": {"reach": {"batch_steps_per_second": 1e5, "rollout_steps_per_second": 1e5}},
         },
+        "recipes": {"runs": {"bc_pick_place": run_of(rate), "vla_reach_language": run_of(rate | {"blind": rate})}},
+        "imitation": {
+            "cases": [rate | {"model": "bc", "demonstrations": 25, "seed": 0, "n_episodes": 200, "seconds": 9.0}]
+        },
+        "dagger": {
+            "settings": {"eval_episodes": 200},
+            "runs": {"0": [{"labels": 100, "dagger": 0.9, "plain_labels": 110, "plain": 0.5}]},
+        },
         "time_shares": {
             "matmul_flops": 1e11,
             "memory_bytes_per_second": 1e10,
@@ -114,14 +128,13 @@ def test_results_of_every_kind_become_tables_and_plots(figures, tmp_path, monkey
         (tmp_path / f"{name}.json").unlink(missing_ok=True)
         (tmp_path / "quick" / f"{name}.json").write_text(json.dumps(head | content))
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
-    text = figures.page() + figures.performance()
+    text = figures.page() + figures.performance() + figures.imitation() + figures.language()
     assert "not measured yet" not in text.lower()
     assert "not installed: pip install envpool" in text
     assert "quick sizes; 2026-01-01" in text
     assert "| at least 30.0 |" in text
-    for section in figures.SECTIONS:
-        for name in figures.drawable(section):
-            figures.plots.draw(name, figures.source_of(name), tmp_path / f"{name}.png")
+    for name in figures.drawable(figures.plots.PLOTS):
+        figures.plots.draw(name, figures.source_of(name), tmp_path / f"{name}.png")
     assert {path.stem for path in tmp_path.glob("*.png")} == set(figures.plots.PLOTS)
 
 

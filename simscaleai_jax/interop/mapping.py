@@ -90,7 +90,9 @@ def _bc(kwargs: Mapping[str, Any]) -> list[Entry]:
 
 
 def _vla(kwargs: Mapping[str, Any]) -> list[Entry]:
-    table = _grounding() if kwargs["grounding"] == "keypoints" else _token_encoders(kwargs)
+    see, read = (_asking, _words) if kwargs["grounding"] == "keypoints" else (_patches_encoder, _text_encoder)
+    names = [f"vision_encoders.{i}" for i in range(len(kwargs.get("cameras", ())))] or ["vision_encoder"]
+    table = [entry for name in names for entry in see(name, name.replace(".", "/"), kwargs)] + read(kwargs)
     if kwargs["auxiliary_size"]:
         table += _weights("auxiliary", "auxiliary")
     if kwargs["state_dim"] > 0:
@@ -103,30 +105,36 @@ def _vla(kwargs: Mapping[str, Any]) -> list[Entry]:
     return table
 
 
-def _token_encoders(kwargs: Mapping[str, Any]) -> list[Entry]:
+def _patches_encoder(theirs: str, ours: str, kwargs: Mapping[str, Any]) -> list[Entry]:
     patch = _patches(kwargs["patch_size"], kwargs["in_channels"])
-    table = [Entry("vision_encoder.cls_token", "vision_encoder/cls_token")]
-    table += [Entry("vision_encoder.patch_embed.pos_embed", "vision_encoder/patch_embed/pos_embed")]
-    table += _weights("vision_encoder.patch_embed.proj", "vision_encoder/patch_embed/proj", *patch)
-    table += _layers("vision_encoder.encoder", "vision_encoder/encoder", kwargs["num_layers"])
-    table += _norm("vision_encoder.norm", "vision_encoder/norm")
-    if kwargs["use_language"]:
-        table += [Entry("language_encoder.pos_embed", "language_encoder/pos_embed")]
-        table += [Entry("language_encoder.token_embed.weight", "language_encoder/token_embed")]
-        table += _layers("language_encoder.encoder", "language_encoder/encoder", kwargs["lang_num_layers"])
-        table += _norm("language_encoder.norm", "language_encoder/norm")
+    table = [Entry(f"{theirs}.cls_token", f"{ours}/cls_token")]
+    table += [Entry(f"{theirs}.patch_embed.pos_embed", f"{ours}/patch_embed/pos_embed")]
+    table += _weights(f"{theirs}.patch_embed.proj", f"{ours}/patch_embed/proj", *patch)
+    table += _layers(f"{theirs}.encoder", f"{ours}/encoder", kwargs["num_layers"])
+    return table + _norm(f"{theirs}.norm", f"{ours}/norm")
+
+
+def _text_encoder(kwargs: Mapping[str, Any]) -> list[Entry]:
+    if not kwargs["use_language"]:
+        return []
+    table = [Entry("language_encoder.pos_embed", "language_encoder/pos_embed")]
+    table += [Entry("language_encoder.token_embed.weight", "language_encoder/token_embed")]
+    table += _layers("language_encoder.encoder", "language_encoder/encoder", kwargs["lang_num_layers"])
+    return table + _norm("language_encoder.norm", "language_encoder/norm")
+
+
+def _asking(theirs: str, ours: str, kwargs: Mapping[str, Any]) -> list[Entry]:
+    table = _weights(f"{theirs}.first", f"{ours}/first", _conv, _conv_back)
+    table.append(_weights(f"{theirs}.keys", f"{ours}/keys")[0])  # it has no bias
+    for name in ("queries", "out1", "out2"):
+        table += _weights(f"{theirs}.{name}", f"{ours}/{name}")
     return table
 
 
-def _grounding() -> list[Entry]:
+def _words(kwargs: Mapping[str, Any]) -> list[Entry]:
     table = [Entry("language_encoder.token_embed.weight", "language_encoder/token_embed")]
     table += _weights("language_encoder.windows", "language_encoder/windows", _reverse, _reverse)
-    table += _weights("language_encoder.out", "language_encoder/out")
-    table += _weights("vision_encoder.first", "vision_encoder/first", _conv, _conv_back)
-    table.append(_weights("vision_encoder.keys", "vision_encoder/keys")[0])  # it has no bias
-    for name in ("queries", "out1", "out2"):
-        table += _weights(f"vision_encoder.{name}", f"vision_encoder/{name}")
-    return table
+    return table + _weights("language_encoder.out", "language_encoder/out")
 
 
 def _generative(kwargs: Mapping[str, Any]) -> list[Entry]:

@@ -184,20 +184,23 @@ def _act(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[
 
 
 def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[str, Any]) -> str:
-    image, heads = images[kwargs["image_key"]], kwargs["num_heads"]
+    cameras, heads, bias = kwargs.get("cameras", ()), kwargs["num_heads"], ""
+    names = [f"vision_encoders.{i}" for i in range(len(cameras))] or ["vision_encoder"]
+    seen = [(images[key], name) for key, name in zip(cameras or [kwargs["image_key"]], names, strict=True)]
+    first = seen[0][0]
     if kwargs["grounding"] == "keypoints":
-        text, bias = _words(graph, image, policy, kwargs), ""
-        parts = [_instructed_keypoints(graph, image, text, kwargs), text]
+        text = _words(graph, first, policy, kwargs)
+        parts = [*(_instructed_keypoints(graph, image, name, text, kwargs) for image, name in seen), text]
     else:
-        parts, bias = [_patches(graph, image, kwargs)], ""
+        parts = [_patches(graph, image, name, kwargs) for image, name in seen]
         if kwargs["use_language"]:
-            text, bias = _language(graph, image, policy, kwargs)
+            text, bias = _language(graph, first, policy, kwargs)
             parts.append(text)
     if kwargs["state_dim"] > 0:
         parts.append(graph.reshape(graph.perceptron(state, "state_proj", (0, 2), "Gelu"), 0, 1, -1))
     if bias:
-        patches = (kwargs["image_size"] // kwargs["patch_size"]) ** 2
-        pads = (0, 0, 0, patches + 1, 0, 0, 0, int(kwargs["state_dim"] > 0))
+        patches = len(seen) * ((kwargs["image_size"] // kwargs["patch_size"]) ** 2 + 1)
+        pads = (0, 0, 0, patches, 0, 0, 0, int(kwargs["state_dim"] > 0))
         bias = graph.node("Pad", bias, graph.constant(pads, np.int64))
     fused = graph.node("Concat", *parts, axis=1)
     fused = graph.transformer(fused, "fusion_transformer", max(kwargs["num_layers"] // 2, 2), heads, bias)
@@ -207,29 +210,29 @@ def _vla(graph: Graph, state: str, images: Images, policy: Any, kwargs: Mapping[
     return _sample(graph, features, policy, kwargs)
 
 
-def _patches(graph: Graph, image: str, kwargs: Mapping[str, Any]) -> str:
+def _patches(graph: Graph, image: str, name: str, kwargs: Mapping[str, Any]) -> str:
     """(B, 1 + N, D) tokens of the picture."""
-    patch = "vision_encoder.patch_embed"
+    patch = f"{name}.patch_embed"
     patches = graph.convolution(image, f"{patch}.proj", kwargs["patch_size"])
     patches = graph.node("Transpose", graph.reshape(patches, 0, 0, -1), perm=[0, 2, 1])
     patches = graph.node("Add", patches, graph.weight(f"{patch}.pos_embed"))
-    first = graph.rows(graph.weights["vision_encoder.cls_token"], image)
+    first = graph.rows(graph.weights[f"{name}.cls_token"], image)
     tokens = graph.node("Concat", first, patches, axis=1)
-    tokens = graph.transformer(tokens, "vision_encoder.encoder", kwargs["num_layers"], kwargs["num_heads"])
-    return graph.norm(tokens, "vision_encoder.norm")
+    tokens = graph.transformer(tokens, f"{name}.encoder", kwargs["num_layers"], kwargs["num_heads"])
+    return graph.norm(tokens, f"{name}.norm")
 
 
-def _instructed_keypoints(graph: Graph, image: str, text: str, kwargs: Mapping[str, Any]) -> str:
+def _instructed_keypoints(graph: Graph, image: str, name: str, text: str, kwargs: Mapping[str, Any]) -> str:
     """(B, 1, D): the places that a text (B, 1, D) asks for."""
-    hidden, side = _cells(graph, image, "vision_encoder", kwargs["image_size"])
-    keys = graph.node("MatMul", hidden, graph.transposed("vision_encoder.keys.weight"))
-    queries = graph.reshape(graph.linear(text, "vision_encoder.queries"), -1, QUERIES, CONVOLUTIONS[0][0])
+    hidden, side = _cells(graph, image, name, kwargs["image_size"])
+    keys = graph.node("MatMul", hidden, graph.transposed(f"{name}.keys.weight"))
+    queries = graph.reshape(graph.linear(text, f"{name}.queries"), -1, QUERIES, CONVOLUTIONS[0][0])
     maps = graph.node("MatMul", queries, graph.node("Transpose", keys, perm=[0, 2, 1]))
     weights = graph.node("Softmax", maps, axis=-1)
     found = [graph.node("MatMul", weights, values) for values in (graph.constant(grid(side)), hidden)]
     seen = graph.reshape(graph.node("Concat", *found, axis=-1), 0, 1, -1)
-    hidden = graph.activate(graph.linear(seen, "vision_encoder.out1"), "Gelu")
-    return graph.linear(hidden, "vision_encoder.out2")
+    hidden = graph.activate(graph.linear(seen, f"{name}.out1"), "Gelu")
+    return graph.linear(hidden, f"{name}.out2")
 
 
 def _words(graph: Graph, like: str, policy: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:

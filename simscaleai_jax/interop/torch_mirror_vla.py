@@ -160,26 +160,30 @@ class VisionLanguageAction(nn.Module):
         num_inference_steps: int = 10,
         schedule: str = "cosine",
         image_key: str = "image",
+        cameras: Any = (),
         loss_type: str = "mse",
         mask_padding: bool = False,
         grounding: str = "attention",
         auxiliary_size: int = 0,
     ) -> None:
         super().__init__()
-        self.use_language, self.image_key = use_language, image_key
+        self.use_language, self.pictures, self.has_several = use_language, tuple(cameras) or (image_key,), bool(cameras)
         self.state_dim, self.error = state_dim, ERRORS[loss_type]
         self.shape = (action_dim,) if action_horizon == 1 else (action_horizon, action_dim)
         dims = (embed_dim, num_heads)
-        if grounding == "keypoints":
-            self.vision_encoder: nn.Module = InstructedKeypoints(in_channels, embed_dim)
-            self.language_encoder: Any = WordEncoder(vocab_size, max_text_len, embed_dim)
+        sizes = (image_size, patch_size, in_channels, *dims, num_layers, mlp_ratio, dropout)
+        asks = grounding == "keypoints"
+        eyes = [InstructedKeypoints(in_channels, embed_dim) if asks else VisionEncoder(*sizes) for _ in self.pictures]
+        if cameras:
+            self.vision_encoders = nn.ModuleList(eyes)
         else:
-            sizes = (image_size, patch_size, in_channels, *dims, num_layers, mlp_ratio, dropout)
-            self.vision_encoder = VisionEncoder(*sizes)
-            if use_language:
-                self.language_encoder = SimpleLanguageEncoder(
-                    vocab_size, max_text_len, *dims, lang_num_layers, dropout, mask_padding=mask_padding
-                )
+            self.vision_encoder = eyes[0]
+        if asks:
+            self.language_encoder: Any = WordEncoder(vocab_size, max_text_len, embed_dim)
+        elif use_language:
+            self.language_encoder = SimpleLanguageEncoder(
+                vocab_size, max_text_len, *dims, lang_num_layers, dropout, mask_padding=mask_padding
+            )
         if state_dim > 0:
             self.state_proj = nn.Sequential(nn.Linear(state_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim))
         self.fusion_transformer = transformer_encoder(
@@ -201,24 +205,26 @@ class VisionLanguageAction(nn.Module):
         else:
             raise ValueError(f"Unknown action_head_type {action_head_type!r}. Available: mlp, diffusion, flow.")
         if auxiliary_size:
-            self.auxiliary = nn.Linear(embed_dim, auxiliary_size)
+            self.auxiliary = nn.Linear(embed_dim * (1 + len(self.pictures)), auxiliary_size)
 
     def features(self, batch: dict[str, Any]) -> torch.Tensor:
         """The first fused token (B, embed_dim)."""
         observations = batch["observations"]
-        image, text, padding = to_channels_first(observations[self.image_key]), [], None
+        images, text, padding = [to_channels_first(observations[name]) for name in self.pictures], [], None
         if self.use_language:
             language = batch["language"]
             if isinstance(language, list):
-                language = self.language_encoder.tokenize(language, image.device)
+                language = self.language_encoder.tokenize(language, images[0].device)
             text = [self.language_encoder(language)]
             padding = self.language_encoder.padding(language)
-        asked = [text[0][:, 0]] if isinstance(self.vision_encoder, InstructedKeypoints) else []
-        tokens = [self.vision_encoder(image, *asked), *text]
+        encoders = self.vision_encoders if self.has_several else [self.vision_encoder]
+        asked = [text[0][:, 0]] if isinstance(encoders[0], InstructedKeypoints) else []
+        seen = [encoder(image, *asked) for encoder, image in zip(encoders, images, strict=True)]
+        tokens = [*seen, *text]
         if self.state_dim > 0:
             tokens.append(self.state_proj(state_vector(observations))[:, None])
         if padding is not None:
-            around = (tokens[0].shape[1], sum(part.shape[1] for part in tokens[2:]))
+            around = (sum(part.shape[1] for part in seen), int(self.state_dim > 0))
             padding = F.pad(padding, around, value=False)
         return self.fusion_transformer(torch.cat(tokens, dim=1), src_key_padding_mask=padding)[:, 0]
 
@@ -242,5 +248,5 @@ class VisionLanguageAction(nn.Module):
         self.eval()
         batch: dict[str, Any] = {"observations": obs}
         if language is not None:
-            batch["language"] = [language] * obs[self.image_key].shape[0]
+            batch["language"] = [language] * obs[self.pictures[0]].shape[0]
         return self(batch)["predicted_actions"].squeeze(0)

@@ -1,10 +1,10 @@
 """Vision-language-action model: image, instruction and state become tokens, a transformer fuses them, a head acts.
 
 Tokens: [class token and patches; characters; state], or where the instruction asks for places in the picture
-[places; sentence; state]. The head reads the first one, fused.
+[places; sentence; state]; of several cameras, those of the first come first. The head reads the first one, fused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,16 +38,17 @@ class VisionLanguageAction(nnx.Module):
 
     Actions are (B, A), or with `action_horizon` h > 1 (B, h, A), in [-1, 1].
 
-    Beyond the documented arguments: `image_key` is the picture; `head_layers`, `num_diffusion_steps`,
-    `num_inference_steps` and `schedule` shape the diffusion and flow heads; `dtype` is the computing dtype;
+    Beyond the documented arguments: `image_key` is the picture, or `cameras` are the keys of several, each with an
+    encoder of its own; `head_layers`, `num_diffusion_steps`, `num_inference_steps` and `schedule` shape the diffusion
+    and flow heads; `dtype` is the computing dtype;
     `scan_layers`, `remat` and `attention` ("auto", "xla", "cudnn") choose how the transformers run, not what they
     compute. `loss_type` ("mse", "l1", "smooth_l1") is the "mlp" head's. `mask_padding` keeps what is behind an
     instruction's end from being read; it is on in a model that is built for a data set with instructions. `grounding`
     is how words find things in the picture: by "attention" among tokens of patches and of characters, or as
     "keypoints", where a convolution reads the text and asks for places in the picture (`InstructedKeypoints`);
-    `patch_size`, `lang_num_layers` and layers of the picture are not theirs. With `auxiliary_size` the sentence's token
-    also learns to tell batch["auxiliary"] (B, auxiliary_size), what an instruction means, which is known only in
-    training: once it does, the picture follows within a few hundred updates.
+    `patch_size`, `lang_num_layers` and layers of the picture are not theirs. With `auxiliary_size` the tokens of the
+    sentence and of the places also learn to tell batch["auxiliary"] (B, auxiliary_size), which is known only in
+    training: what an instruction means, where that thing is. Once they do, actions follow within a few hundred updates.
     """
 
     needs_picture = True
@@ -72,6 +73,7 @@ class VisionLanguageAction(nnx.Module):
         state_dim: int = 0,
         *,
         image_key: str = "image",
+        cameras: Sequence[str] = (),
         head_layers: int = 4,
         num_diffusion_steps: int = 100,
         num_inference_steps: int = 10,
@@ -91,7 +93,7 @@ class VisionLanguageAction(nnx.Module):
         if grounding == "keypoints" and not use_language:
             raise ValueError("grounding='keypoints' asks the instruction for places; wanted use_language=True.")
         if auxiliary_size and grounding != "keypoints":
-            raise ValueError("auxiliary_size is what a sentence's token learns to tell; wanted grounding='keypoints'.")
+            raise ValueError("auxiliary_size is what sentences and places tell; wanted grounding='keypoints'.")
         if action_head_type not in HEAD_TYPES:
             raise unknown_name("action_head_type", action_head_type, HEAD_TYPES)
         self._error = error_fn(loss_type)
@@ -113,6 +115,7 @@ class VisionLanguageAction(nnx.Module):
         self.action_horizon = action_horizon
         self.state_dim = state_dim
         self.image_key = image_key
+        self.cameras = tuple(cameras)
         self.head_layers = head_layers
         self.num_diffusion_steps = num_diffusion_steps
         self.num_inference_steps = num_inference_steps
@@ -129,11 +132,12 @@ class VisionLanguageAction(nnx.Module):
         self._build_encoders(rngs)
         self.action_head = self._make_head(rngs)
         if auxiliary_size:
-            self.auxiliary = linear(embed_dim, auxiliary_size, dtype=dtype, rngs=rngs)
+            seen = embed_dim * (1 + len(self.picture_keys))
+            self.auxiliary = linear(seen, auxiliary_size, dtype=dtype, rngs=rngs)
 
     @classmethod
     def arguments_for(cls, data: DataSpec) -> dict[str, Any]:
-        """The constructor arguments that follow from a data set; it sees one picture."""
+        """The constructor arguments that follow from a data set; it sees one picture if nobody says more."""
         found: dict[str, Any] = {"state_dim": data.state_dim, "action_dim": data.action_dim}
         found |= {"action_horizon": data.action_horizon, "use_language": data.has_language}
         found["mask_padding"] = data.has_language
@@ -146,7 +150,7 @@ class VisionLanguageAction(nnx.Module):
     @property
     def picture_keys(self) -> tuple[str, ...]:
         """Pictures that are read."""
-        return (self.image_key,)
+        return self.cameras or (self.image_key,)
 
     def _build_encoders(self, rngs: nnx.Rngs) -> None:
         shared: dict[str, Any] = {
@@ -158,26 +162,29 @@ class VisionLanguageAction(nnx.Module):
             "rngs": rngs,
         }
         dim, heads = self.embed_dim, self.num_heads
-        if self.grounding == "keypoints":
-            plain: dict[str, Any] = {"dtype": self.dtype, "rngs": rngs}
-            self.vision_encoder = InstructedKeypoints(self.in_channels, self.image_size, dim, **plain)
-            self.language_encoder = WordEncoder(self.vocab_size, self.max_text_len, dim, **plain)
+        plain: dict[str, Any] = {"dtype": self.dtype, "rngs": rngs}
+        see = [self._make_eye(shared, plain) for _ in self.picture_keys]
+        if self.cameras:
+            self.vision_encoders = nnx.List(see)
         else:
-            self._build_transformers(shared)
+            self.vision_encoder = see[0]
+        if self.grounding == "keypoints":
+            self.language_encoder = WordEncoder(self.vocab_size, self.max_text_len, dim, **plain)
+        elif self.use_language:
+            sizes = (self.vocab_size, self.max_text_len, dim, heads, self.lang_num_layers)
+            self.language_encoder = SimpleLanguageEncoder(*sizes, mask_padding=self.mask_padding, **shared)
         if self.state_dim > 0:
             self.state_proj = StateProjection(self.state_dim, dim, dtype=self.dtype, rngs=rngs)
         self.fusion_transformer = TransformerEncoder(
             dim, heads, max(self.num_layers // 2, 2), int(self.mlp_ratio * dim), **shared
         )
 
-    def _build_transformers(self, shared: dict[str, Any]) -> None:
-        dim, heads, padding = self.embed_dim, self.num_heads, self.mask_padding
-        self.vision_encoder = VisionEncoder(
-            self.image_size, self.patch_size, self.in_channels, dim, heads, self.num_layers, self.mlp_ratio, **shared
-        )
-        if self.use_language:
-            sizes = (self.vocab_size, self.max_text_len, dim, heads, self.lang_num_layers)
-            self.language_encoder = SimpleLanguageEncoder(*sizes, mask_padding=padding, **shared)
+    def _make_eye(self, shared: dict[str, Any], plain: dict[str, Any]) -> InstructedKeypoints | VisionEncoder:
+        channels, size, dim = self.in_channels, self.image_size, self.embed_dim
+        if self.grounding == "keypoints":
+            return InstructedKeypoints(channels, size, dim, **plain)
+        layers = (self.num_heads, self.num_layers, self.mlp_ratio)
+        return VisionEncoder(size, self.patch_size, channels, dim, *layers, **shared)
 
     def _make_head(self, rngs: nnx.Rngs) -> nnx.Module:
         if self.action_head_type == "mlp":
@@ -199,14 +206,16 @@ class VisionLanguageAction(nnx.Module):
             language; optional "actions" (B, A) or (B, h, A), "is_pad" or "mask" (B,) or (B, h).
           key: noise of the diffusion and flow heads (None: key 0) and, in training mode, dropout.
         Returns:
-          {"predicted_actions"} and with actions {"loss", "action_mse"}; "auxiliary_mae" where the batch holds what the
-          instruction means.
+          {"predicted_actions"} and with actions {"loss", "action_mse"}; "auxiliary_mae" where the batch holds what
+          sentence and places are to tell.
         Raises:
           ValueError: an input is missing or has the wrong shape.
         """
         batch = self.prepare_batch(batch)
         key_tokens, key_head = (None, None) if key is None else jax.random.split(key)
-        features = self.features(batch, key=key_tokens)
+        keys = self._keys(key_tokens)
+        seen, text = self._perceived(batch, keys)
+        features = self._fused(batch, seen, text, keys[2])
         actions_shape = chunk_shape(features.shape[0], self.action_horizon, self.action_dim)
         target = target_actions(batch, actions_shape) if "actions" in batch else None
         valid = None if target is None else valid_steps(batch, actions_shape)
@@ -219,7 +228,8 @@ class VisionLanguageAction(nnx.Module):
             out["action_mse"] = masked_mean(jnp.square(miss), valid)
             out.setdefault("loss", masked_mean(self._error(miss), valid))
             if self.auxiliary_size and "auxiliary" in batch:
-                told = self.auxiliary(self.language_encoder(batch["language"])[:, 0]).astype(jnp.float32)
+                known = jnp.concatenate([part[:, 0] for part in (*text, *seen)], axis=-1)
+                told = self.auxiliary(known).astype(jnp.float32)
                 out["auxiliary_mae"] = jnp.mean(jnp.abs(told - batch["auxiliary"]))
                 out["loss"] = out["loss"] + AUXILIARY_WEIGHT * out["auxiliary_mae"]
         return out
@@ -230,31 +240,42 @@ class VisionLanguageAction(nnx.Module):
 
     def features(self, batch: Mapping[str, Any], *, key: Array | None = None) -> Float[Array, "B D"]:
         """The first fused token (B, embed_dim) of a prepared batch, which the action head reads."""
-        keys = [None] * 3 if key is None or self.deterministic else list(jax.random.split(key, 3))
-        observations = batch["observations"]
-        image = model_image(observations, self.in_channels, self.image_size, self.image_key)
+        keys = self._keys(key)
+        return self._fused(batch, *self._perceived(batch, keys), keys[2])
+
+    def _keys(self, key: Array | None) -> list[Array | None]:
+        """Of dropout: for the first picture, the instruction, the fusion, further pictures."""
+        count = 2 + len(self.picture_keys)
+        return [None] * count if key is None or self.deterministic else list(jax.random.split(key, count))
+
+    def _perceived(self, batch: Mapping[str, Any], keys: list[Array | None]) -> tuple[list[Array], list[Array]]:
+        """Tokens (B, N, D) of each picture, and of the instruction where one is read."""
         text = [self.language_encoder(batch["language"], key=keys[1])] if self.use_language else []
-        tokens = [self._see(image, text, keys[0]), *text]
+        encoders = self.vision_encoders if self.cameras else [self.vision_encoder]
+        seen = []
+        for name, encoder, one in zip(self.picture_keys, encoders, [keys[0], *keys[3:]], strict=True):
+            image = model_image(batch["observations"], self.in_channels, self.image_size, name)
+            asks = isinstance(encoder, InstructedKeypoints)
+            seen.append(encoder(image, text[0][:, 0]) if asks else encoder.encode(image, key=one))
+        return seen, text
+
+    def _fused(self, batch: Mapping[str, Any], seen: list[Array], text: list[Array], key: Array | None) -> Array:
+        tokens = [*seen, *text]
         if self.state_dim > 0:
-            state = model_state(observations, self.state_dim)
+            state = model_state(batch["observations"], self.state_dim)
             state = state[:, 0] if state.ndim == 3 else state
             tokens.append(self.state_proj(state)[:, None])
-        mask = self._mask(batch, [part.shape[1] for part in tokens])
-        fused = self.fusion_transformer(jnp.concatenate(tokens, axis=1), key=keys[2], num_out=1, mask=mask)
-        return fused[:, 0]
+        mask = self._mask(batch, sum(part.shape[1] for part in seen))
+        return self.fusion_transformer(jnp.concatenate(tokens, axis=1), key=key, num_out=1, mask=mask)[:, 0]
 
-    def _see(self, image: Float[Array, "B H W C"], text: list[Array], key: Array | None) -> Float[Array, "B N D"]:
-        if isinstance(self.vision_encoder, InstructedKeypoints):
-            return self.vision_encoder(image, text[0][:, 0])
-        return self.vision_encoder.encode(image, key=key)
-
-    def _mask(self, batch: Mapping[str, Any], counts: list[int]) -> Bool[Array, "B N"] | None:
-        """Which of the fused tokens are attended to: all but the padding of the text, the second part; None for all."""
+    def _mask(self, batch: Mapping[str, Any], before: int) -> Bool[Array, "B N"] | None:
+        """Which of the fused tokens are attended to: all but the padding of the text, behind `before` tokens; None for
+        all.
+        """
         text = self.language_encoder.mask(jnp.asarray(batch["language"])) if self.use_language else None
         if text is None:
             return None
-        before, _, *after = counts
-        read = jnp.ones((text.shape[0], before + sum(after)), bool)
+        read = jnp.ones((text.shape[0], before + int(self.state_dim > 0)), bool)
         return jnp.concatenate([read[:, :before], text, read[:, before:]], axis=1)
 
     def predict(self, obs: Mapping[str, Any], language: str | None = None, *, key: Array | None = None) -> Array:
@@ -263,7 +284,8 @@ class VisionLanguageAction(nnx.Module):
         One observation, with or without a leading axis of one, gives (A,) or (h, A).
         """
         observations = {name: jnp.asarray(value) for name, value in obs.items()}
-        if self.image_key in observations and observations[self.image_key].ndim == 3:
+        first = self.picture_keys[0]
+        if first in observations and observations[first].ndim == 3:
             observations = {name: value[None] for name, value in observations.items()}
         batch: dict[str, Any] = {"observations": observations}
         if language is not None:
@@ -297,7 +319,8 @@ class VisionLanguageAction(nnx.Module):
     def input_spec(self, batch_size: int) -> dict[str, Any]:
         """Shapes of a prepared training batch."""
         size = self.image_size
-        observations = {self.image_key: shape(batch_size, size, size, self.in_channels, dtype=jnp.uint8)}
+        picture = shape(batch_size, size, size, self.in_channels, dtype=jnp.uint8)
+        observations = dict.fromkeys(self.picture_keys, picture)
         if self.state_dim > 0:
             observations["state"] = shape(batch_size, self.state_dim)
         actions = shape(*chunk_shape(batch_size, self.action_horizon, self.action_dim))

@@ -64,8 +64,11 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
         VisionLanguageAction,
         {**VLA, "action_head_type": "diffusion", "action_horizon": 3, "head_layers": 2},
     ),
-    "vla-masked": (VisionLanguageAction, {**VLA, "mask_padding": True, "loss_type": "l1"}),
-    "vla-keypoints": (VisionLanguageAction, {**VLA, "image_size": 16, "grounding": "keypoints", "auxiliary_size": 2}),
+    "vla-masked": (VisionLanguageAction, {**VLA, **CAMERAS, "mask_padding": True, "loss_type": "l1"}),
+    "vla-keypoints": (
+        VisionLanguageAction,
+        {**VLA, **CAMERAS, "image_size": 16, "grounding": "keypoints", "auxiliary_size": 2},
+    ),
     "vla-flow": (VisionLanguageAction, {**VLA, "action_head_type": "flow"}),
     "mlp_head": (MLPActionHead, {"input_dim": 7, "action_dim": 5, "hidden_dim": 16, "n_layers": 3}),
     "diffusion_head": (DiffusionActionHead, {"input_dim": 7, "action_dim": 5, "hidden_dim": 16, "n_layers": 3}),

@@ -73,7 +73,7 @@ def test_wrong_settings_are_named():
         create_model("vla", grounding="keypoint")
     with pytest.raises(ValueError, match=r"grounding='keypoints'.*wanted use_language=True"):
         create_model("vla", grounding="keypoints", use_language=False)
-    with pytest.raises(ValueError, match=r"auxiliary_size is what a sentence.*wanted grounding='keypoints'"):
+    with pytest.raises(ValueError, match=r"auxiliary_size is what sentences.*wanted grounding='keypoints'"):
         create_model("vla", auxiliary_size=3)
     with pytest.raises(ValueError, match="image_size 7 is too small for the keypoint encoder"):
         create_model("vla", grounding="keypoints", image_size=7)

@@ -92,7 +92,8 @@ class PickPlaceLanguageConfig(TabletopConfig):
     """Metres and m/s; see `TabletopConfig` for the area of the cubes and the workspace.
 
     `phrases` chooses the sentences: "train", or "held_out", which no demonstration has. `observe_goal` adds what the
-    instruction means to the observation, for policies that read no text.
+    instruction means to the observation, for policies that read no text and as targets for those that do: "goal", one
+    hot, and in metres "object_pos" of the cube that is meant and "target_pos" where it belongs.
     """
 
     area_low: tuple[float, float] = (0.4, -0.14)
@@ -256,7 +257,11 @@ class PickPlaceLanguageTask(BaseTask):
             "cubes_quat": jnp.clip(snapshot.object_quat[: len(COLOURS)], -1.0, 1.0).reshape(-1),
             "language": self.instructions.observe(task_state.sentence),
         }
-        return obs | {"goal": jax.nn.one_hot(task_state.goal, len(GOALS))} if self.config.observe_goal else obs
+        if not self.config.observe_goal:
+            return obs
+        place = meant(snapshot, task_state).object_pos[0]
+        goal = {"goal": jax.nn.one_hot(task_state.goal, len(GOALS)), "target_pos": task_state.target_pos}
+        return obs | goal | {"object_pos": jnp.clip(place, -MAX_REACH, MAX_REACH)}
 
     def observation_bounds(self) -> dict[str, Bounds]:
         places, turns = np.full(3 * len(COLOURS), MAX_REACH), np.ones(4 * len(COLOURS))
@@ -266,7 +271,12 @@ class PickPlaceLanguageTask(BaseTask):
             "cubes_quat": (-turns, turns),
             "language": (np.zeros(LENGTH), np.full(LENGTH, len(SYMBOLS))),
         }
-        return bounds | {"goal": (np.zeros(6), np.ones(6))} if self.config.observe_goal else bounds
+        if not self.config.observe_goal:
+            return bounds
+        place = np.full(3, MAX_REACH)
+        return (
+            bounds | {"goal": (np.zeros(6), np.ones(6))} | dict.fromkeys(("object_pos", "target_pos"), (-place, place))
+        )
 
     def reward_terms(
         self,
