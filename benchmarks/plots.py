@@ -1,4 +1,4 @@
-"""Plots of docs/benchmarks.md and docs/imitation.md, drawn from files of results; each picture says which content it was drawn from."""
+"""Plots of docs/benchmarks.md and docs/imitation.md; each picture says which results it was drawn from."""
 
 import hashlib
 import json

@@ -69,6 +69,7 @@ def usual(tmp_path_factory):
     return train_ppo(folder), train_model(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), OBEYED)
 def test_training_works_as_ever(name, value, usual, tmp_path, caplog):
     (agent, history), (trainer, numbers) = usual

@@ -73,6 +73,7 @@ def of_an_episode(keys):
     return [keys, split, *acting, *(jax.vmap(jax.random.split)(part) for part in acting)]
 
 
+@pytest.mark.slow
 def test_c32_no_two_purposes_share_a_key_over_a_thousand_seeds(roots):
     seen = {}
     for stream, keys in roots.items():

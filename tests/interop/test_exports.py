@@ -54,6 +54,7 @@ def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None
         np.testing.assert_allclose(found, load_policy(source).plan(obs, key), atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_stablehlo_is_told_what_to_do_where_no_instruction_is_recorded(tmp_path: Path) -> None:
     source = checkpoints.make("vla-masked", tmp_path / "source", language=None)
     written = export_policy(source, tmp_path / "policy.stablehlo")

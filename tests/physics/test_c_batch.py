@@ -76,6 +76,7 @@ def test_neighbours_and_the_size_of_the_batch_change_no_bit(programs, trajectory
     assert np.array_equal(rollout(reset(keys), actions)[:, NUM_ENVS:], wanted)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_bits_of_one(env, programs, trajectory):
     """Eight callbacks at a time, each on a thread of its own."""
     reset, rollout = programs

@@ -72,6 +72,7 @@ def parity(engine, host, demonstrations):
     }
 
 
+@pytest.mark.slow
 def test_engines_follow_the_host_through_grasp_and_lift(parity):
     assert parity["within 5 mm"] >= 0.95, parity
     assert parity["same lifted"] >= 0.95, parity
@@ -122,6 +123,7 @@ def _check_sweep(paths):
         assert np.abs(paths[:, row] - paths[:, 0]).max() > 1e-3, name
 
 
+@pytest.mark.slow
 def test_each_parameter_changes_the_motion_on_the_host(demonstrations):
     actions = demonstrations[1][0][0]
     paths = {}

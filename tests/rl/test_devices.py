@@ -46,6 +46,7 @@ def run(probe, count, updates, keep_gradients=False, **settings):
     return train.make_dispatch(learner, probe, layout, mesh, updates)(state, np.int32(updates))[0]
 
 
+@pytest.mark.slow
 def test_gradients_on_eight_devices_equal_those_on_one(probe):
     """Rollout, advantages, minibatches and loss of one whole update, the weights held still."""
     minibatches = {"num_minibatches": 4, "n_epochs": 2}

@@ -90,6 +90,7 @@ def test_flags_behind_two_dashes_belong_to_the_other_command():
     assert cli.take_flags(["--json", "a", "--", "--json"]) == (["a", "--", "--json"], {"--json"})
 
 
+@pytest.mark.slow
 def test_a_figure_without_a_display_goes_to_a_file_that_is_named(tmp_path):
     hidden = {"DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}

@@ -20,6 +20,7 @@ def test_a_plan_of_ppo(capsys):
     assert "calls the host while it runs" in update["warnings"], "MuJoCo's engine"
 
 
+@pytest.mark.slow
 def test_a_plan_of_training(capsys):
     arguments = (
         "plan train --topology cpu:8 --programs update evaluate --model bc --model.hidden-dim 16 --batch-size 32"
@@ -39,7 +40,7 @@ def test_a_plan_of_training(capsys):
         ("ppo_reech --topology cpu:8", "Did you mean 'ppo_reach'"),
         (f"rl --topology cpu:8 --programs updat {SMALL}", "Did you mean 'update'"),
         (f"rl --topology cpu:8 --fit {SMALL}", "--fit needs a topology"),
-        ("train --topology cpu:8 --batch-size 12", "nearest: 8 or 16"),
+        ("train --topology cpu:8 --model bc --batch-size 12", "nearest: 8 or 16"),
     ],
 )
 def test_what_cannot_be_planned_is_said(arguments, message, capsys):

@@ -55,7 +55,7 @@ STATE = [name for name in RECIPES if name.endswith("pick_place")]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("act") else []) for name in STATE]
+    "name", [pytest.param(name, marks=[] if name == "bc_pick_place" else [pytest.mark.slow]) for name in STATE]
 )
 def test_every_recipe_learns(name, demos, tmp_path):
     """Sixty updates of a small copy of its model; its own settings but for the sizes."""
@@ -78,24 +78,19 @@ def told(tmp_path_factory):
             shade, side = rng.uniform(0, 1), ("left", "right")[number % 2]
             action = np.full((10, 4), (shade if side == "left" else -shade), np.float32)
             demo["actions"], demo["rewards"] = action, np.zeros(10, np.float32)
-            demo["obs/image"] = np.full((10, 16, 16, 3), int(255 * shade), np.uint8)
+            for key in ("image", "image_side_cam"):
+                demo[f"obs/{key}"] = np.full((10, 16, 16, 3), int(255 * shade), np.uint8)
             demo["obs/ee_pos"] = rng.normal(size=(10, 3)).astype(np.float32)
             demo["obs/gripper_state"] = np.zeros((10, 1), np.float32)
             demo["obs/joint_pos"] = rng.normal(size=(10, 7)).astype(np.float32)
-            demo["obs/cubes_pos"] = np.repeat(action[:, :1], 9, axis=1)
+            demo["obs/cubes_pos"], demo["obs/object_pos"] = (np.repeat(action[:, :1], n, axis=1) for n in (9, 3))
             demo["obs/goal"] = np.tile(np.eye(2, dtype=np.float32)[number % 2], (10, 1))
             demo.attrs["language"] = f"put it {side}"
     return path
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "vla_reach_language" else pytest.mark.slow)
-        for name in RECIPES
-        if name.startswith("vla")
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("vla")])
 def test_every_recipe_that_is_told_what_to_do_learns(name, told, tmp_path):
     """Sixty updates of a small copy of its model, which is given no place of an object."""
     _, given = recipe.stage_arguments([*SMALL["vla"], *QUICK, "--train.max-steps", "60"])
@@ -106,8 +101,9 @@ def test_every_recipe_that_is_told_what_to_do_learns(name, told, tmp_path):
     assert losses[-1] < 0.9 * losses[0]
     manifest = read_manifest(tmp_path / "run")
     assert set(manifest.observation_spec) == set(options.data.obs_keys)
-    assert not {"goal", "cubes_pos"} & set(options.data.obs_keys)
-    assert manifest.model_kwargs["auxiliary_size"] == 2
+    assert not {"goal", "cubes_pos", "object_pos"} & set(options.data.obs_keys)
+    known = {"goal": 2, "object_pos": 3}
+    assert manifest.model_kwargs["auxiliary_size"] == sum(known[key] for key in options.data.auxiliary_keys)
     assert manifest.model_kwargs["mask_padding"]
 
 

@@ -32,6 +32,7 @@ def evaluate(run, tmp_path, *options):
     return json.loads(results.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_curve_and_its_metrics(run):
     assert read_run(run)["settings"]["ppo.n_steps"] == 64
     assert (run / "metrics.csv").read_text().count("\n") == 3
@@ -64,6 +65,7 @@ def test_a_run_goes_on_by_the_same_command(run, tmp_path, capsys):
     assert "# since step 128 " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_trackers_get_the_results_and_films_of_a_run(run, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     told = []
@@ -81,6 +83,7 @@ def test_trackers_get_the_results_and_films_of_a_run(run, tmp_path, monkeypatch,
     assert "(log.videos) must lie on a local or mounted disk" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, capsys):
     options = ("--physics", "host", "--save-videos", "--video-dir", str(tmp_path / "videos"))
     results = evaluate(run, tmp_path, *options)

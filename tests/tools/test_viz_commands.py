@@ -27,6 +27,7 @@ def decoded(path, height: int, width: int) -> np.ndarray:
     return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
+@pytest.mark.slow
 def test_viz_env_draws_start_and_steps(tmp_path, capsys):
     assert cli.main(["viz-env", "--n-steps", "3", "--save", str(tmp_path / "new" / "frames.png")]) == 0
     assert "frames.png" in capsys.readouterr().out
@@ -43,6 +44,7 @@ def test_viz_env_writes_a_video(tmp_path):
     assert len(decoded(tmp_path / "run.mp4", 360, 480)) == 5
 
 
+@pytest.mark.slow
 def test_viz_cameras_shows_what_render_camera_returns(tmp_path):
     assert cli.main(["viz-cameras", "--save", str(tmp_path / "cameras.png")]) == 0
     assert min(Image.open(tmp_path / "cameras.png").size) > 200

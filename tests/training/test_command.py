@@ -74,6 +74,7 @@ def test_demonstrations_are_trained_on_and_evaluated_without_flags(demos, tmp_pa
     assert json.loads(results.read_text())["host"]["mean_length"] <= 8, "the environment's settings travel, too"
 
 
+@pytest.mark.slow
 def test_a_policy_that_sees_what_a_task_setting_adds_is_evaluated_with_it(tmp_path):
     chosen = SETTINGS | {"relative_observations": True, "domain_randomization": True, "cameras": []}
     settings = json_values(build_config(None, find_task("pick_place").config_cls, chosen))  # as datagen stores it

@@ -58,6 +58,7 @@ def after_fifty(tmp_path_factory):
     return {1: run(1), 8: run(8), "split": run(8, fsdp=True, model=create_model("bc", hidden_dim=256, n_layers=1))}
 
 
+@pytest.mark.slow
 def test_parameters_stay_identical_on_every_device(after_fifty):
     trainer = after_fifty[8]
     for leaf in jax.tree.leaves(trainer.state.params):

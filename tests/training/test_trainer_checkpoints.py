@@ -35,6 +35,7 @@ class TestCheckpoints:
         assert second.train_loader.get_state() == whole.train_loader.get_state()
         assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [4, 8, 12, 16, 20, 24]
 
+    @pytest.mark.slow
     def test_host_batches_resume_exactly(self, tmp_path):
         batches = [
             {"observations": {"state": rows}, "actions": np.tanh(rows[:, :4])}
@@ -126,6 +127,7 @@ class TestCheckpoints:
         assert checkpoint.resolve(tmp_path).name == f"step_{best['step']:09d}"
         assert trainer.best_value == best["eval/loss"]
 
+    @pytest.mark.slow
     def test_a_run_from_elsewhere_goes_on_from_its_own_checkpoints(self, finished, tmp_path):
         whole, _ = finished
         make_trainer(tmp_path / "a", ema_decay=0.9, max_steps=24, keep_checkpoints=9).train()
