@@ -126,31 +126,22 @@ class Engine:
         step, steps = jax.vmap(self.env.functional.step), jnp.arange(self.num_steps)
         return jax.lax.scan(lambda s, t: (step(s, self._actions(start + t)), None), state, steps)[0]
 
-    def recorded(self) -> tuple[Any, Any]:
-        """Physics before each of `num_steps` steps, and the targets that each moved to; leaves [T, B, ...]."""
-
-        def record(state: Any) -> Any:
-            def body(s: Any, t: jax.Array) -> Any:
-                env = s.env
-                control = jax.vmap(self.env.functional.task.control)
-                targets = control(env.snapshot, env.task_state, self._actions(t))
-                return self.env.step(s, self._actions(t)), (env.physics, targets)
-
-            return jax.lax.scan(body, state, jnp.arange(self.num_steps))[1]
-
-        return jax.tree.map(np.asarray, jax.jit(record)(self.state))
+    def bare(self) -> "BareLoop":
+        """The physics of `num_steps` of its steps."""
+        return BareLoop(self.env, self.state, jax.vmap(self._actions)(jnp.arange(self.num_steps)))
 
 
 class BareLoop:
-    """The physics of recorded steps alone: `mujoco.batch.Batch` on all cores."""
+    """The physics of steps with these actions (T, B, A) alone: `mujoco.batch.Batch` on all cores."""
 
-    def __init__(self, engine: Engine) -> None:
-        env = engine.env.functional
-        before, self.targets = engine.recorded()
-        self.batch = Batch(env.physics.host_model, engine.num_envs, nthread=num_threads())
+    def __init__(self, batched: Any, state: Any, actions: jax.Array) -> None:
+        env = batched.functional
+        before, self.targets = recorded(batched, state, actions)
+        num_steps, num_envs = actions.shape[:2]
+        self.batch = Batch(env.physics.host_model, num_envs, nthread=num_threads())
         parts = {name: self.batch.bind(name) for name in before.__dataclass_fields__}
         self.states = []
-        for t in range(engine.num_steps):
+        for t in range(num_steps):
             for name, view in parts.items():
                 view[...] = getattr(before, name)[t]
             self.states.append(self.batch.state.copy())
@@ -172,6 +163,17 @@ class BareLoop:
         return time.perf_counter() - started
 
 
+def recorded(env: Any, state: Any, actions: jax.Array) -> tuple[Any, Any]:
+    """Physics before each step of a batch, and the targets that each moved to; leaves [T, B, ...]."""
+    control = jax.vmap(env.functional.task.control)
+
+    def body(s: Any, action: jax.Array) -> Any:
+        targets = control(s.env.snapshot, s.env.task_state, jnp.clip(action, -1.0, 1.0))
+        return env.step(s, action), (s.env.physics, targets)
+
+    return jax.tree.map(np.asarray, jax.jit(lambda s, a: jax.lax.scan(body, s, a)[1])(state, actions))
+
+
 def measure_batched(options: Options, num_envs: int) -> list[dict[str, Any]]:
     """A row per engine: env steps per second with everything on (task, reward terms, info, auto-reset), what auto-reset
     costs, how long the first calls take, and for the C engine its share of a bare loop's rate.
@@ -185,7 +187,7 @@ def measure_batched(options: Options, num_envs: int) -> list[dict[str, Any]]:
     runs: dict[str, Any] = {impl: engine.run for impl, engine in engines.items()}
     runs |= {f"{impl} without reset": engine.run_without_reset for impl, engine in engines.items()}
     if "c" in engines:
-        runs["bare"] = BareLoop(engines["c"]).run
+        runs["bare"] = engines["c"].bare().run
     seconds = alternate(runs, options.repeats)
     return [_row(options, impl, engine, seconds) for impl, engine in engines.items()]
 

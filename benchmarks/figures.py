@@ -29,7 +29,7 @@ CLIENTS, PPO = ROOT / "docs" / "clients.md", ROOT / "docs" / "ppo.md"
 IMITATION, LANGUAGE = ROOT / "docs" / "imitation.md", ROOT / "docs" / "language.md"
 MARKS = ("<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->")
 HEAD = "| what | figure | command |\n|---|---|---|\n"
-PROGRAMS = ("ppo_update", "pictures", "vla_step")
+PROGRAMS = ("ppo_update", "env_step", "pictures", "vla_step")
 
 Result = dict[str, Any]
 
@@ -168,10 +168,15 @@ def performance() -> str:
         return "Not measured yet: `python benchmarks/time_shares.py`\n"
     titles = {
         "ppo_update": "One PPO update on pick and place (recipe `ppo_pick_place`)",
+        "env_step": "One step of 128 environments of pick and place, random actions",
         "pictures": "256 pictures of 64x64 with colour, depth and segmentation",
         "vla_step": "One training step of a VLA, 64x64 pixels, batch 32",
     }
-    parts = [f"### {titles[name]}\n\n{markdown(*tables.program(name, result))}" for name in PROGRAMS]
+    parts = [
+        f"### {titles[name]}\n\n{markdown(*tables.program(name, result))}"
+        for name in PROGRAMS
+        if name in result["programs"]
+    ]
     parts.append(f"### Beside the machine's limits\n\n{markdown(*tables.limits(result))}")
     parts.append(f"- `time_shares.json`, `python benchmarks/time_shares.py`: {stamped('time_shares')}\n")
     return "\n".join(parts)

@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 
 import tyro
-from env_throughput import BareLoop, Engine
+from env_throughput import Engine
 from ppo_ablation import RECIPE, run
 from stamp import stamp
 
@@ -44,7 +44,7 @@ def main(options: Options) -> None:
     num_envs = ppo_config(recipe).num_envs
     assert num_envs, "the recipe says how many"
     env = make_batched_env("pick_place", dt=recipe.env.dt, cameras=[], impl="c")
-    bare = BareLoop(Engine(env, num_envs, 64))
+    bare = Engine(env, num_envs, 64).bare()
 
     def rate() -> float:
         return 64 * num_envs / statistics.median(bare.run() for _ in range(options.repeats))

@@ -44,11 +44,15 @@ def main() -> None:
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
-    """Runs one recipe; {"seconds": part -> s, "engines": engine -> its success, ...}."""
-    path = recipe.recipe_file(name)
-    record = recipe.run(path, {}, str(folder))
-    judged, said = json.loads((folder / "run" / "eval.json").read_text()), read_yaml(path)
-    engines = {}
+    """Runs one recipe; see `summary`."""
+    record = recipe.run(recipe.recipe_file(name), {}, str(folder))
+    seconds = {part: each["seconds"] for part, each in record.items()}
+    return summary(name, seconds, json.loads((folder / "run" / "eval.json").read_text()))
+
+
+def summary(name: str, seconds: dict[str, float], judged: dict[str, Any]) -> dict[str, Any]:
+    """{"seconds": part -> s, "engines": engine -> its success, ...} of a run and what `simscale eval` wrote of it."""
+    said, engines = read_yaml(recipe.recipe_file(name)), {}
     for engine, result in judged.items():
         engines[engine] = {key: round(result[key], 4) for key in (*RATES, "dt")}
         if "blind" in result:
@@ -58,7 +62,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "demonstrations": said["datagen"]["n_episodes"],
         "episodes": said["eval"]["n_episodes"],
         "seed": said["eval"]["seed"],
-        "seconds": {part: round(each["seconds"], 1) for part, each in record.items()},
+        "seconds": {part: round(each, 1) for part, each in seconds.items()},
         "engines": engines,
         "date": stamp()["date"],
         "load_average": round(os.getloadavg()[0], 1),

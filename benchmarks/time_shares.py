@@ -1,4 +1,5 @@
-"""Where the time of a PPO update, a batch of pictures and a VLA training step goes, beside the machine's limit.
+"""Where the time of a PPO update, a step of environments, a batch of pictures and a VLA training step goes, beside the
+machine's limit.
 
     python benchmarks/time_shares.py
 
@@ -26,6 +27,7 @@ from stamp import stamp
 
 RESULTS = Path(__file__).parent / "results" / "time_shares.json"
 RECIPE = "ppo_pick_place"
+ENVS, STEPS = 128, 100
 PICTURES, SIDE = 256, 64
 VLA = {"image_size": 64, "patch_size": 8, "embed_dim": 128, "num_layers": 2, "dropout": 0.1}
 VLA_BATCH = 32
@@ -34,7 +36,7 @@ Parts = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
-    """Measures all three and writes JSON."""
+    """Measures them and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="three rounds")
@@ -48,7 +50,8 @@ def main() -> None:
     }
     report["memory_bytes_per_second"] = xla_bandwidth(2**27, 3)
     report["programs"] = {}
-    for name, measure in (("ppo_update", ppo_update), ("pictures", pictures), ("vla_step", vla_step)):
+    for measure in (ppo_update, env_step, pictures, vla_step):
+        name = measure.__name__
         report["programs"][name] = measure(repeats)
         print(name, json.dumps(report["programs"][name], indent=1), flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,7 @@ def ppo_update(repeats: int) -> dict[str, Any]:
     """The recipe's update on pick and place after a few updates: rollout (physics, rest of the environment, policy),
     advantages, minibatches, statistics.
     """
-    from env_throughput import BareLoop, Engine
+    from env_throughput import BareLoop
 
     from simscaleai_jax.rl.agents.ppo import PPOAgent
     from simscaleai_jax.rl.ppo.rollout import collect
@@ -108,12 +111,12 @@ def ppo_update(repeats: int) -> dict[str, Any]:
     rollout = rolled(state)[1]
     after, units, _ = prepared(state, rollout)
 
-    engine = Engine(env, layout.num_envs, layout.num_steps)
-    bare = BareLoop(engine)
+    acted = jax.jit(lambda state, actions: jax.lax.scan(lambda s, a: (env.step(s, a), None), state, actions)[0])
+    bare = BareLoop(env, state.env, rollout.action)
     parts: Parts = {
         "whole": lambda: whole(state),
         "rollout": lambda: rolled(state),
-        "env": lambda: engine.run(),
+        "env": lambda: acted(state.env, rollout.action),
         "bare": lambda: bare.run(),
         "advantages": lambda: prepared(state, rollout),
         "minibatches": lambda: learned(after, units),
@@ -139,6 +142,43 @@ def ppo_update(repeats: int) -> dict[str, Any]:
         "minibatch_flops": steps * flops(minibatch, after, units),
         "minibatch_ms": times["minibatches"],
     }
+
+
+def env_step(repeats: int) -> dict[str, Any]:
+    """A step of pick and place, a few environments as in the comparison with other libraries, of random actions."""
+    from env_throughput import BareLoop, recorded
+
+    from simscaleai_jax.sim import make_batched_env
+
+    env = make_batched_env("pick_place", dt=0.01, cameras=[], impl="c")
+    single, ids = env.functional, jnp.arange(ENVS)
+    actions = jax.random.uniform(jax.random.key(1), (STEPS, ENVS, env.action_size), minval=-1, maxval=1)
+    state = jax.jit(env.init)(jax.random.key(0), ids)
+    before, targets = jax.tree.map(jnp.asarray, recorded(env, state, actions))
+    physics, step = jax.vmap(single.physics.step), jax.vmap(single.step)
+    overrides = state.env.overrides
+    programs = {
+        "engine": jax.jit(lambda b, t: jax.lax.map(lambda each: physics(each[0], each[1], overrides)[0].qpos, (b, t))),
+        "task": jax.jit(lambda s, a: jax.lax.scan(lambda s, a: (step(s, a), None), s, a)[0]),
+        "whole": jax.jit(lambda s, a: jax.lax.scan(lambda s, a: (env.step(s, a), None), s, a)[0]),
+    }
+    parts: Parts = {
+        "bare": BareLoop(env, state, actions).run,
+        "engine": lambda: programs["engine"](before, targets),
+        "task": lambda: programs["task"](state.env, actions),
+        "whole": lambda: programs["whole"](state, actions),
+    }
+    times = {name: value / STEPS for name, value in rounds(parts, repeats).items()}
+    found = table(
+        times["whole"],
+        {
+            "physics (bare `mujoco.batch.Batch`)": times["bare"],
+            "to the engine and back: callback, copies": times["engine"] - times["bare"],
+            "task: actions, observation, reward, ends": times["task"] - times["engine"],
+            "auto-reset": times["whole"] - times["task"],
+        },
+    )
+    return found | {"num_envs": ENVS, "steps_per_second": 1e3 * ENVS / times["whole"]}
 
 
 def pictures(repeats: int) -> dict[str, Any]:

@@ -173,11 +173,13 @@ class VisionLanguageAction(nn.Module):
         dims = (embed_dim, num_heads)
         sizes = (image_size, patch_size, in_channels, *dims, num_layers, mlp_ratio, dropout)
         asks = grounding == "keypoints"
-        eyes = [InstructedKeypoints(in_channels, embed_dim) if asks else VisionEncoder(*sizes) for _ in self.pictures]
+        encoders = [
+            InstructedKeypoints(in_channels, embed_dim) if asks else VisionEncoder(*sizes) for _ in self.pictures
+        ]
         if cameras:
-            self.vision_encoders = nn.ModuleList(eyes)
+            self.vision_encoders = nn.ModuleList(encoders)
         else:
-            self.vision_encoder = eyes[0]
+            self.vision_encoder = encoders[0]
         if asks:
             self.language_encoder: Any = WordEncoder(vocab_size, max_text_len, embed_dim)
         elif use_language:

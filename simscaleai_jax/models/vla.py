@@ -40,15 +40,14 @@ class VisionLanguageAction(nnx.Module):
 
     Beyond the documented arguments: `image_key` is the picture, or `cameras` are the keys of several, each with an
     encoder of its own; `head_layers`, `num_diffusion_steps`, `num_inference_steps` and `schedule` shape the diffusion
-    and flow heads; `dtype` is the computing dtype;
-    `scan_layers`, `remat` and `attention` ("auto", "xla", "cudnn") choose how the transformers run, not what they
-    compute. `loss_type` ("mse", "l1", "smooth_l1") is the "mlp" head's. `mask_padding` keeps what is behind an
-    instruction's end from being read; it is on in a model that is built for a data set with instructions. `grounding`
-    is how words find things in the picture: by "attention" among tokens of patches and of characters, or as
-    "keypoints", where a convolution reads the text and asks for places in the picture (`InstructedKeypoints`);
-    `patch_size`, `lang_num_layers` and layers of the picture are not theirs. With `auxiliary_size` the tokens of the
-    sentence and of the places also learn to tell batch["auxiliary"] (B, auxiliary_size), which is known only in
-    training: what an instruction means, where that thing is. Once they do, actions follow within a few hundred updates.
+    and flow heads; `dtype` is the computing dtype; `scan_layers`, `remat` and `attention` ("auto", "xla", "cudnn")
+    choose how the transformers run, not what they compute. `loss_type` ("mse", "l1", "smooth_l1") is the "mlp" head's.
+    `mask_padding` keeps what is behind an instruction's end from being read; it is on in a model that is built for a
+    data set with instructions. `grounding` is how words find things in the picture: by "attention" among tokens of
+    patches and of characters, or as "keypoints", where a convolution reads the text and asks for places in the picture
+    (`InstructedKeypoints`); `patch_size`, `lang_num_layers` and layers of the picture are not theirs. With
+    `auxiliary_size` the tokens of the sentence and of the places also learn to tell batch["auxiliary"]
+    (B, auxiliary_size), which is known only in training: what an instruction means, where that thing is.
     """
 
     needs_picture = True
@@ -163,11 +162,11 @@ class VisionLanguageAction(nnx.Module):
         }
         dim, heads = self.embed_dim, self.num_heads
         plain: dict[str, Any] = {"dtype": self.dtype, "rngs": rngs}
-        see = [self._make_eye(shared, plain) for _ in self.picture_keys]
+        encoders = [self._make_vision_encoder(shared, plain) for _ in self.picture_keys]
         if self.cameras:
-            self.vision_encoders = nnx.List(see)
+            self.vision_encoders = nnx.List(encoders)
         else:
-            self.vision_encoder = see[0]
+            self.vision_encoder = encoders[0]
         if self.grounding == "keypoints":
             self.language_encoder = WordEncoder(self.vocab_size, self.max_text_len, dim, **plain)
         elif self.use_language:
@@ -179,7 +178,7 @@ class VisionLanguageAction(nnx.Module):
             dim, heads, max(self.num_layers // 2, 2), int(self.mlp_ratio * dim), **shared
         )
 
-    def _make_eye(self, shared: dict[str, Any], plain: dict[str, Any]) -> InstructedKeypoints | VisionEncoder:
+    def _make_vision_encoder(self, shared: dict[str, Any], plain: dict[str, Any]) -> nnx.Module:
         channels, size, dim = self.in_channels, self.image_size, self.embed_dim
         if self.grounding == "keypoints":
             return InstructedKeypoints(channels, size, dim, **plain)
@@ -253,10 +252,12 @@ class VisionLanguageAction(nnx.Module):
         text = [self.language_encoder(batch["language"], key=keys[1])] if self.use_language else []
         encoders = self.vision_encoders if self.cameras else [self.vision_encoder]
         seen = []
-        for name, encoder, one in zip(self.picture_keys, encoders, [keys[0], *keys[3:]], strict=True):
+        for name, encoder, key in zip(self.picture_keys, encoders, [keys[0], *keys[3:]], strict=True):
             image = model_image(batch["observations"], self.in_channels, self.image_size, name)
-            asks = isinstance(encoder, InstructedKeypoints)
-            seen.append(encoder(image, text[0][:, 0]) if asks else encoder.encode(image, key=one))
+            if isinstance(encoder, InstructedKeypoints):
+                seen.append(encoder(image, text[0][:, 0]))
+            else:
+                seen.append(encoder.encode(image, key=key))
         return seen, text
 
     def _fused(self, batch: Mapping[str, Any], seen: list[Array], text: list[Array], key: Array | None) -> Array:
