@@ -34,6 +34,16 @@ def test_tables_of_programs_compiled_for_tpus_are_those_of_their_files(name, mon
     assert script.between(changed, script.MARKS, script.table(rows)) != changed
 
 
+def test_recipes_say_at_their_head_what_they_reach(figures):
+    runs = figures.load("recipes")["runs"]
+    assert runs
+    for name, run in runs.items():
+        lines = (SCRIPT.parent.parent / "configs" / f"{name}.yaml").read_text().splitlines()
+        head = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+        for found in run["engines"].values():
+            assert figures.tables.interval(found) in head, name
+
+
 def test_a_figure_that_was_typed_is_found(figures, tmp_path, monkeypatch, capsys):
     for name in ("README", "PAGE", "PERFORMANCE", "CLIENTS", "PPO", "IMITATION", "LANGUAGE"):
         path = getattr(figures, name)
