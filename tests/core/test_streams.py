@@ -92,6 +92,7 @@ def test_c32_no_two_purposes_share_a_key_over_a_thousand_seeds(roots):
     assert not bare & set(together.tolist())
 
 
+@pytest.mark.slow
 def test_entry_points_use_the_stream_of_their_purpose(roots):
     learner, params = make_learner(PPOConfig(seed=7, hidden_dim=4, n_layers=1), {"obs_dim": 3, "action_dim": 2})
     one = jnp.int32(1)

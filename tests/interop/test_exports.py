@@ -13,13 +13,14 @@ from simscaleai_jax.core.text import tokenize
 from simscaleai_jax.interop import export_policy, files, import_torch
 from simscaleai_jax.policy import load_policy
 from simscaleai_jax.tools.cli import main as simscale
+from tests.params import others_slow
 
 from . import checkpoints
 
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("name", checkpoints.NAMES)
+@pytest.mark.parametrize("name", others_slow(checkpoints.NAMES, "bc", "diffusion", "ppo", "vla-keypoints"))
 def test_import_gives_the_policy_back(name: str, tmp_path: Path) -> None:
     source = checkpoints.make(name, tmp_path / "source")
     import_torch(export_policy(source, tmp_path / "policy.safetensors"), tmp_path / "again")
@@ -36,9 +37,7 @@ def test_import_gives_the_policy_back(name: str, tmp_path: Path) -> None:
     assert ways[0] == ways[1]
 
 
-@pytest.mark.parametrize(
-    "name", ["bc", pytest.param("vla-diffusion", marks=pytest.mark.slow), "ppo", "act-images", "diffusion"]
-)
+@pytest.mark.parametrize("name", others_slow(["bc", "vla-diffusion", "ppo", "act-images", "diffusion"], "bc", "ppo"))
 def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None:
     source = checkpoints.make(name, tmp_path / "source")
     written = export_policy(source, tmp_path / "policy.stablehlo")

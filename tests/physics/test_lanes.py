@@ -12,7 +12,8 @@ NUM_ENVS = 256
 PUSHED = 0.05  # rad or m that targets are moved by, at most
 
 
-@pytest.mark.parametrize("name", ["reach", pytest.param("pick_place", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["reach", "pick_place"])
 def test_the_steps_are_those_of_vmap(name):
     env = make_functional_env(name, impl="jax", cameras=[], dt=0.01)
     state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), NUM_ENVS)).physics

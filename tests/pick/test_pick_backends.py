@@ -78,6 +78,7 @@ def test_engines_follow_the_host_through_grasp_and_lift(parity):
     assert parity["same lifted"] >= 0.95, parity
 
 
+@pytest.mark.slow
 def test_engines_report_the_same_grasps(parity):
     assert parity["same grasped"] >= 0.95, parity
 

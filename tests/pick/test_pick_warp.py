@@ -26,6 +26,7 @@ def rewritten(tmp_path, custom):
     return str(tmp_path / "scene.xml")
 
 
+@pytest.mark.slow
 def test_a_world_has_room_for_every_contact_of_its_pairs():
     pick, reach = (load_model(asset(name), 0.01) for name in ("pick_place.xml", "reach.xml"))
     contacts, rows = warp_capacity(pick)

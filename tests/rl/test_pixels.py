@@ -64,6 +64,7 @@ def test_cameras_of_different_sizes_are_refused():
         model_kwargs_for(env, PPOConfig(encoder="cnn"))
 
 
+@pytest.mark.slow
 def test_what_only_an_image_shows_is_learned():
     history = PPOAgent.for_env(Pictures(), SMALL).train(Pictures(), progress=False)
     assert np.mean(history["episode_reward"][:2]) < 0.4

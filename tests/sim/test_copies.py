@@ -12,6 +12,7 @@ import pytest
 import simscaleai_jax.sim as sim
 from simscaleai_jax.sim import registry
 from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
+from tests.params import others_slow
 
 from .conftest import NUM_ENVS, actions_for
 
@@ -49,7 +50,7 @@ def mine(monkeypatch):
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("kind", ["plain", "randomized", "of a registered task"])
+@pytest.mark.parametrize("kind", others_slow(["plain", "randomized", "of a registered task"], "plain"))
 def test_a_copied_adapter_goes_on_alone_and_identically(how, kind, mine):
     name = "mine" if kind == "of a registered task" else "reach"
     env = sim.make_env(name, **SMALL, domain_randomization=kind == "randomized", randomization="clean", seed=5)

@@ -44,6 +44,7 @@ def test_a_run_writes_its_curve_and_its_metrics(run):
     assert terms == {"reward/distance", "reward/success", "reward/arrival", "reward/action"}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_by_the_same_command(run, tmp_path, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     words = ["rl", *SMALL.split(), "--save-path", str(folder), "--env.max-episode-steps", "8"]

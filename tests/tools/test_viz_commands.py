@@ -39,6 +39,7 @@ def test_viz_env_draws_start_and_steps(tmp_path, capsys):
     assert np.any(first != last)
 
 
+@pytest.mark.slow
 def test_viz_env_writes_a_video(tmp_path):
     assert cli.main(["viz-env", "--n-steps", "4", "--save", str(tmp_path / "run.mp4")]) == 0
     assert len(decoded(tmp_path / "run.mp4", 360, 480)) == 5

@@ -167,6 +167,7 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="exclude each other"):
             make_trainer(tmp_path, init_from="a", resume_from="b")
 
+    @pytest.mark.slow
     def test_a_run_in_an_object_store_and_one_that_cannot_be_reached(self, tmp_path):
         folder = "memory://bucket/bc"
         make_trainer(folder, max_steps=8).train()
