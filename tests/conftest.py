@@ -35,7 +35,7 @@ enable()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # tests compile thousands of tiny programs
 
 
-LONGEST_FIRST = ("training", "sim", "rl", "tools", "datagen", "pick", "models")  # so that no worker is left with one
+LONGEST_FIRST = ("training", "sim", "rl", "tools", "datagen", "pick", "models")  # no worker ends with a long one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
