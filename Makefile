@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO := outputs/demo
 PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint requirements.lock
 
+unexport PYTHONDONTWRITEBYTECODE # tests start many processes, and each would compile the package anew
+
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # The default tests compile without optimization, which is faster for them; long simulations are not.
@@ -43,7 +45,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --threads --pythonpath $(BIN)/python
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS)

@@ -83,6 +83,7 @@ def test_engines_report_the_same_grasps(parity):
     assert parity["same grasped"] >= 0.95, parity
 
 
+@pytest.mark.slow
 def test_each_parameter_changes_the_motion_on_each_engine(engine, host, demonstrations):
     _check_sweep(sweep(engine, host, demonstrations))
 

@@ -35,6 +35,7 @@ def test_a_world_has_room_for_every_contact_of_its_pairs():
     assert warp_capacity(reach)[0] < contacts
 
 
+@pytest.mark.slow
 def test_the_packages_scene_drops_no_contacts_in_the_jax_implementation():
     model = load_model(asset("pick_place.xml"), 0.01)
     check_pair_limit(model)

@@ -65,6 +65,7 @@ def test_weights_stay_identical_on_every_device_after_fifty_updates(probe):
         assert all(np.array_equal(copy, copies[0]) for copy in copies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_one_trace_for_all_updates(probe, monkeypatch, devices):
     traces = []

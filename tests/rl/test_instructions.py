@@ -36,6 +36,7 @@ def env():
     return make_functional_env("reach_language", cameras=[], dt=0.01, impl="c", phrases="held_out")
 
 
+@pytest.mark.slow
 def test_a_policy_that_listens_succeeds_and_fails_in_the_control(env):
     config = EvalConfig(EPISODES)
     played, result = evaluate_instructions(env, Reacher(env.task, listens=True), config)

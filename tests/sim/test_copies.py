@@ -90,6 +90,7 @@ def test_a_copied_batch_is_the_same_program(how, batched):
     assert lowered[0] == lowered[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copied_vector_env_goes_on_alone_and_identically(how, batched):
     envs = BatchedVectorEnv(batched, NUM_ENVS)

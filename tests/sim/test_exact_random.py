@@ -66,7 +66,7 @@ RANDOM = {"domain_randomization": True, "randomization": PARAMETERS}
     [
         ("reach", {}),
         pytest.param("pick_place", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
-        ("lift", RANDOM | {"task": {"curriculum_share": 0.7}}),
+        pytest.param("lift", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
         ("push", RANDOM),
         pytest.param("stack", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
     ],

@@ -114,6 +114,7 @@ def test_a_look_of_pictures_that_no_camera_takes_is_refused(name):
     assert EnvOptions(cameras=("front_cam",), **{name: 64}).settings()["cameras"][0]["name"] == "front_cam"
 
 
+@pytest.mark.slow
 def test_the_doctor_measures_an_engine_and_finds_what_is_wrong(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "MEASURED_SECONDS", 0.2)
     monkeypatch.setattr(doctor, "MEASURED_ENVS", 8)

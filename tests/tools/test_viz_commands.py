@@ -147,6 +147,7 @@ def test_an_episode_with_images_becomes_a_video_of_them(recorded, tmp_path):
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 60, 120], atol=4)
 
 
+@pytest.mark.slow
 def test_an_episode_without_images_is_drawn_from_its_states(recorded, tmp_path):
     path = viz_live.write_episode_video(recorded[0], 0, tmp_path / "drawn.gif")
     with Image.open(path) as gif:
@@ -161,6 +162,7 @@ def test_an_episode_without_images_is_drawn_from_its_states(recorded, tmp_path):
     assert green[2][0] < green[1][0] - 10  # and then up
 
 
+@pytest.mark.slow
 def test_an_episode_is_drawn_in_the_scene_that_it_was_recorded_in(write_recorded, tmp_path, capsys):
     scenes = Path(asset("reach.xml")).parent
     shutil.copy(scenes / "panda.xml", tmp_path)

@@ -22,6 +22,7 @@ def build():
     return create_model("bc", hidden_dim=16, n_layers=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_programs_from_shapes_are_those_that_run(tmp_path, monkeypatch, fsdp):
     monkeypatch.setattr(sharding, "SHARDED_MIN_SIZE", 16)
