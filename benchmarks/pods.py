@@ -153,8 +153,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     order = {case: i for i, case in enumerate(CASES)}
     lines = [
         "| program | v5e chips | compile, s | MiB a chip: arguments / temporaries / in all | exchanges an update "
-        "| sent by a chip | of the ideal |",
-        "|---|---|---|---|---|---|---|",
+        "| sent by a chip | of the ideal | estimated ms: links / instructions |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: (order[row["case"]], row["chips"])):
         mib = " / ".join(f"{row['memory'][name] / 2**20:,.1f}" for name in ("arguments", "temporaries", "needed"))
@@ -165,9 +165,36 @@ def table(rows: list[dict[str, Any]]) -> str:
             sent += f", {row['collectives']['sent_between_slices']:,.0f} B to the other slice"
         share = ideal(row)
         says = f"{row['collectives']['sent'] / share:.2f}" if share else ""
-        cells = (CASES[row["case"]][0], chips, f"{row['seconds']['compile']:.0f}", mib, kinds, sent, says)
+        estimate = " / ".join(f"{1e3 * row['estimate'][name]:,.2f}" for name in ("links", "cycles"))
+        cells = (CASES[row["case"]][0], chips, f"{row['seconds']['compile']:.0f}", mib, kinds, sent, says, estimate)
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *growth(rows)]) + "\n"
+
+
+def growth(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table: every case on the fewest and on the most chips of one slice."""
+    lines = [
+        "From the fewest to the most chips of one slice:",
+        "",
+        "| program | v5e chips | exchanges an update | MiB a chip: arguments | in all | million cycles |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case, (name, _, _) in CASES.items():
+        found = sorted(
+            (row for row in rows if row["case"] == case and row["slices"] == 1), key=lambda row: row["chips"]
+        )
+        if len(found) < 2:
+            continue
+        first, last = found[0], found[-1]
+        memory = [
+            f"{first['memory'][part] / 2**20:,.1f} -> {last['memory'][part] / 2**20:,.1f}"
+            for part in ("arguments", "needed")
+        ]
+        counts = f"{first['collectives']['count']:,} -> {last['collectives']['count']:,}"
+        cycles = [row["cycles"]["total"] / 1e6 for row in (first, last)]
+        times = f"{cycles[0]:,.1f} -> {cycles[1]:,.1f} ({cycles[0] / cycles[1]:.1f} times fewer)"
+        lines.append(f"| {name} | {first['chips']} -> {last['chips']} | {counts} | {' | '.join(memory)} | {times} |")
+    return lines
 
 
 def table_of_fits(fits: list[dict[str, Any]]) -> str:
