@@ -2,15 +2,18 @@
 
     python benchmarks/pods.py                     # all rows that benchmarks/results/pods.json lacks
     python benchmarks/pods.py --cases bc --again
+    python benchmarks/pods.py --fits h100:1       # the most environments that fit, where pods.json lacks them
 
-Needs libtpu (pip install 'simscaleai-jax[tpu]'), no TPU. A row takes seconds to minutes and is written at once, so the
-script may be stopped and started again. It also writes the table of docs/multi_host.md.
+Needs libtpu (pip install 'simscaleai-jax[tpu]'), no TPU; GPUs need 'simscaleai-jax[plan-cuda]'. A row takes seconds to
+minutes and is written at once, so the script may be stopped and started again. It also writes the tables of
+docs/multi_host.md.
 """
 
 import argparse
 import functools
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +37,49 @@ CASES = {  # name -> (what it is, arguments of simscale plan, samples a chip in 
     "ppo_reach": ("PPO reach, 32,768 environments", "ppo_reach --ppo.num-envs 32768 --ppo.n-steps 524288", 0),
     "ppo_pick_place": ("PPO pick_place, 32,768", "ppo_pick_place --ppo.num-envs 32768 --ppo.n-steps 524288", 0),
     "vla_large": ("VLA large, --fsdp --remat", f"{VLA} {LARGE} --batch-size {{batch}}", 16),
+    "vla_large_kept": (
+        "VLA large, --fsdp --remat --keep-gathered",
+        f"{VLA} {LARGE} --keep-gathered --batch-size {{batch}}",
+        16,
+    ),
 }
-ONLY_LARGE = {"vla_large": (("v5e:4x4", 1), ("v5e:16x16", 1), ("v5e:16x16", 2))}
+FITS = {  # topology -> what is made as large as fits there; sizes to begin with near the answer
+    "v5e:1x1": "ppo_pick_place --ppo.num-envs 262144 --ppo.n-steps 4194304",
+    "h100:1": "ppo_pick_place --ppo.num-envs 2097152 --ppo.n-steps 33554432",
+}
 SENT = ("count", "bytes", "sent", "sent_between_slices")
 PAGE = Path("docs/multi_host.md")
 MARKS = ("<!-- pods: written by benchmarks/pods.py -->", "<!-- end of pods -->")
+FIT_MARKS = ("<!-- fits: written by benchmarks/pods.py -->", "<!-- end of fits -->")
 
 
 def main() -> None:
     """Compiles what is missing, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="benchmarks/results/pods.json")
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--cases", nargs="*", choices=list(CASES), help="default: all, or none with --fits")
     parser.add_argument("--chips", nargs="+", type=int, default=[4, 16, 64, 256, 512])
+    parser.add_argument("--fits", nargs="*", choices=list(FITS), help="default: all, or none with --cases")
     parser.add_argument("--again", action="store_true", help="compile what there is already, too")
     options = parser.parse_args()
+    is_all = options.cases is None and options.fits is None
     path = Path(options.output)
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    for case in options.cases:
-        for topology, slices in ONLY_LARGE.get(case, SLICES):
-            key = {"case": case, "topology": topology, "slices": slices}
-            is_known = any(row.items() >= key.items() for row in rows)
-            if count(topology) * slices in options.chips and (options.again or not is_known):
-                rows = [row for row in rows if not row.items() >= key.items()] + [examine(**key)]
-                path.write_text(json.dumps(stamp() | {"rows": rows}, indent=1) + "\n")
-                PAGE.write_text(between(PAGE.read_text(), MARKS, table(rows)))
+    found = {"rows": [], "fits": []} | (json.loads(path.read_text()) if path.exists() else {})
+
+    def add(kind: str, key: dict[str, Any], make: Callable[..., dict[str, Any]]) -> None:
+        if options.again or not any(row.items() >= key.items() for row in found[kind]):
+            row = make(**key)
+            found[kind] = [other for other in found[kind] if not other.items() >= key.items()] + [row]
+            path.write_text(json.dumps(stamp() | {name: found[name] for name in ("rows", "fits")}, indent=1) + "\n")
+            page = between(PAGE.read_text(), MARKS, table(found["rows"]))
+            PAGE.write_text(between(page, FIT_MARKS, table_of_fits(found["fits"])))
+
+    for case in list(CASES) if is_all else options.cases or ():
+        for topology, slices in SLICES:
+            if count(topology) * slices in options.chips:
+                add("rows", {"case": case, "topology": topology, "slices": slices}, examine)
+    for topology in list(FITS) if is_all else options.fits or ():
+        add("fits", {"topology": topology}, examine_fit)
 
 
 def examine(case: str, topology: str, slices: int) -> dict[str, Any]:
@@ -87,6 +108,19 @@ def examine(case: str, topology: str, slices: int) -> dict[str, Any]:
     }
     print(json.dumps({name: row[name] for name in ("case", "chips", "seconds", "collectives")}), flush=True)
     return row
+
+
+def examine_fit(topology: str) -> dict[str, Any]:
+    """One row of a machine: the most environments that fit, and twice as many, which do not."""
+    found = plan(PlanOptions(topology, fit=True), FITS[topology].split())
+    return {
+        "topology": topology,
+        "command": f"simscale plan {FITS[topology]} --topology {topology} --fit",
+        "environments": found["environments"],
+        "tried": found["tried"],
+        "memory": found["programs"]["update"]["memory"],
+        "seconds": found["programs"]["update"]["seconds"],
+    }
 
 
 def count(topology: str) -> int:
@@ -119,8 +153,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     order = {case: i for i, case in enumerate(CASES)}
     lines = [
         "| program | v5e chips | compile, s | MiB a chip: arguments / temporaries / in all | exchanges an update "
-        "| sent by a chip | of the ideal |",
-        "|---|---|---|---|---|---|---|",
+        "| sent by a chip | of the ideal | estimated ms: links / instructions |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: (order[row["case"]], row["chips"])):
         mib = " / ".join(f"{row['memory'][name] / 2**20:,.1f}" for name in ("arguments", "temporaries", "needed"))
@@ -131,8 +165,47 @@ def table(rows: list[dict[str, Any]]) -> str:
             sent += f", {row['collectives']['sent_between_slices']:,.0f} B to the other slice"
         share = ideal(row)
         says = f"{row['collectives']['sent'] / share:.2f}" if share else ""
-        cells = (CASES[row["case"]][0], chips, f"{row['seconds']['compile']:.0f}", mib, kinds, sent, says)
+        estimate = " / ".join(f"{1e3 * row['estimate'][name]:,.2f}" for name in ("links", "cycles"))
+        cells = (CASES[row["case"]][0], chips, f"{row['seconds']['compile']:.0f}", mib, kinds, sent, says, estimate)
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *growth(rows)]) + "\n"
+
+
+def growth(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table: every case on the fewest and on the most chips of one slice."""
+    lines = [
+        "From the fewest to the most chips of one slice:",
+        "",
+        "| program | v5e chips | exchanges an update | MiB a chip: arguments | in all | million cycles |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case, (name, _, _) in CASES.items():
+        found = sorted(
+            (row for row in rows if row["case"] == case and row["slices"] == 1), key=lambda row: row["chips"]
+        )
+        if len(found) < 2:
+            continue
+        first, last = found[0], found[-1]
+        memory = [
+            f"{first['memory'][part] / 2**20:,.1f} -> {last['memory'][part] / 2**20:,.1f}"
+            for part in ("arguments", "needed")
+        ]
+        counts = f"{first['collectives']['count']:,} -> {last['collectives']['count']:,}"
+        cycles = [row["cycles"]["total"] / 1e6 for row in (first, last)]
+        times = f"{cycles[0]:,.1f} -> {cycles[1]:,.1f} ({cycles[0] / cycles[1]:.1f} times fewer)"
+        lines.append(f"| {name} | {first['chips']} -> {last['chips']} | {counts} | {' | '.join(memory)} | {times} |")
+    return lines
+
+
+def table_of_fits(fits: list[dict[str, Any]]) -> str:
+    """A table of the largest sizes that fit."""
+    lines = ["| command | fits | needs, MiB a chip | does not fit | because |", "|---|---|---|---|---|"]
+    for row in fits:
+        needed = {size["size"]: size["needed"] for size in row["tried"]}
+        most = row["environments"]
+        error = next(size["error"] for size in row["tried"] if size["size"] == 2 * most)
+        because = error.split(": ", 1)[-1]
+        lines.append(f"| `{row['command']}` | {most:,} | {needed[most] / 2**20:,.0f} | {2 * most:,} | {because} |")
     return "\n".join(lines) + "\n"
 
 

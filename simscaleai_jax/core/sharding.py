@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -34,7 +35,9 @@ SHARDED_MIN_SIZE = 65_536  # numbers; smaller matrices cost more to gather than 
 TILE = (8, 128)  # in which a TPU keeps float32 matrices
 MAX_PADDING = 2  # times the room of the numbers that a part may take
 
-_gathering: ContextVar[Mesh | None] = ContextVar("gathering", default=None)
+KEPT = "gathered parameters"  # name under which a rematerialized function may save them
+
+_gathering: ContextVar[tuple[Mesh, bool] | None] = ContextVar("gathering", default=None)
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -162,27 +165,37 @@ def parameter_shardings(tree: Any, mesh: Mesh, is_split: bool) -> Any:
 
 
 @contextmanager
-def gathering(mesh: Mesh | None) -> Iterator[None]:
-    """Within it `whole` gathers what `parameter_spec` splits over this mesh; None: nothing is split."""
-    token = _gathering.set(mesh)
+def gathering(mesh: Mesh | None, is_kept: bool = False) -> Iterator[None]:
+    """Within it `whole` gathers what `parameter_spec` splits over this mesh; None: nothing is split.
+
+    `is_kept`: layers that are recomputed in the backward pass keep their gathered matrices, under the name KEPT.
+    """
+    token = _gathering.set(None if mesh is None else (mesh, is_kept))
     try:
         yield
     finally:
         _gathering.reset(token)
 
 
-def whole(tree: Any) -> Any:
+def whole(tree: Any, dtype: Any = None) -> Any:
     """Parameters as they are computed with: split matrices are gathered here, and their gradients are summed onto the
     devices that own the parts. A stack of layers is left alone: its layers are gathered one by one, where they run.
+
+    `dtype`: that in which a layer multiplies, and so in which its matrices are kept where they are.
     """
-    mesh = _gathering.get()
-    if mesh is None:
+    gathering = _gathering.get()
+    if gathering is None:
         return tree
+    mesh, is_kept = gathering
 
     def gather(leaf: Any) -> Any:
         is_stack = leaf.ndim == 3 and leaf.shape[0] > 1
         is_split = _spec_on(mesh, leaf.shape, split_axes(mesh)) != REPLICATED
-        return _gathered(leaf, mesh) if is_split and not is_stack else leaf
+        if not is_split or is_stack:
+            return leaf
+        if is_kept and dtype is not None:
+            return checkpoint_name(_gathered(leaf.astype(dtype), mesh), KEPT)
+        return _gathered(leaf, mesh)
 
     return jax.tree.map(gather, tree)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt32
 
-from simscaleai_jax.core.sharding import whole
+from simscaleai_jax.core.sharding import KEPT, whole
 from simscaleai_jax.models.dropout import dropout, dropout_seeds
 from simscaleai_jax.models.layers import compute_dtype, gelu, layer_norm, linear
 
@@ -118,10 +118,11 @@ class TransformerEncoder(nnx.Module):
         seeds = dropout_seeds(key, self.num_layers, SITES)
 
         def run(params: Any, seeds: Seeds, x: Array, num_out: int | None) -> Array:
-            return nnx.merge(graphdef, whole(params))(x, seeds, mask, num_out=num_out)
+            params = whole(params, compute_dtype(self.layers.dtype))
+            return nnx.merge(graphdef, params)(x, seeds, mask, num_out=num_out)
 
         if self.remat:
-            run = jax.checkpoint(run, static_argnums=3)
+            run = jax.checkpoint(run, static_argnums=3, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
         if self.scan_layers:
             return _scan(run, params, seeds, x, num_out)
         last = self.num_layers - 1

@@ -64,6 +64,8 @@ class TrainConfig:
       remat: recompute activations in the backward pass, to save memory.
       num_devices: devices of this kind to use; default: all accelerators, one CPU device.
       fsdp: also split large parameters, their gradients and moments over the devices (rules in core/sharding.py).
+      keep_gathered: with `fsdp` and `remat`, keep the gathered matrices of layers, in the computing dtype, for the
+        backward pass: they are gathered once an update and not twice, and every device has room for all of them.
       keep_checkpoints: newest checkpoints to keep; the best one is kept besides.
       resume: continue the run found in `checkpoint_dir`; False refuses a folder that holds one.
       init_from: checkpoint whose weights a new run starts with; unlike `resume_from`, everything else starts anew.
@@ -113,6 +115,7 @@ class TrainConfig:
     remat: bool = False
     num_devices: int | None = None
     fsdp: bool = False
+    keep_gathered: bool = False
     keep_checkpoints: int = 3
     resume: bool = True
     init_from: str | None = None

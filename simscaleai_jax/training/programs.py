@@ -41,7 +41,8 @@ class Programs:
         self._single: Callable | None = None
         recompute = config.remat and not has_own_remat
         split_over = mesh if config.fsdp else None
-        self.update = make_update(make_loss_fn(training_graph, statistics, recompute, split_over), config)
+        loss_fn = make_loss_fn(training_graph, statistics, recompute, split_over, config.keep_gathered)
+        self.update = make_update(loss_fn, config)
         loss_fn = make_loss_fn(evaluation_graph, statistics, mesh=split_over)
         key = seed_key(config.seed, Stream.VALIDATION)
         self.evaluation = jax.jit(

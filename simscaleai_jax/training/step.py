@@ -53,14 +53,21 @@ def init_state(params: Any, config: TrainConfig) -> TrainState:
     )
 
 
-def make_loss_fn(graphdef: Any, statistics: Statistics | None, remat: bool = False, mesh: Mesh | None = None) -> LossFn:
+def make_loss_fn(
+    graphdef: Any,
+    statistics: Statistics | None,
+    remat: bool = False,
+    mesh: Mesh | None = None,
+    keep_gathered: bool = False,
+) -> LossFn:
     """Builds loss(params, batch, key) -> (loss, scalar outputs); without a key there is no dropout.
 
-    `mesh`: over which large parameters are split; None where every device has whole ones.
+    `mesh`: over which large parameters are split; None where every device has whole ones. `keep_gathered`: layers that
+    are recomputed keep their matrices for it.
     """
 
     def forward(params: Any, batch: Mapping[str, Any], key: Array | None) -> tuple[Array, Metrics]:
-        with sharding.gathering(mesh):
+        with sharding.gathering(mesh, keep_gathered):
             model = nnx.merge(graphdef, nnx.State(sharding.whole(params)))
             outputs = model.forward(batch, key=key)
         numbers = {name: value for name, value in outputs.items() if jnp.ndim(value) == 0}

@@ -19,9 +19,9 @@ PATHS = ("dataset_path", "checkpoint_dir", "resume_from", "init_from")
 RULES = RunRules(
     may_change=(
         "lr", "max_steps", "save_every", "log_every", "eval_every", "log.*", "eval.*", "keep_checkpoints", "use_wandb",
-        "wandb_*", "device", "num_devices", "fsdp", "distributed", "backend", "lost_peer_seconds", "num_workers",
-        "device_mb", "max_steps_per_dispatch", "checkpoint_dir", "resume", "warmup_steps", "join.*", "config",
-        "verbose", "execute_steps", "ensemble",
+        "wandb_*", "device", "num_devices", "fsdp", "keep_gathered", "distributed", "backend", "lost_peer_seconds",
+        "num_workers", "device_mb", "max_steps_per_dispatch", "checkpoint_dir", "resume", "warmup_steps", "join.*",
+        "config", "verbose", "execute_steps", "ensemble",
     ),
     origins=("resume_from", "init_from"),
     advice="choose another checkpoint_dir",

@@ -124,6 +124,9 @@ def test_what_does_not_fit_is_said_and_the_largest_that_fits_is_found():
     memory = found["programs"]["update"]["memory"]
     assert memory["available"] / 4 < memory["needed"] <= memory["available"]
     assert 2**16 < found["batch"] < 2**28
+    needed = {size["size"]: size["needed"] for size in found["tried"]}
+    assert len(needed) == len(found["tried"]), "nothing is compiled twice"
+    assert (needed[found["batch"]], needed[2 * found["batch"]]) == (memory["needed"], None)
 
 
 def test_an_unknown_shape_lists_those_there_are():

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AxisType
 
 from simscaleai_jax.core import sharding
 from simscaleai_jax.models import create_model
 from simscaleai_jax.models.specs import fake_batch
+from simscaleai_jax.models.transformer import TransformerEncoder
+from simscaleai_jax.plan.hlo import Module
 from simscaleai_jax.training.ahead import make_programs
 from simscaleai_jax.training.feeding import prepare
 from simscaleai_jax.training.setup import split_model
@@ -73,6 +76,33 @@ def test_parameters_split_over_a_grid_of_chips_learn_what_whole_ones_do():
     moved = [np.abs(np.asarray(leaf)).max() for leaf in jax.tree.leaves(whole.opt_state) if leaf.shape == (256, 256)]
     assert max(moved) > 1e-4, "there is a gradient to compare"
     for a, b in zip(jax.tree.leaves(split.opt_state), jax.tree.leaves(whole.opt_state), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_layers_that_are_recomputed_gather_their_matrices_once_where_those_are_kept(monkeypatch):
+    monkeypatch.setattr(sharding, "SHARDED_MIN_SIZE", 16)
+    monkeypatch.setattr(sharding, "TILE", (1, 1))
+    mesh = sharding.make_mesh(jax.devices())
+    encoder = TransformerEncoder(16, 2, 3, 32, dropout=0.0, scan_layers=True, remat=True, rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(encoder)
+    params = jax.device_put(state, sharding.parameter_shardings(state, mesh, True))
+    x = jax.device_put(jax.random.normal(jax.random.key(0), (8, 4, 16)), sharding.batch_sharding(mesh))
+
+    def compiled(is_kept):
+        def loss(params, x):
+            with sharding.gathering(mesh, is_kept):
+                return (nnx.merge(graphdef, sharding.whole(params))(x) ** 2).mean()
+
+        places = sharding.parameter_shardings(state, mesh, True)
+        return jax.jit(jax.grad(loss), out_shardings=places).lower(params, x).compile()
+
+    def gathers(program):
+        found = Module(program.as_text()).collectives()
+        return sum(each.count for each in found if each.kind == "all-gather")
+
+    again, once = compiled(False), compiled(True)
+    assert gathers(again) - gathers(once) == 2 * 4, "the matrices of the two layers that run in a loop"
+    for a, b in zip(jax.tree.leaves(again(params, x)), jax.tree.leaves(once(params, x)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 

@@ -55,7 +55,8 @@ def main(argv: list[str]) -> None:
 
 
 def plan(options: PlanOptions, argv: list[str]) -> dict[str, Any]:
-    """The report: what is compiled, and per program what `plan.report.examine` says.
+    """The report: what is compiled, and per program what `plan.report.examine` says; with `fit` also the sizes that
+    were tried, in order, and the bytes that each needs (or why it does not fit).
 
     Raises:
       ValueError: unknown topology, program or option, or sizes that do not divide.
@@ -69,14 +70,17 @@ def plan(options: PlanOptions, argv: list[str]) -> dict[str, Any]:
 
     target = find_target(options.topology, options.slices)
     run = (rl_run if is_rl(argv) else train_run)(argv[1:] if argv[:1] in (["rl"], ["train"]) else argv, target)
-    if options.fit:
-        run = run.sized(_fit(run, target))
     made = run.programs()
     check_names("program", options.programs, made)
     from simscaleai_jax.plan.report import examine
 
-    found = {name: examine(made[name], target, run.is_split) for name in options.programs}
-    return {"run": run.name, **run.sizes, "programs": found}
+    known: dict[str, Any] = {}
+    fit: dict[str, Any] = {}
+    if options.fit:
+        run, known["update"], fit["tried"] = _fit(run, target)
+        made = run.programs()
+    found = {name: known.get(name) or examine(made[name], target, run.is_split) for name in options.programs}
+    return {"run": run.name, **run.sizes, **fit, "programs": found}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,30 +182,43 @@ def train_run(argv: list[str], target: Any) -> Run:
     return at(options)
 
 
-def _fit(run: Run, target: Any) -> int:
+def _fit(run: Run, target: Any) -> tuple[Run, dict[str, Any], list[dict[str, Any]]]:
+    """(the run at the largest size that fits, what its update needs, every size that was tried)."""
     from simscaleai_jax.plan.fit import largest
     from simscaleai_jax.plan.report import TooLargeError, examine
 
     if target.chip is None:
         raise ValueError("--fit needs a topology whose memory is known; a CPU's is not.")
+    reports: dict[int, dict[str, Any]] = {}
+    tried: list[dict[str, Any]] = []
 
     def needs(size: int) -> float | None:
         try:
-            needed = examine(run.sized(size).programs()["update"], target)["memory"]["needed"]
-        except TooLargeError:
-            needed = None
-        print(f"{size:,}: " + ("does not fit" if needed is None else f"{needed / 2**20:,.0f} MiB"), file=sys.stderr)
-        return needed
+            reports[size] = examine(run.sized(size).programs()["update"], target, run.is_split)
+        except TooLargeError as error:
+            tried.append({"size": size, "needed": None, "error": str(error)})
+        else:
+            tried.append({"size": size, "needed": reports[size]["memory"]["needed"]})
+        print(f"{size:,}: {_says(tried[-1])}", file=sys.stderr, flush=True)
+        return tried[-1]["needed"]
 
     found = largest(needs, run.size, target.chip.memory, run.smallest)
     if found is None:
         raise ValueError(f"{run.name} does not fit into {target.name} at any size.")
-    return found
+    return run.sized(found), reports[found], tried
+
+
+def _says(size: dict[str, Any]) -> str:
+    return size["error"] if size["needed"] is None else f"{size['needed'] / 2**20:,.0f} MiB"
 
 
 def show(report: dict[str, Any]) -> None:
     """Prints tables for people, or with `--json` the report."""
-    print_report(report, *(table for name in report["programs"] for table in _tables(report, name)))
+    tables = [table for name in report["programs"] for table in _tables(report, name)]
+    if "tried" in report:
+        rows = [(f"{size['size']:,}", _says(size)) for size in report["tried"]]
+        tables.insert(0, ("Sizes that were compiled", ("size", "memory of a chip"), rows))
+    print_report(report, *tables)
     for found in report["programs"].values():
         for warning in found["warnings"]:
             print(f"warning: {warning}")
