@@ -117,7 +117,7 @@ def compiled_cache() -> dict[str, Compiled]:
     return {}
 
 
-SLOW = ("act-images", "vla-diffusion", "vla-flow")  # to compile; parts of them are in the others
+SLOW = ("act-images", "vla-diffusion", "vla-flow", "vla-mlp")  # to compile; parts of them are in the others
 
 
 @pytest.fixture(params=others_slow(sorted(CASES), *(name for name in CASES if name not in SLOW)))

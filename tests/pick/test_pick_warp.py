@@ -47,6 +47,7 @@ def test_the_packages_scene_drops_no_contacts_in_the_jax_implementation():
     assert not is_jax_buffer_full(model, touching)
 
 
+@pytest.mark.slow
 def test_a_limit_on_contacts_is_reported_when_it_is_reached(tmp_path):
     from mujoco import mjx
 

@@ -67,6 +67,7 @@ def test_changes_of_the_live_model_show_without_compiling(model, state):
     assert host._draw._cache_size() == count
 
 
+@pytest.mark.slow
 def test_portraits_have_one_size_and_agree(model, state):
     host = HostCameras(model, "jax").portrait(state, "front", {})
     assert host.shape == (PORTRAIT_SIZE[1], PORTRAIT_SIZE[0], 3)

@@ -56,6 +56,7 @@ def test_gradients_on_eight_devices_equal_those_on_one(probe):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(one[1])) > 1e-2, "there is a gradient to compare"
 
 
+@pytest.mark.slow
 def test_weights_stay_identical_on_every_device_after_fifty_updates(probe):
     state = run(probe, 8, 50)
     assert int(state.update) == 50

@@ -84,6 +84,7 @@ class BrokenLine(Line):
         return obs, reward, *rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_in_reward", [True, False])
 def test_the_python_loop_leaves_them_out(is_in_reward, caplog):
     config = PPOConfig(**SMALL | {"n_steps": 36, "total_timesteps": 72, "normalize_rewards": True})

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from simscaleai_jax.sim import make_batched_env, make_env
-from tests.params import others_slow
 
 NUM_OBJECTS = 8
 HOME = (0.0, 0.5, 0.9, 0.0, 0.6, 0.0)
@@ -67,7 +66,8 @@ def settings(scene, side):
     return {"xml_path": str(scene / f"{side}.xml"), "dt": 0.01, **box}
 
 
-@pytest.mark.parametrize("side", others_slow(["left", "right"], "left"))
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["left", "right"])
 def test_either_arm_works_while_the_other_holds_still(scene, side):
     camera = {"name": "front_cam", "width": 48, "height": 36}
     env = make_env("reach", cameras=[camera], **settings(scene, side))

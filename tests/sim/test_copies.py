@@ -107,6 +107,7 @@ def test_a_copied_vector_env_goes_on_alone_and_identically(how, batched):
     assert copy.deepcopy(envs)._step is envs._step
 
 
+@pytest.mark.slow
 def test_a_functional_env_with_cameras_is_pickled():
     env = sim.make_functional_env("reach", dt=0.01, cameras=[{"name": "front_cam", "width": 4, "height": 3}])
     for copied in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):

@@ -30,6 +30,7 @@ def test_the_expert_of_a_custom_task_solves_it_on_the_host(monkeypatch):
     assert custom_task.play(10) == 1.0
 
 
+@pytest.mark.slow
 def test_a_custom_task_is_listed(tmp_path):
     assert "sweep" in simscale("list-envs", "--import", EXAMPLE, cwd=tmp_path)
 

@@ -14,6 +14,7 @@ from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.registry import find_expert
 from simscaleai_jax.sim.tasks import pick_place_language, reach_language
 from simscaleai_jax.sim.tasks.instructions import Instructions
+from tests.params import others_slow
 
 from .scenes import HALF, PRESSED, assert_inside, scene, starts, task
 
@@ -126,7 +127,7 @@ def put(cube, *, goal, side="left", height=HALF, touch=(0.0, 0.0), lifted=True):
     return {key: np.asarray(value).item() for key, value in of.info(now, state).items()}
 
 
-@pytest.mark.parametrize("goal", range(6))
+@pytest.mark.parametrize("goal", others_slow(range(6), 0, 3))
 def test_the_right_cube_on_the_right_pad_is_success(goal):
     colour, side = pick_place_language.GOALS[goal]
     cube = pick_place_language.COLOURS.index(colour)
@@ -164,6 +165,7 @@ def test_an_instruction_stays_with_its_episode_through_auto_reset():
     assert len(np.unique(told)) > 20
 
 
+@pytest.mark.slow
 def test_gymnasium_tells_the_sentence():
     env = make_env("reach_language", cameras=[], dt=0.01)
     obs, info = env.reset(seed=3)

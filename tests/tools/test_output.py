@@ -15,6 +15,7 @@ from simscaleai_jax.tools import cli, output
 from simscaleai_jax.tools.commands import completion, doctor, launch
 from simscaleai_jax.tools.env_options import EnvOptions
 from simscaleai_jax.tools.output import print_table, shown
+from tests.params import others_slow
 
 SIMSCALE = [sys.executable, "-m", "simscaleai_jax.tools.cli"]
 
@@ -76,7 +77,9 @@ def test_our_own_messages_name_no_line(capsys):
     assert "--traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["list-models", "--help"], ["config", "show", "rl"]])
+@pytest.mark.parametrize(
+    "argv", others_slow([["--help"], ["list-models", "--help"], ["config", "show", "rl"]], ["--help"])
+)
 def test_a_reader_that_leaves_is_no_error(argv):
     process = subprocess.Popen([*SIMSCALE, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -79,6 +79,7 @@ def test_parameters_split_over_a_grid_of_chips_learn_what_whole_ones_do():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_that_are_recomputed_gather_their_matrices_once_where_those_are_kept(monkeypatch):
     monkeypatch.setattr(sharding, "SHARDED_MIN_SIZE", 16)
     monkeypatch.setattr(sharding, "TILE", (1, 1))

@@ -144,6 +144,7 @@ def test_wrong_options_end_in_one_clear_line(options, message, tmp_path, capsys)
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 def test_a_model_is_evaluated_on_what_it_was_told_to_read(demos, tmp_path):
     """The environment tells more, also while the model trains."""
     words = ["--dataset", str(demos), "--data.robot-only", "--batch-size", "4", "--eval.episodes", "2"]
