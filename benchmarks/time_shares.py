@@ -86,7 +86,7 @@ def ppo_update(repeats: int) -> dict[str, Any]:
     from env_throughput import BareLoop
 
     from simscaleai_jax.rl.agents.ppo import PPOAgent
-    from simscaleai_jax.rl.ppo.rollout import collect
+    from simscaleai_jax.rl.ppo.rollout import collect, normalized
     from simscaleai_jax.rl.ppo.train import make_update, prepare, record
     from simscaleai_jax.rl.ppo.update import learn, minibatch_units
     from simscaleai_jax.tools.commands.rl import make_training_env, parse_options, ppo_config
@@ -113,9 +113,20 @@ def ppo_update(repeats: int) -> dict[str, Any]:
 
     acted = jax.jit(lambda state, actions: jax.lax.scan(lambda s, a: (env.step(s, a), None), state, actions)[0])
     bare = BareLoop(env, state.env, rollout.action)
+
+    @jax.jit
+    def decided(state: Any, inputs: Any) -> Any:
+        network = learner.network(state.params)
+
+        def decide(_: None, each: Any) -> Any:
+            distribution, value = network(normalized(each, state.normalizer, learner.config))
+            return None, (distribution.mean, distribution.stddev, value)
+
+        return jax.lax.scan(decide, None, inputs)[1]
+
     parts: Parts = {
         "whole": lambda: whole(state),
-        "rollout": lambda: rolled(state),
+        "policy": lambda: decided(state, rollout.inputs),
         "env": lambda: acted(state.env, rollout.action),
         "bare": lambda: bare.run(),
         "advantages": lambda: prepared(state, rollout),
@@ -130,7 +141,7 @@ def ppo_update(repeats: int) -> dict[str, Any]:
         {
             "physics (bare `mujoco.batch.Batch`)": times["bare"],
             "task, observation, auto-reset": times["env"] - times["bare"],
-            "policy in the rollout": times["rollout"] - times["env"],
+            "policy and value in the rollout": times["policy"],
             "advantages and returns": times["advantages"],
             f"{steps} minibatch steps": times["minibatches"],
             "statistics": times["statistics"],
