@@ -3,6 +3,7 @@
     python benchmarks/pods.py                     # all rows that benchmarks/results/pods.json lacks
     python benchmarks/pods.py --cases bc --again
     python benchmarks/pods.py --fits h100:1       # the most environments that fit, where pods.json lacks them
+    python benchmarks/pods.py --cases --fits      # compiles nothing, writes the page anew
 
 Needs libtpu (pip install 'simscaleai-jax[tpu]'), no TPU; GPUs need 'simscaleai-jax[plan-cuda]'. A row takes seconds to
 minutes and is written at once, so the script may be stopped and started again. It also writes the tables of
@@ -71,8 +72,7 @@ def main() -> None:
             row = make(**key)
             found[kind] = [other for other in found[kind] if not other.items() >= key.items()] + [row]
             path.write_text(json.dumps(stamp() | {name: found[name] for name in ("rows", "fits")}, indent=1) + "\n")
-            page = between(PAGE.read_text(), MARKS, table(found["rows"]))
-            PAGE.write_text(between(page, FIT_MARKS, table_of_fits(found["fits"])))
+            write_page(found)
 
     for case in list(CASES) if is_all else options.cases or ():
         for topology, slices in SLICES:
@@ -80,6 +80,13 @@ def main() -> None:
                 add("rows", {"case": case, "topology": topology, "slices": slices}, examine)
     for topology in list(FITS) if is_all else options.fits or ():
         add("fits", {"topology": topology}, examine_fit)
+    write_page(found)
+
+
+def write_page(found: dict[str, Any]) -> None:
+    """Puts the tables of these results into docs/multi_host.md."""
+    page = between(PAGE.read_text(), MARKS, table(found["rows"]))
+    PAGE.write_text(between(page, FIT_MARKS, table_of_fits(found["fits"])))
 
 
 def examine(case: str, topology: str, slices: int) -> dict[str, Any]:
@@ -198,7 +205,9 @@ def growth(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def table_of_fits(fits: list[dict[str, Any]]) -> str:
-    """A table of the largest sizes that fit."""
+    """A table of the largest sizes that fit, or a line that says that there is none yet."""
+    if not fits:
+        return "Not carried through yet.\n"
     lines = ["| command | fits | needs, MiB a chip | does not fit | because |", "|---|---|---|---|---|"]
     for row in fits:
         needed = {size["size"]: size["needed"] for size in row["tried"]}

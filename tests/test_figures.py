@@ -27,9 +27,12 @@ def test_every_figure_is_that_of_its_file(figures, capsys):
 def test_tables_of_programs_compiled_for_tpus_are_those_of_their_files(name, monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     script, root = importlib.import_module(name), SCRIPT.parent.parent
-    rows = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
+    found = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
+    rows = found["rows"]
     page = (root / script.PAGE).read_text()
     assert script.between(page, script.MARKS, script.table(rows)) == page
+    if "fits" in found:
+        assert script.between(page, script.FIT_MARKS, script.table_of_fits(found["fits"])) == page
     changed = page.replace("MiB", "MB")
     assert script.between(changed, script.MARKS, script.table(rows)) != changed
 
