@@ -248,7 +248,11 @@ def recipes(result: Result) -> Table:
         "success, MuJoCo at dt 0.002",
     )  # fmt: skip
     rows: list[Sequence[str]] = []
-    for name, run in _runs(result).items():
+    for name in RECIPES:
+        run = result["runs"].get(name)
+        if run is None:
+            rows.append((f"`{name}`", RECIPES[name], *["not measured"] * 5))
+            continue
         engines, seconds = run["engines"], run["seconds"]
         made = f"{run['demonstrations']:,}, {minutes(seconds['datagen'])}"
         rates = (interval(engines["c"]), interval(engines["host"]) if "host" in engines else "not measured")
@@ -262,15 +266,11 @@ def told(result: Result) -> Table:
     names = {"c": "C engine at dt 0.01", "host": "MuJoCo at dt 0.002"}
     rows: list[Sequence[str]] = [
         (f"`{name}`", names[engine], interval(found), interval(found["blind"]), str(run["episodes"]))
-        for name, run in _runs(result).items()
+        for name, run in result["runs"].items()
         for engine, found in run["engines"].items()
         if "blind" in found
     ]
     return head, rows
-
-
-def _runs(result: Result) -> dict[str, Result]:
-    return {name: result["runs"][name] for name in RECIPES if name in result["runs"]}
 
 
 def demonstrations(result: Result) -> Table:

@@ -217,6 +217,9 @@ def stamped(name: str) -> str:
         machine += f" and an {hardware['device']}"
     libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
     quick = "quick sizes; " if path_of(name).parent.name == "quick" else ""
+    runs = result.get("runs")
+    if isinstance(runs, dict) and all("commit" in run for run in runs.values()):
+        return f"date and commit of each run are in `{name}.json`; {machine}; {libraries}"
     return f"{quick}{result['date']}, commit {result['commit']}, {machine}; {libraries}"
 
 

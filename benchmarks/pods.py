@@ -74,11 +74,11 @@ def main() -> None:
             path.write_text(json.dumps(stamp() | {name: found[name] for name in ("rows", "fits")}, indent=1) + "\n")
             write_page(found)
 
-    for case in list(CASES) if is_all else options.cases or ():
+    for case in list(CASES) if is_all or options.cases == [] else options.cases or ():
         for topology, slices in SLICES:
             if count(topology) * slices in options.chips:
                 add("rows", {"case": case, "topology": topology, "slices": slices}, examine)
-    for topology in list(FITS) if is_all else options.fits or ():
+    for topology in list(FITS) if is_all or options.fits == [] else options.fits or ():
         add("fits", {"topology": topology}, examine_fit)
     write_page(found)
 

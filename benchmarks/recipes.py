@@ -64,7 +64,7 @@ def summary(name: str, seconds: dict[str, float], judged: dict[str, Any]) -> dic
         "seed": said["eval"]["seed"],
         "seconds": {part: round(each, 1) for part, each in seconds.items()},
         "engines": engines,
-        "date": stamp()["date"],
+        **{name: value for name, value in stamp().items() if name in ("date", "commit")},
         "load_average": round(os.getloadavg()[0], 1),
     }
 

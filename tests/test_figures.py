@@ -142,6 +142,7 @@ def test_results_of_every_kind_become_tables_and_plots(figures, tmp_path, monkey
         (tmp_path / f"{name}.json").unlink(missing_ok=True)
         (tmp_path / "quick" / f"{name}.json").write_text(json.dumps(head | content))
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    assert "not measured" in figures.imitation(), "the other recipes"
     text = figures.page() + figures.performance() + figures.imitation() + figures.language()
     assert "not measured yet" not in text.lower()
     assert "not installed: pip install envpool" in text

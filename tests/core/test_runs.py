@@ -189,8 +189,7 @@ def kill_at_random(context, folder, steps, moments, resume_from=None):
     raise AssertionError("it never ends")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("steps", "kills"), [(14, 2), (60, 20)])
+@pytest.mark.parametrize(("steps", "kills"), [(14, 2), pytest.param(60, 20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_with_the_same_bits(context, tmp_path, steps, kills):
     """Alone and from elsewhere."""
     moments, struck = random.Random(0), 0

@@ -78,9 +78,15 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
         {"state_dim": 0, "action_horizon": 3, "hidden_dim": 16, "n_layers": 2, "image_embed_dim": 8, **SEEING},
     ),
     "vla-mlp": (VisionLanguageAction, {**TINY_VLA, "action_horizon": 3}),
-    "vla-mlp-keypoints": (VisionLanguageAction, {**TINY_VLA, "grounding": "keypoints", "auxiliary_size": 5}),
+    "vla-mlp-keypoints": (
+        VisionLanguageAction,
+        {**TINY_VLA, "grounding": "keypoints", "auxiliary_size": 5, "cameras": ("front_image", "image")},
+    ),
     "vla-diffusion": (VisionLanguageAction, {**TINY_VLA, "action_head_type": "diffusion"}),
-    "vla-flow": (VisionLanguageAction, {**TINY_VLA, "action_head_type": "flow", "action_horizon": 3}),
+    "vla-flow": (
+        VisionLanguageAction,
+        {**TINY_VLA, "action_head_type": "flow", "action_horizon": 3, "cameras": ("front_image", "image")},
+    ),
 }
 BATCH = 2
 

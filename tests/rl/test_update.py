@@ -132,7 +132,6 @@ def on_devices(probe):
     return {count: run(count) for count in (1, 8)}
 
 
-@pytest.mark.slow
 def test_eight_devices_do_what_one_does(on_devices):
     (one, one_metrics, _), (eight, eight_metrics, _) = on_devices[1], on_devices[8]
     assert len(eight.env.x.sharding.device_set) == 8

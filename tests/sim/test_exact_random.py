@@ -67,7 +67,7 @@ RANDOM = {"domain_randomization": True, "randomization": PARAMETERS}
         ("reach", {}),
         pytest.param("pick_place", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
         pytest.param("lift", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
-        ("push", RANDOM),
+        pytest.param("push", RANDOM, marks=pytest.mark.slow),
         pytest.param("stack", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
     ],
 )

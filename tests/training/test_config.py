@@ -49,6 +49,7 @@ def test_documented_defaults():
         ({"random_shift": -1}, "random_shift must not be negative; got -1"),
         ({"device_mb": -1}, "device_mb must not be negative; got -1"),
         ({"min_lr_ratio": 2.0}, "min_lr_ratio must lie"),
+        ({"keep_gathered": True, "fsdp": True}, "wanted fsdp and remat"),
     ],
 )
 def test_bad_settings(settings, message):

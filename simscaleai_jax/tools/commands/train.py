@@ -48,7 +48,7 @@ class DataOptions:
       episodes: at least so many demonstrations there must be; default: one.
       obs_keys: observations to train on; default: all that the model reads.
       cameras: pictures to train on, by their observation keys; none: only states. Default: all that the model reads.
-      auxiliary_keys: states that pictures, of `vla` instructions, learn to tell while it trains, and that are not read.
+      auxiliary_keys: states that pictures, of `vla` with the instruction, learn to tell while it trains; not read.
       robot_only: of the states only what a real robot's own sensors tell, nothing of objects and targets.
       seq_len: actions per sample, for models that predict chunks; default: as the model plans.
       normalize: train on states with mean 0 and deviation 1; the statistics travel in the checkpoint.
