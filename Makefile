@@ -8,7 +8,8 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on 
 
 unexport PYTHONDONTWRITEBYTECODE # tests start many processes, and each would compile the package anew
 
-WORKERS := --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+WORKERS := --numprocesses auto --maxprocesses 4
+FOLDERS := --dist loadscope --no-loadscope-reorder # tests of a folder share compiled functions; slow ones share little
 
 # The default tests compile without optimization, which is faster for them; long simulations are not.
 SLOW := slow and not torch and not opengl and not warp and not clients and not plan and not docs and not browser
@@ -48,13 +49,13 @@ types: $(VENV)/.dev
 	$(BIN)/pyright --threads --pythonpath $(BIN)/python
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) $(FOLDERS)
 
 test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest $(WORKERS) -m "$(SLOW)"
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest $(WORKERS) --dist loadfile -m "$(SLOW)"
 
 coverage: $(VENV)/.dev  ## the default tests, and which lines they run; 90% at least
-	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(WORKERS) $(FOLDERS) --cov --cov-report=term:skip-covered
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (sh scripts/install-system.sh opengl first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl

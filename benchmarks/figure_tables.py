@@ -18,6 +18,11 @@ VARIANTS = {
 }
 
 
+def interval(found: Result) -> str:
+    """A success rate with its Wilson interval."""
+    return f"{found['success_rate']:.3f} [{found['success_low']:.3f}, {found['success_high']:.3f}]"
+
+
 def peers_env(result: Result) -> Table:
     """Environments beside other libraries' at equal physics steps."""
     head = (
@@ -91,9 +96,8 @@ def peers_imitation(result: Result) -> Table:
         if "success_rate" not in case:
             rows.append((name, case.get("missing") or f"failed: {case['failed']}", times, "", ""))
             continue
-        success = f"{case['success_rate']:.3f} [{case['success_low']:.3f}, {case['success_high']:.3f}]"
         rate = f"{case['updates'] / case['seconds']:,.1f}"
-        rows.append((name, f"{case['seconds']:,.0f}", times, rate, success))
+        rows.append((name, f"{case['seconds']:,.0f}", times, rate, interval(case)))
     return head, rows
 
 
@@ -220,7 +224,8 @@ def limits(result: Result) -> Table:
     return ("what", "reached", "limit, in the same run", "share"), rows
 
 
-RECIPES = {
+MODELS = ("bc", "act", "diffusion", "flow")  # of benchmarks/imitation.py
+RECIPES = {  # of benchmarks/recipes.py
     "bc_pick_place": "behaviour cloning of chunks of actions",
     "diffusion_pick_place": "a diffusion policy",
     "flow_pick_place": "a flow-matching policy",
@@ -229,11 +234,6 @@ RECIPES = {
     "vla_reach_language": "a small VLA, one camera, instructions",
     "vla_pick_place_language": "a small VLA, two cameras, instructions",
 }
-
-
-def interval(found: Result) -> str:
-    """A success rate with its Wilson interval."""
-    return f"{found['success_rate']:.3f} [{found['success_low']:.3f}, {found['success_high']:.3f}]"
 
 
 def minutes(seconds: float) -> str:
@@ -256,7 +256,8 @@ def recipes(result: Result) -> Table:
         engines, seconds = run["engines"], run["seconds"]
         made = f"{run['demonstrations']:,}, {minutes(seconds['datagen'])}"
         rates = (interval(engines["c"]), interval(engines["host"]) if "host" in engines else "not measured")
-        rows.append((f"`{name}`", RECIPES[name], made, minutes(seconds["train"]), str(run["episodes"]), *rates))
+        title = RECIPES[name] + (" (its parts run one by one)" if run.get("apart") else "")
+        rows.append((f"`{name}`", title, made, minutes(seconds["train"]), str(run["episodes"]), *rates))
     return head, rows
 
 
@@ -290,9 +291,6 @@ def demonstrations(result: Result) -> Table:
             cells.append(", ".join(map(str, sorted(set(values)))) if is_seed else minutes(statistics.median(values)))
         rows.append((title, *cells))
     return ("demonstrations", *(f"`{model}_pick_place`" for model in models)), rows
-
-
-MODELS = ("bc", "act", "diffusion", "flow")
 
 
 def pooled(cases: Sequence[Result], model: str, count: int) -> Result | None:

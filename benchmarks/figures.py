@@ -131,10 +131,7 @@ def clients() -> str:
 
 def ppo() -> str:
     """The table of docs/ppo.md."""
-    result = load("ppo_ablation")
-    if result is None:
-        return "Not measured yet: `python benchmarks/ppo_ablation.py`\n"
-    return f"{markdown(*tables.ablation(result))}\nMeasured on {stamped('ppo_ablation')}.\n"
+    return measured("ppo_ablation", tables.ablation)
 
 
 def imitation() -> str:
@@ -172,11 +169,7 @@ def performance() -> str:
         "pictures": "256 pictures of 64x64 with colour, depth and segmentation",
         "vla_step": "One training step of a VLA, 64x64 pixels, batch 32",
     }
-    parts = [
-        f"### {titles[name]}\n\n{markdown(*tables.program(name, result))}"
-        for name in PROGRAMS
-        if name in result["programs"]
-    ]
+    parts = [f"### {titles[name]}\n\n{markdown(*tables.program(name, result))}" for name in PROGRAMS]
     parts.append(f"### Beside the machine's limits\n\n{markdown(*tables.limits(result))}")
     parts.append(f"- `time_shares.json`, `python benchmarks/time_shares.py`: {stamped('time_shares')}\n")
     return "\n".join(parts)

@@ -19,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from figure_tables import MODELS
 from stamp import stamp
 
 from simscaleai_jax.core.intervals import wilson
 from simscaleai_jax.tools.commands import recipe
 
 RESULTS = Path(__file__).parent / "results" / "imitation.json"
-MODELS = ("bc", "act", "diffusion", "flow")
 SETTINGS = ("model", "demonstrations", "seed", "n_episodes", "max_steps")
 
 

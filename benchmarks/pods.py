@@ -63,7 +63,10 @@ def main() -> None:
     parser.add_argument("--fits", nargs="*", choices=list(FITS), help="default: all, or none with --cases")
     parser.add_argument("--again", action="store_true", help="compile what there is already, too")
     options = parser.parse_args()
-    is_all = options.cases is None and options.fits is None
+    if options.cases is None and options.fits is None:
+        options.cases = options.fits = []
+    cases = list(CASES) if options.cases == [] else options.cases or ()
+    fits = list(FITS) if options.fits == [] else options.fits or ()
     path = Path(options.output)
     found = {"rows": [], "fits": []} | (json.loads(path.read_text()) if path.exists() else {})
 
@@ -74,11 +77,11 @@ def main() -> None:
             path.write_text(json.dumps(stamp() | {name: found[name] for name in ("rows", "fits")}, indent=1) + "\n")
             write_page(found)
 
-    for case in list(CASES) if is_all or options.cases == [] else options.cases or ():
+    for case in cases:
         for topology, slices in SLICES:
             if count(topology) * slices in options.chips:
                 add("rows", {"case": case, "topology": topology, "slices": slices}, examine)
-    for topology in list(FITS) if is_all or options.fits == [] else options.fits or ():
+    for topology in fits:
         add("fits", {"topology": topology}, examine_fit)
     write_page(found)
 

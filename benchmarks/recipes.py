@@ -14,23 +14,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+from figure_tables import RECIPES
 from stamp import stamp
 
 from simscaleai_jax.core.config import read_yaml
 from simscaleai_jax.tools.commands import recipe
 
 RESULTS = Path(__file__).parent / "results" / "recipes.json"
-NAMES = (
-    "bc_pick_place", "diffusion_pick_place", "flow_pick_place", "act_pick_place", "bc_pick_place_pixels",
-    "vla_reach_language", "vla_pick_place_language",
-)  # fmt: skip
 RATES = ("success_rate", "success_low", "success_high")
 
 
 def main() -> None:
     """Runs the recipes in turn, prints a line for each, and writes the JSON file after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(NAMES), help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument("names", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES)}; default: all")
     parser.add_argument("--folder", type=Path, default=Path("outputs/recipes"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()

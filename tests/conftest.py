@@ -44,14 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class FolderScheduling(LoadScopeScheduling):
-    """Gives each folder of tests to one worker, of slow tests each file: they share little and some folders have most
-    of them. (xdist 3.8's own loadgroup does nothing under pytest 9.2.)
-    """
+    """Gives each folder of tests to one worker. (xdist 3.8's own loadgroup does nothing under pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::")[0]
-        return path if self.config.option.markexpr.startswith("slow") else path.rpartition("/")[0]
+        return nodeid.split("::")[0].rpartition("/")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling:
-    return FolderScheduling(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling | None:
+    return FolderScheduling(config, log) if config.option.dist == "loadscope" else None

@@ -143,9 +143,7 @@ class TrainConfig:
         if self.resume_from is not None and self.init_from is not None:
             raise ValueError("TrainConfig.resume_from and init_from exclude each other: go on, or start anew.")
         if self.keep_gathered and not (self.fsdp and self.remat):
-            raise ValueError(
-                "TrainConfig.keep_gathered is of layers that gather twice; wanted fsdp and remat, too."
-            )
+            raise ValueError("TrainConfig.keep_gathered is of layers that gather twice; wanted fsdp and remat, too.")
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"TrainConfig.ema_decay must lie in [0, 1), or be None; got {self.ema_decay}.")
         if not 0.0 <= self.min_lr_ratio <= 1.0:

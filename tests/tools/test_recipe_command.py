@@ -13,6 +13,7 @@ from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import is_recipe, presets
 from simscaleai_jax.tools.commands import recipe, train
 from simscaleai_jax.training.logs import read_rows
+from tests.params import others_slow
 
 RECIPES = {name: path for name, path in presets().items() if is_recipe(read_yaml(path))}
 SHORT = ["--datagen.n-episodes", "4", "--datagen.env.max-episode-steps", "24", "--datagen.valid-fraction", "0.5"]
@@ -54,9 +55,7 @@ def demos(tmp_path_factory):
 STATE = [name for name in RECIPES if name.endswith("pick_place")]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "bc_pick_place" else [pytest.mark.slow]) for name in STATE]
-)
+@pytest.mark.parametrize("name", others_slow(STATE, "bc_pick_place"))
 def test_every_recipe_learns(name, demos, tmp_path):
     """Sixty updates of a small copy of its model; its own settings but for the sizes."""
     _, given = recipe.stage_arguments([*SMALL[name.split("_")[0]], *QUICK, "--train.max-steps", "60"])
