@@ -12,7 +12,7 @@ WORKERS := --numprocesses auto --maxprocesses 4
 FOLDERS := --dist loadscope --no-loadscope-reorder # tests of a folder share compiled functions; slow ones share little
 
 # The default tests compile without optimization, which is faster for them; long simulations are not.
-SLOW := slow and not torch and not opengl and not warp and not clients and not plan and not docs and not browser
+APART := not torch and not opengl and not warp and not clients and not arms and not plan and not docs and not browser # need more than the others
 OPTIMIZED := --xla_backend_optimization_level=3 --xla_llvm_disable_expensive_passes=false
 
 # An interpreter for which a CPU build of torch is at hand; it only runs the torch side of the comparisons.
@@ -51,11 +51,11 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(WORKERS) $(FOLDERS)
 
-test-slow: $(VENV)/.dev  ## statistics over many episodes, kill tests and other long ones, as optimized code
-	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest $(WORKERS) --dist loadfile -m "$(SLOW)"
+test-slow: $(VENV)/.dev  ## statistics over many episodes and updates, as optimized code
+	XLA_FLAGS="$(OPTIMIZED) $$XLA_FLAGS" $(BIN)/python -m pytest $(WORKERS) --dist loadfile -m "slow and $(APART)"
 
-coverage: $(VENV)/.dev  ## the default tests, and which lines they run; 90% at least
-	$(BIN)/python -m pytest $(WORKERS) $(FOLDERS) --cov --cov-report=term:skip-covered
+coverage: $(VENV)/.dev  ## the default tests and the wide ones, and which lines they run; 90% at least
+	$(BIN)/python -m pytest $(WORKERS) $(FOLDERS) -m "not slow and $(APART)" --cov --cov-report=term:skip-covered
 
 test-opengl: $(VENV)/.dev  ## ray-caster against mujoco.Renderer (sh scripts/install-system.sh opengl first)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/python -m pytest -m opengl

@@ -35,7 +35,16 @@ enable()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # tests compile thousands of tiny programs
 
 
-LONGEST_FIRST = ("training", "sim", "rl", "tools", "datagen", "pick", "models")  # no worker ends with a long one
+LONGEST_FIRST = (
+    "docs",
+    "training",
+    "sim",
+    "rl",
+    "tools",
+    "datagen",
+    "pick",
+    "models",
+)  # no worker ends with a long one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,6 @@ from typing import Any
 import pytest
 
 
-def others_slow(values: Iterable[Any], *quick: Any) -> list[Any]:
-    """The values of one argument, all but the quick ones marked as slow."""
-    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
+def others_wide(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """The values of one argument, all but the quick ones marked as wide."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.wide) for value in values]

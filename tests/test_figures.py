@@ -61,7 +61,7 @@ def test_a_figure_that_was_typed_is_found(figures, tmp_path, monkeypatch, capsys
     assert "env steps/h" not in figures.PAGE.read_text() + figures.PERFORMANCE.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_plot_of_other_results_is_found(figures, tmp_path, monkeypatch, capsys):
     shown = figures.drawable(figures.plots.PLOTS)
     monkeypatch.setattr(figures, "IMAGES", tmp_path)

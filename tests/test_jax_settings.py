@@ -18,12 +18,12 @@ from tests.training.conftest import make_trainer
 
 OBEYED = [
     ("jax_debug_nans", True),
-    pytest.param("jax_debug_infs", True, marks=pytest.mark.slow),
+    pytest.param("jax_debug_infs", True, marks=pytest.mark.wide),
     ("jax_default_matmul_precision", "bfloat16"),
     ("jax_default_device", 3),
     ("jax_default_prng_impl", "rbg"),
-    pytest.param("jax_default_prng_impl", "unsafe_rbg", marks=pytest.mark.slow),
-    pytest.param("jax_numpy_rank_promotion", "warn", marks=pytest.mark.slow),
+    pytest.param("jax_default_prng_impl", "unsafe_rbg", marks=pytest.mark.wide),
+    pytest.param("jax_numpy_rank_promotion", "warn", marks=pytest.mark.wide),
     ("jax_log_compiles", True),
 ]
 PPO = SMALL | {"hidden_dim": 4, "n_steps": 32, "num_envs": 8, "n_epochs": 1, "num_minibatches": 1}
@@ -69,7 +69,7 @@ def usual(tmp_path_factory):
     return train_ppo(folder), train_model(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize(("name", "value"), OBEYED)
 def test_training_works_as_ever(name, value, usual, tmp_path, caplog):
     (agent, history), (trainer, numbers) = usual

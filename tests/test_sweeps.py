@@ -46,7 +46,7 @@ def no_compile(monkeypatch):
     monkeypatch.setattr("simscaleai_jax.core.distributed.compile_together", fail)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("values", TAKEN.values(), ids=TAKEN)
 def test_ppo_takes_them(values, tmp_path):
     probe = PROBES["constant reward"]
@@ -112,7 +112,7 @@ TRAINED = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize(("settings", "kwargs"), TRAINED.values(), ids=TRAINED)
 def test_the_trainer_takes_them(settings, kwargs, tmp_path):
     for steps in (2, 4):

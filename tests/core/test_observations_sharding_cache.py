@@ -12,7 +12,7 @@ import pytest
 
 from simscaleai_jax.core import compile_cache, image_keys, sharding, state_keys, state_size, state_vector
 from simscaleai_jax.core.observations import is_colour_key
-from tests.params import others_slow
+from tests.params import others_wide
 
 
 def test_state_vector_is_the_sorted_concatenation_without_pictures():
@@ -121,7 +121,7 @@ print(jax.config.jax_compilation_cache_dir)
 """
 
 
-@pytest.mark.parametrize("chosen", others_slow([None, "chosen", ""], "chosen"))
+@pytest.mark.parametrize("chosen", others_wide([None, "chosen", ""], "chosen"))
 def test_the_cache_is_on_by_default_and_the_variable_decides(tmp_path, chosen):
     environment = {name: value for name, value in os.environ.items() if name != compile_cache.ENVIRONMENT_VARIABLE}
     environment["XDG_CACHE_HOME"] = str(tmp_path)

@@ -144,7 +144,7 @@ class TestLock:
                 pass
 
 
-@pytest.mark.parametrize("attempts", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("attempts", [4, pytest.param(100, marks=pytest.mark.wide)])
 def test_two_runs_at_once_in_one_folder(context, tmp_path, attempts):
     """One is refused, the other ends as if it had been alone."""
     stand_in.run(tmp_path / "alone", 3)
@@ -189,7 +189,7 @@ def kill_at_random(context, folder, steps, moments, resume_from=None):
     raise AssertionError("it never ends")
 
 
-@pytest.mark.parametrize(("steps", "kills"), [(14, 2), pytest.param(60, 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("steps", "kills"), [(14, 2), pytest.param(60, 20, marks=pytest.mark.wide)])
 def test_killed_at_random_moments_it_ends_with_the_same_bits(context, tmp_path, steps, kills):
     """Alone and from elsewhere."""
     moments, struck = random.Random(0), 0

@@ -73,7 +73,7 @@ def of_an_episode(keys):
     return [keys, split, *acting, *(jax.vmap(jax.random.split)(part) for part in acting)]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_c32_no_two_purposes_share_a_key_over_a_thousand_seeds(roots):
     seen = {}
     for stream, keys in roots.items():
@@ -92,7 +92,7 @@ def test_c32_no_two_purposes_share_a_key_over_a_thousand_seeds(roots):
     assert not bare & set(together.tolist())
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_entry_points_use_the_stream_of_their_purpose(roots):
     learner, params = make_learner(PPOConfig(seed=7, hidden_dim=4, n_layers=1), {"obs_dim": 3, "action_dim": 2})
     one = jnp.int32(1)

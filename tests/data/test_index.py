@@ -235,7 +235,7 @@ def many(tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_killed_while_indexing(many, tmp_path):
     """C26: the index is whole or absent, at any moment, and the next one to ask has it."""
     path = copy_without_index(many, tmp_path / "a.h5")
@@ -254,7 +254,7 @@ def test_killed_while_indexing(many, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.h5", "a.h5.index", "b.h5", "b.h5.index"]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_two_at_once_make_one(many, tmp_path):
     path = copy_without_index(many, tmp_path / "a.h5")
     one, two = start_indexing(path), start_indexing(path)

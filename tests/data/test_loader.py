@@ -162,7 +162,7 @@ def test_one_trace_only(demos):
     assert len(traces) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_worker_processes_give_the_same_batches(image_demos):
     dataset = TrajectoryDataset(image_demos[0], include_language=True)
     alone, workers = make_loader(dataset, 4), make_loader(dataset, 4, num_workers=2)

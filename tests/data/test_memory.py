@@ -56,7 +56,7 @@ def write_large(path, chunked: bool) -> None:
             demo.create_dataset("actions", data=np.zeros((ROWS, 1), np.float32))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("chunked", [False, True])
 def test_larger_than_memory_streams(tmp_path, chunked):
     write_large(tmp_path / "large.h5", chunked)

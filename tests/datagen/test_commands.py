@@ -33,7 +33,7 @@ def path(tmp_path_factory):
     return str(file)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_viz_commands_write_pictures(path, tmp_path, capsys):
     for name, *options in (("viz-dataset",), ("viz-trajectory", "--episode", "2")):
         target = tmp_path / "figures" / f"{name}.png"

@@ -17,7 +17,7 @@ from simscaleai_jax.datagen.formats.lerobot_import import import_lerobot
 from simscaleai_jax.datagen.formats.robomimic_export import export_robomimic
 from simscaleai_jax.tools.commands.train import env_record
 from simscaleai_jax.training.data import TrajectoryDataset
-from tests.params import others_slow
+from tests.params import others_wide
 
 from . import demo_files
 from .demo_files import run_with_file_limit
@@ -374,7 +374,7 @@ def test_what_lies_beside_the_output_is_left_alone(exported, tmp_path, export):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.tmp"]
 
 
-@pytest.mark.parametrize("size", others_slow([1_000, 20_000, 100_000], 20_000))
+@pytest.mark.parametrize("size", others_wide([1_000, 20_000, 100_000], 20_000))
 def test_no_room_for_a_robomimic_file_is_a_clear_error(tmp_path, size):
     demo_files.write_file(tmp_path / "demos.h5", (40, 40, 40), image=16)
     code = f"""

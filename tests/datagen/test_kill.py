@@ -1,71 +1,77 @@
 """SIGKILL at any moment: the final name is absent or whole, and a rerun completes it."""
 
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from simscaleai_jax.core.demonstrations import DemonstrationFile
 from simscaleai_jax.core.demonstrations.index import beside
+from simscaleai_jax.datagen import generate_dataset, merge_files
 from simscaleai_jax.training.data import TrajectoryDataset
 
-from .demo_files import HERE, content, make_episode, make_writer
+from .demo_files import content, make_episode, make_writer
+from .toy import ToyEnv, toy_expert
 
-WRITE = """
-import sys; sys.path.insert(0, {here!r})
-from pathlib import Path
-import demo_files
-print("ready", flush=True)
-writer = demo_files.make_writer(Path({path!r}), 40)
-for number in writer.missing():
-    writer.add(number, demo_files.make_episode(number, 30))
-writer.finish()
-"""
-
-GENERATE = """
-import sys; sys.path.insert(0, {here!r})
-from toy import ToyEnv, toy_expert
-from simscaleai_jax.datagen import generate_dataset
-print("ready", flush=True)
-options = dict(policy=toy_expert, policy_name="toy", env=ToyEnv(), num_envs=16, seed=5)
-generate_dataset("toy", 400, {path!r}, "policy", **options)
-"""
+# Its processes are forked with everything imported.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__, "simscaleai_jax.datagen"])
 
 
-MERGE = """
-from simscaleai_jax.datagen import merge_files
-print("ready", flush=True)
-merge_files({shards!r}, {path!r})
-"""
+def write(path: Path) -> None:
+    writer = make_writer(path, 40)
+    for number in writer.missing():
+        writer.add(number, make_episode(number, 30))
+    writer.finish()
 
 
-def run_and_kill(code: str, path: Path, delay: float | None, number: int = signal.SIGKILL, **values) -> float:
-    """Starts the run, kills it `delay` seconds after it is ready (None: lets it end); returns the seconds it ran."""
-    code = code.format(here=HERE, path=str(path), **values)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+def generate(path: Path) -> None:
+    options: dict[str, Any] = {"policy": toy_expert, "policy_name": "toy", "env": ToyEnv(), "num_envs": 16, "seed": 5}
+    generate_dataset("toy", 400, str(path), "policy", **options)
+
+
+def merge(path: Path, shards: list[str]) -> None:
+    merge_files(shards, path)
+
+
+def when_ready(ready: Any, work: Callable[..., None], *arguments: Any) -> None:
+    ready.set()
+    work(*arguments)
+
+
+def run_and_kill(
+    work: Callable[..., None], delay: float | None, *arguments: Any, number: int = signal.SIGKILL
+) -> float:
+    """Starts the work, kills it `delay` seconds after it began (None: lets it end); returns the seconds it ran."""
+    ready = PROCESSES.Event()
+    process = PROCESSES.Process(target=when_ready, args=(ready, work, *arguments))
+    process.start()
+    assert process.pid is not None
+    assert ready.wait(60)
     start = time.monotonic()
     if delay is None:
-        assert process.wait() == 0
+        process.join()
+        assert process.exitcode == 0
     else:
         time.sleep(delay)
-        process.send_signal(number)
-        process.wait()
-    process.stdout.close()
+        if process.is_alive():
+            os.kill(process.pid, number)
+        process.join()
     return time.monotonic() - start
 
 
-def kill_repeatedly(code: str, folder: Path, kills: int, num_episodes: int) -> None:
-    duration = run_and_kill(code, folder / "whole.h5", None)
+def kill_repeatedly(work: Callable[..., None], folder: Path, kills: int, num_episodes: int) -> None:
+    duration = run_and_kill(work, None, folder / "whole.h5")
     seen_parts = set()
     for delay in np.random.default_rng(0).uniform(0.0, 1.05 * duration, kills):
         path = folder / f"killed-{delay:.4f}.h5"
-        run_and_kill(code, path, delay)
+        run_and_kill(work, delay, path)
         parts = path.with_name(path.name + ".parts")
         seen_parts.add(len(list(parts.glob("part-*.h5"))) if parts.exists() else -1)
         if path.exists():  # under its final name a file is whole, or it is not there
@@ -74,7 +80,7 @@ def kill_repeatedly(code: str, folder: Path, kills: int, num_episodes: int) -> N
             if not is_whole(leftover, num_episodes):  # all but renamed
                 with pytest.raises(ValueError, match=r"unfinished|holds no|not a readable|is cut|empty"):
                     DemonstrationFile(leftover)
-        run_and_kill(code, path, None)
+        run_and_kill(work, None, path)
         assert content(path) == content(folder / "whole.h5")
         assert not parts.exists()
     assert len(seen_parts) > 1  # the kills struck at different stages
@@ -88,23 +94,18 @@ def is_whole(path, num_episodes):
         return False
 
 
-@pytest.mark.slow
-def test_killed_writer_is_never_read_as_complete(tmp_path):
+@pytest.mark.wide
+def test_a_killed_writer_is_never_read_as_complete(tmp_path):
     """C26."""
-    kill_repeatedly(WRITE, tmp_path, 3, 40)
+    kill_repeatedly(write, tmp_path, 20, 40)
 
 
-@pytest.mark.slow
-def test_writer_killed_at_twenty_moments(tmp_path):
-    kill_repeatedly(WRITE, tmp_path, 20, 40)
-
-
-@pytest.mark.slow
+@pytest.mark.wide
 def test_killed_generation_is_never_read_as_complete(tmp_path):
-    kill_repeatedly(GENERATE, tmp_path, 4, 400)
+    kill_repeatedly(generate, tmp_path, 4, 400)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_killed_while_merging_a_file_is_whole_or_absent_and_the_shards_stay(tmp_path):
     count, kills, shards = 300, 20, []
     for shard in range(3):
@@ -113,14 +114,14 @@ def test_killed_while_merging_a_file_is_whole_or_absent_and_the_shards_stay(tmp_
             writer.add(number, make_episode(number, 30))
         shards.append(str(writer.finish()))
     kept = [Path(shard).read_bytes() for shard in shards]
-    duration = run_and_kill(MERGE, tmp_path / "whole.h5", None, shards=shards)
+    duration = run_and_kill(merge, None, tmp_path / "whole.h5", shards)
     whole, seen = content(tmp_path / "whole.h5"), set()
     for i, delay in enumerate(np.random.default_rng(0).uniform(0.2 * duration, 1.05 * duration, kills)):
         path = tmp_path / f"killed-{i}.h5"
-        run_and_kill(MERGE, path, delay, signal.SIGTERM if i % 2 else signal.SIGKILL, shards=shards)
+        run_and_kill(merge, delay, path, shards, number=signal.SIGTERM if i % 2 else signal.SIGKILL)
         seen.add(path.with_name(f".{path.name}.merging").exists())
         if not path.exists():
-            run_and_kill(MERGE, path, None, shards=shards)
+            run_and_kill(merge, None, path, shards)
         assert content(path) == whole
         assert len(TrajectoryDataset(path)) == 30 * count
         assert {left.name for left in tmp_path.glob(f"*{path.name}*")} == {path.name, beside(path).name}

@@ -43,7 +43,7 @@ class TestMerge:
             ):
                 read()
 
-    @pytest.mark.slow
+    @pytest.mark.wide
     def test_more_shards_than_open_files(self, tmp_path):
         """80 shards at 48 descriptors, copied and linked, and read through the links."""
         code = f"""
@@ -107,7 +107,7 @@ class TestMerge:
         demos = DemonstrationFile(tmp_path / "out" / "m.h5")
         np.testing.assert_array_equal(demos.read(0, "actions"), episodes[0].actions)
 
-    @pytest.mark.slow
+    @pytest.mark.wide
     def test_one_merge_at_a_time(self, tmp_path):
         """Two merges into one output: one is refused, the other's file is whole."""
         shards = write_shards(tmp_path, [demo_files.make_episode(number, 20) for number in range(20)], 2)

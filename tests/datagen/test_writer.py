@@ -128,7 +128,7 @@ class TestResume:
         with pytest.raises(ValueError, match=r"other settings: seed 0 \(now 1\)\. Repeat it .* or delete"):
             demo_files.make_writer(tmp_path / "d.h5", 5, seed=1)
 
-    @pytest.mark.slow
+    @pytest.mark.wide
     def test_one_writer_at_a_time(self, tmp_path):
         path = tmp_path / "d.h5"
         writer = demo_files.make_writer(path, 2)
@@ -169,7 +169,7 @@ class TestResume:
 
 
 @pytest.mark.parametrize(
-    ("size", "stage"), [(8_000, "part"), pytest.param(40_000, "assembled", marks=pytest.mark.slow)]
+    ("size", "stage"), [(8_000, "part"), pytest.param(40_000, "assembled", marks=pytest.mark.wide)]
 )
 def test_no_room_is_a_clear_error_and_leaves_no_file(tmp_path, size, stage):
     code = f"""

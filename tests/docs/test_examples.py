@@ -31,7 +31,7 @@ def test_there_is_a_small_size_for_every_example():
     assert all(len(found[name].read_text().splitlines()) <= 60 for name in SMALL)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", SMALL)
 def test_an_example_runs(name, tmp_path):
     for scene, text in scenes(MJCF):

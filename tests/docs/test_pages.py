@@ -1,5 +1,6 @@
 """Every code block of README.md and docs/ runs, in the order of its page, or says why it does not."""
 
+import itertools
 import os
 import re
 import shutil
@@ -66,7 +67,7 @@ def simscale(words, folder):
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("page", pages_with(""), ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run(page, made, tmp_path):
     run_page(page, made, tmp_path, ("",))
@@ -85,16 +86,16 @@ def run_page(page, made, tmp_path, targets):
     script: list[str] = []
     for name, text in scenes(page):
         (folder / name).write_text(text)
-    for block in blocks(page):
-        if block.why or block.language not in RUN or block.target not in targets:
-            continue
+    chosen = [block for block in blocks(page) if not block.why and block.language in RUN and block.target in targets]
+    for block, following in itertools.zip_longest(chosen, chosen[1:]):
         if block.language == "sh":
             for words in commands(block.code):
                 prepare(words, folder)
                 simscale(short(words), folder)
-        else:
-            script.append(block.code)
-            python("\n".join(script), folder, str(block))
+            continue
+        script.append(block.code)
+        if following is None or following.language == "sh":
+            python("\n".join(script), folder, f"{page.stem}, python up to {block}")
 
 
 def scenes(page):

@@ -13,14 +13,14 @@ from simscaleai_jax.core.text import tokenize
 from simscaleai_jax.interop import export_policy, files, import_torch
 from simscaleai_jax.policy import load_policy
 from simscaleai_jax.tools.cli import main as simscale
-from tests.params import others_slow
+from tests.params import others_wide
 
 from . import checkpoints
 
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("name", others_slow(checkpoints.NAMES, "bc", "diffusion", "ppo", "vla-keypoints"))
+@pytest.mark.parametrize("name", others_wide(checkpoints.NAMES, "bc", "diffusion", "ppo", "vla-keypoints"))
 def test_import_gives_the_policy_back(name: str, tmp_path: Path) -> None:
     source = checkpoints.make(name, tmp_path / "source")
     import_torch(export_policy(source, tmp_path / "policy.safetensors"), tmp_path / "again")
@@ -37,7 +37,7 @@ def test_import_gives_the_policy_back(name: str, tmp_path: Path) -> None:
     assert ways[0] == ways[1]
 
 
-@pytest.mark.parametrize("name", others_slow(["bc", "vla-diffusion", "ppo", "act-images", "diffusion"], "bc", "ppo"))
+@pytest.mark.parametrize("name", others_wide(["bc", "vla-diffusion", "ppo", "act-images", "diffusion"], "bc", "ppo"))
 def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None:
     source = checkpoints.make(name, tmp_path / "source")
     written = export_policy(source, tmp_path / "policy.stablehlo")
@@ -53,7 +53,7 @@ def test_stablehlo_acts_alike_for_every_batch(name: str, tmp_path: Path) -> None
         np.testing.assert_allclose(found, load_policy(source).plan(obs, key), atol=TOLERANCE)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_stablehlo_is_told_what_to_do_where_no_instruction_is_recorded(tmp_path: Path) -> None:
     source = checkpoints.make("vla-masked", tmp_path / "source", language=None)
     written = export_policy(source, tmp_path / "policy.stablehlo")

@@ -20,11 +20,11 @@ from simscaleai_jax.policy import load_policy
 from simscaleai_jax.rl.agents.ppo import PPOAgent, PPOConfig
 from simscaleai_jax.tools.cli import main as simscale
 from tests.interop import cases
-from tests.params import others_slow
+from tests.params import others_wide
 
 
 @pytest.mark.parametrize(
-    "name", others_slow(sorted(cases.CASES), "act", "bc-keypoints", "flow-images", "vla-keypoints", "actor_critic")
+    "name", others_wide(sorted(cases.CASES), "act", "bc-keypoints", "flow-images", "vla-keypoints", "actor_critic")
 )
 def test_export_then_import_is_bit_identical(name: str, tmp_path: Path) -> None:
     module = cases.make(name)

@@ -16,7 +16,7 @@ from simscaleai_jax.models import (
     VisionLanguageAction,
 )
 from simscaleai_jax.models.specs import fake_batch
-from tests.params import others_slow
+from tests.params import others_wide
 
 TINY_VLA = {
     "image_size": 16, "patch_size": 8, "embed_dim": 16, "num_heads": 2, "num_layers": 1, "mlp_ratio": 2.0,
@@ -123,10 +123,10 @@ def compiled_cache() -> dict[str, Compiled]:
     return {}
 
 
-SLOW = ("act-images", "vla-diffusion", "vla-flow", "vla-mlp")  # to compile; parts of them are in the others
+WIDE = ("act-images", "vla-diffusion", "vla-flow", "vla-mlp")  # to compile; parts of them are in the others
 
 
-@pytest.fixture(params=others_slow(sorted(CASES), *(name for name in CASES if name not in SLOW)))
+@pytest.fixture(params=others_wide(sorted(CASES), *(name for name in CASES if name not in WIDE)))
 def compiled(request: pytest.FixtureRequest, compiled_cache: dict[str, Compiled]) -> Compiled:
     name = request.param
     if name not in compiled_cache:

@@ -92,7 +92,7 @@ def test_the_head_that_was_asked_for_is_used(head_type: str) -> None:
     assert model.action_head.action_horizon == 3
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", ["bc", "vla-mlp"])
 def test_bfloat16_computes_with_float32_parameters_and_losses(name: str) -> None:
     cls, kwargs = CASES[name]

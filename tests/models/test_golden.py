@@ -6,12 +6,12 @@ import pytest
 
 from tests.models import golden
 from tests.models.conftest import CASES
-from tests.params import others_slow
+from tests.params import others_wide
 
 WANTED = json.loads(golden.FILE.read_text())
 
 
-@pytest.mark.parametrize("name", others_slow(sorted(CASES), "bc"))
+@pytest.mark.parametrize("name", others_wide(sorted(CASES), "bc"))
 def test_one_step_gives_the_golden_metrics(name: str) -> None:
     close = 1e-3 if name.startswith("act") else 1e-4  # AdamW makes whole steps of its latent's smallest gradients
     assert golden.one_step(name) == pytest.approx(WANTED[name], rel=close, abs=1e-6)

@@ -31,7 +31,7 @@ def told_spots(count: int, seed: int, sentences: tuple[str, ...]) -> tuple[np.nd
     return images, tokenize(texts, LENGTH), (corners[np.arange(count), told, ::-1] + 1.0) / (SIZE / 2) - 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_told_spot_is_found_also_in_words_that_are_new():
     shared = {"dtype": "float32", "rngs": nnx.Rngs(0)}
     parts = [WordEncoder(44, LENGTH, WIDTH, **shared), InstructedKeypoints(3, SIZE, WIDTH, **shared)]

@@ -42,7 +42,7 @@ def two_modes(key: Any) -> Any:
     return jnp.where(jax.random.uniform(key, (256, 1)) < LOW_SHARE, -0.5, 0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", sorted(GENERATIVE))
 def test_a_two_mode_target_is_recovered_in_ten_steps(name: str) -> None:
     head = train(GENERATIVE[name](4, 1, 64, 2), two_modes, 1500)

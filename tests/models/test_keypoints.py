@@ -22,7 +22,7 @@ def spots(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images, (corners[:, ::-1] + 1.0) / (SIZE / 2) - 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_spot_is_found_to_a_fraction_of_a_pixel():
     encoder = KeypointEncoder(3, SIZE, 16, dtype="float32", rngs=nnx.Rngs(0))
     reader = nnx.Linear(16, 2, rngs=nnx.Rngs(1))

@@ -59,7 +59,7 @@ def test_language_decides_between_actions() -> None:
     np.testing.assert_allclose(model.predict({"image": image[:1]}, "Right"), [0.8], atol=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_full_size_model_trains_one_step() -> None:
     """Image 224, 1024 wide, 24 layers, 16 heads in bfloat16 with float32 parameters, batch 1."""
     kwargs = {"image_size": 224, "embed_dim": 1024, "num_heads": 16, "num_layers": 24, "max_text_len": 16}

@@ -54,7 +54,7 @@ def test_adaptive_pool_averages_the_documented_windows(length: int) -> None:
             np.testing.assert_allclose(pooled[0, i, j], x[0, rows, columns].mean((0, 1)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_ways_of_running_a_transformer_agree() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 5, 8))
     outputs = []

@@ -8,7 +8,7 @@ import pytest
 from simscaleai_jax.models import ModelRegistry, create_model, list_models, register_model, registry
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_users_model_stands_beside_the_built_in_ones() -> None:
     code = (
         "from simscaleai_jax.models.registry import register_model, list_models, create_model\n"

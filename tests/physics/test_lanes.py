@@ -12,7 +12,7 @@ NUM_ENVS = 256
 PUSHED = 0.05  # rad or m that targets are moved by, at most
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", ["reach", "pick_place"])
 def test_the_steps_are_those_of_vmap(name):
     env = make_functional_env(name, impl="jax", cameras=[], dt=0.01)

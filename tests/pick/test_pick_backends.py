@@ -45,7 +45,7 @@ def start_as_host(pick, host, keys):
     return state.replace(physics=physics, task_state=task_state, snapshot=snapshot, overrides=overrides)
 
 
-@pytest.fixture(scope="module", params=["c", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["c", pytest.param("jax", marks=pytest.mark.wide)])
 def engine(request):
     return request.getfixturevalue({"c": "pick", "jax": "pick_mjx"}[request.param])
 
@@ -72,23 +72,23 @@ def parity(engine, host, demonstrations):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_engines_follow_the_host_through_grasp_and_lift(parity):
     assert parity["within 5 mm"] >= 0.95, parity
     assert parity["same lifted"] >= 0.95, parity
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_engines_report_the_same_grasps(parity):
     assert parity["same grasped"] >= 0.95, parity
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_each_parameter_changes_the_motion_on_each_engine(engine, host, demonstrations):
     _check_sweep(sweep(engine, host, demonstrations))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.warp
 def test_each_parameter_changes_the_motion_under_warp(host, demonstrations):
     _check_sweep(sweep(CompiledEnv(impl="warp"), host, demonstrations))
@@ -125,7 +125,7 @@ def _check_sweep(paths):
         assert np.abs(paths[:, row] - paths[:, 0]).max() > 1e-3, name
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_each_parameter_changes_the_motion_on_the_host(demonstrations):
     actions = demonstrations[1][0][0]
     paths = {}
@@ -200,7 +200,7 @@ def test_same_keys_same_trajectories_and_any_batch(pick):
     assert pick.step._cache_size() == 1  # one trace for everything in this folder
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_look_is_randomized_in_batch_and_on_the_host(pick):
     from simscaleai_jax.sim.cameras import make_camera_fn
     from simscaleai_jax.sim.config import CameraConfig

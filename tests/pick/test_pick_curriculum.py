@@ -38,7 +38,7 @@ def test_curriculum_starts_near_around_and_in_a_grasp():
     assert np.array_equal(np.asarray(state.lifted), held)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_no_eased_start_has_its_fingers_inside_something():
     """By MuJoCo's own contacts, with the heavy preset's largest object; a table too high has plain starts instead."""
     eased, half = task(curriculum_share=1.0, curriculum_held=0.3, curriculum_around=0.3), np.float32(0.025)
@@ -96,7 +96,7 @@ def test_a_start_in_a_grasp_has_that_much_to_lose_and_nothing_to_gain():
         assert float(terms["success"]) == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_plain_resets_are_never_eased():
     eased = task(curriculum_share=1.0)
     _, state = jax.vmap(lambda key: eased.sample(key, {}))(jax.random.split(jax.random.key(5), 50))

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from simscaleai_jax.core import sharding
 from simscaleai_jax.sim.envs.batched import BatchedEnv
 
-pytestmark = pytest.mark.slow  # two programs of physics with auto-reset are compiled
+pytestmark = pytest.mark.wide  # two programs of physics with auto-reset are compiled
 
 ENVS, STEPS = 16, 12
 TOLERANCE = 1e-4  # rad and m after STEPS control steps of 5 substeps; 2e-6 is usual, a contact may amplify it

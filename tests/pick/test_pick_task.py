@@ -11,7 +11,7 @@ from simscaleai_jax.sim.randomization import draw_between
 from simscaleai_jax.sim.registry import asset
 from simscaleai_jax.sim.robot import PICKING, find_robot
 from simscaleai_jax.sim.tasks.grasping.stages import clearance
-from tests.params import others_slow
+from tests.params import others_wide
 
 from .scenes import HALF, STILL, TARGET, fresh_state, play, robot, snapshot, task
 
@@ -105,7 +105,7 @@ def test_gripper_closed_on_nothing_earns_nothing():
 PLACES = [(0.5, 0.2, 0.3), (0.5, -0.1, 0.06), (0.5, -0.06, HALF), ON_TABLE]
 
 
-@pytest.mark.parametrize("place", others_slow(PLACES, PLACES[0]))
+@pytest.mark.parametrize("place", others_wide(PLACES, PLACES[0]))
 def test_closing_on_nothing_never_earns(place):
     """Far away, above the cube, beside it, and (which only a broken scene allows) through it."""
     openings = np.linspace(0.04, 0.0, 9)
@@ -157,7 +157,7 @@ def test_throwing_past_the_target_earns_nothing():
     assert totals["place"] == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_hovering_earns_nothing_anywhere():
     for scene in (snapshot(ON_TABLE), snapshot(ON_TABLE, ee_pos=ON_TABLE, touch=HELD),
                   snapshot(near_target(0.06), ee_pos=near_target(0.06), touch=HELD)):  # fmt: skip

@@ -26,7 +26,7 @@ def rewritten(tmp_path, custom):
     return str(tmp_path / "scene.xml")
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_world_has_room_for_every_contact_of_its_pairs():
     pick, reach = (load_model(asset(name), 0.01) for name in ("pick_place.xml", "reach.xml"))
     contacts, rows = warp_capacity(pick)
@@ -35,7 +35,7 @@ def test_a_world_has_room_for_every_contact_of_its_pairs():
     assert warp_capacity(reach)[0] < contacts
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_packages_scene_drops_no_contacts_in_the_jax_implementation():
     model = load_model(asset("pick_place.xml"), 0.01)
     check_pair_limit(model)
@@ -47,7 +47,7 @@ def test_the_packages_scene_drops_no_contacts_in_the_jax_implementation():
     assert not is_jax_buffer_full(model, touching)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_limit_on_contacts_is_reported_when_it_is_reached(tmp_path):
     from mujoco import mjx
 

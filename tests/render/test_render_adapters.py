@@ -67,7 +67,7 @@ def test_changes_of_the_live_model_show_without_compiling(model, state):
     assert host._draw._cache_size() == count
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_portraits_have_one_size_and_agree(model, state):
     host = HostCameras(model, "jax").portrait(state, "front", {})
     assert host.shape == (PORTRAIT_SIZE[1], PORTRAIT_SIZE[0], 3)
@@ -91,7 +91,7 @@ def test_a_randomized_camera_moves_in_its_own_frame(scene, state):
         make_camera((0.0, 0.0), np.eye(3))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_batched_images_are_drawn_once_per_control_step():
     """After the auto-reset has chosen each state, so that `final_obs` has none (C10, C11); counted while tracing."""
     env = make_batched_env("reach", dt=0.05, cameras=[{"name": "front_cam", "width": 8, "height": 8}])

@@ -41,7 +41,7 @@ def aiming():
     return agent, agent.train(env, progress=False)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_best_action_is_found_wherever_the_bounds_are(aiming, tmp_path):
     agent, history = aiming
     assert history["success_rate"][-1] > history["success_rate"][0]

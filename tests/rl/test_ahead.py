@@ -11,7 +11,7 @@ from simscaleai_jax.rl.ppo import ahead, train
 from .conftest import SMALL
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_programs_from_shapes_are_those_that_run(probe, monkeypatch):
     config = PPOConfig(**SMALL | {"num_envs": 64, "n_steps": 512, "num_devices": 8})
     agent = PPOAgent.for_env(probe, config, "cpu")

@@ -46,7 +46,7 @@ def run(probe, count, updates, keep_gradients=False, **settings):
     return train.make_dispatch(learner, probe, layout, mesh, updates)(state, np.int32(updates))[0]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_gradients_on_eight_devices_equal_those_on_one(probe):
     """Rollout, advantages, minibatches and loss of one whole update, the weights held still."""
     minibatches = {"num_minibatches": 4, "n_epochs": 2}
@@ -56,7 +56,7 @@ def test_gradients_on_eight_devices_equal_those_on_one(probe):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(one[1])) > 1e-2, "there is a gradient to compare"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_weights_stay_identical_on_every_device_after_fifty_updates(probe):
     state = run(probe, 8, 50)
     assert int(state.update) == 50
@@ -66,7 +66,7 @@ def test_weights_stay_identical_on_every_device_after_fifty_updates(probe):
         assert all(np.array_equal(copy, copies[0]) for copy in copies)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("devices", [1, 8])
 def test_one_trace_for_all_updates(probe, monkeypatch, devices):
     traces = []
@@ -79,7 +79,7 @@ def test_one_trace_for_all_updates(probe, monkeypatch, devices):
     assert len(traces) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_whole_training_is_pmapped_over_seeds(probe):
     """Every device trains a policy of its own, as it would alone."""
     config = PPOConfig(**SMALL)

@@ -49,7 +49,7 @@ def test_a_run_goes_on_on_its_own_physics_engine_alone():
     check_engine({"name": "reach", "config": {}}, recorded)  # one that does not say
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_loaded_agent_refuses_another_engine_every_time(tmp_path):
     config = PPOConfig(n_steps=64, num_envs=8, batch_size=64, total_timesteps=64, n_epochs=1)
     agent = PPOAgent.for_env(make_batched_env("reach", dt=0.01, cameras=[], impl="c"), config)

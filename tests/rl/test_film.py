@@ -36,7 +36,7 @@ def files(env, tmp_path_factory):
     return film.write_film(env.physics, acts, tmp_path_factory.mktemp("film") / "film.mp4", rows=2, side=48)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_film_shows_every_act(files):
     video, gif = files
     frames = imageio.imread(video)

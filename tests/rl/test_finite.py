@@ -84,7 +84,7 @@ class BrokenLine(Line):
         return obs, reward, *rest
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("is_in_reward", [True, False])
 def test_the_python_loop_leaves_them_out(is_in_reward, caplog):
     config = PPOConfig(**SMALL | {"n_steps": 36, "total_timesteps": 72, "normalize_rewards": True})
@@ -119,7 +119,7 @@ def test_a_diverged_run_ends_with_an_error_before_anything_is_saved(probe, is_ji
     assert is_finite((agent.state.params, agent.state.opt_state))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_command_fails_and_leaves_the_last_good_checkpoint(probe, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "make_training_env", lambda options: probe)
     sizes = {"n-steps": 64, "num-envs": 16, "num-minibatches": 4, "n-epochs": 4, "hidden-dim": 8}

@@ -36,7 +36,7 @@ def env():
     return make_functional_env("reach_language", cameras=[], dt=0.01, impl="c", phrases="held_out")
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_policy_that_listens_succeeds_and_fails_in_the_control(env):
     config = EvalConfig(EPISODES)
     played, result = evaluate_instructions(env, Reacher(env.task, listens=True), config)
@@ -50,7 +50,7 @@ def test_a_policy_that_listens_succeeds_and_fails_in_the_control(env):
     assert result["blind"]["episodes"] == EPISODES
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_policy_that_does_not_listen_is_as_good_on_one_of_three(env):
     policy = Reacher(env.task, listens=False)
     played, result = evaluate_instructions(env, policy, EvalConfig(EPISODES))
@@ -60,7 +60,7 @@ def test_a_policy_that_does_not_listen_is_as_good_on_one_of_three(env):
     assert evaluate_policy(env, policy, EvalConfig(EPISODES)) == played.summary()
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_same_on_the_host():
     host = make_env("reach_language", cameras=[], dt=0.01, phrases="held_out")
     reacher = Reacher(host.task, listens=True)

@@ -64,7 +64,7 @@ def test_cameras_of_different_sizes_are_refused():
         model_kwargs_for(env, PPOConfig(encoder="cnn"))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_what_only_an_image_shows_is_learned():
     history = PPOAgent.for_env(Pictures(), SMALL).train(Pictures(), progress=False)
     assert np.mean(history["episode_reward"][:2]) < 0.4
@@ -72,7 +72,7 @@ def test_what_only_an_image_shows_is_learned():
     assert not np.any(history["auxiliary_loss"])
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_an_auxiliary_loss_teaches_the_encoder_and_the_actor_acts_on_its_predictions(tmp_path):
     env = Pictures()
     agent = PPOAgent.for_env(

@@ -34,7 +34,7 @@ class EasedProbe:
         return state.replace(reward_terms={}, info=state.info | {"success": eased, "assisted": eased} | self.info)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize(("eased", "all_episodes", "plain"), [(0, 0.0, 0.0), (4, 0.25, 0.0), (16, 1.0, math.nan)])
 def test_eased_starts_do_not_count_as_plain(eased, all_episodes, plain):
     env = EasedProbe(eased)

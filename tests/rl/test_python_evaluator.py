@@ -48,7 +48,7 @@ def vector(mode):
     return SyncVectorEnv([Line] * 4, autoreset_mode=mode)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "make", [Line, lambda: vector(AutoresetMode.SAME_STEP), lambda: vector(AutoresetMode.NEXT_STEP)],
     ids=["single", "same step", "next step"],
@@ -85,7 +85,7 @@ def test_the_loop_runs_on_two_devices_and_mixes_by_seed_and_update(monkeypatch):
     assert [of for of in seeds if len(of) == 2] == [(7, 0), (7, 1)], "a second call goes on, it does not start again"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("minibatches", [1, 3, 7])
 def test_rows_that_are_dropped_cost_no_gradient_step(monkeypatch, minibatches):
     """A NEXT_STEP environment's reset steps are no transitions; every other one is learned from once per epoch."""

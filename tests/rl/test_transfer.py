@@ -46,7 +46,7 @@ def test_conditions_share_their_episodes_and_differ_by_their_physics(report):
         assert row["success_low"] <= row["success_rate"] <= row["success_high"]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_episodes_are_the_same_however_many_are_played_at_once(env, monkeypatch):
     def policy(obs, key):
         return jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)

@@ -73,7 +73,7 @@ def test_an_environment_is_ready_within_two_seconds_of_one_core():
     assert time.process_time() - started < 2.0
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize(("dt", "targets"), [(0.002, 5), (0.01, 5), (0.005, 5), (0.025, 2), (0.05 / 7, 7)])
 def test_c23_targets_move_in_equal_steps(dt, targets, monkeypatch):
     host = sim.make_env("reach", dt=dt, cameras=[])

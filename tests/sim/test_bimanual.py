@@ -66,7 +66,7 @@ def settings(scene, side):
     return {"xml_path": str(scene / f"{side}.xml"), "dt": 0.01, **box}
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_either_arm_works_while_the_other_holds_still(scene, side):
     camera = {"name": "front_cam", "width": 48, "height": 36}

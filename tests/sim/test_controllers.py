@@ -8,12 +8,12 @@ import pytest
 from simscaleai_jax.sim import SimConfig, make_env, make_functional_env
 from simscaleai_jax.sim.control import CONTROLLERS, JOINT_STEP, from_cartesian
 from simscaleai_jax.sim.registry import find_expert
-from tests.params import others_slow
+from tests.params import others_wide
 
 SIZES = {"cartesian": 4, "cartesian_position": 4, "joint_position": 8, "joint_delta": 8}
 
 
-@pytest.mark.parametrize("name", others_slow(sorted(CONTROLLERS), "cartesian"))
+@pytest.mark.parametrize("name", others_wide(sorted(CONTROLLERS), "cartesian"))
 def test_the_expert_of_reach_succeeds_with_every_controller(name):
     env = make_env("reach", cameras=[], controller=name)
     assert env.action_space.shape == (SIZES[name],)

@@ -12,7 +12,7 @@ import pytest
 import simscaleai_jax.sim as sim
 from simscaleai_jax.sim import registry
 from simscaleai_jax.sim.envs.vector_env import BatchedVectorEnv
-from tests.params import others_slow
+from tests.params import others_wide
 
 from .conftest import NUM_ENVS, actions_for
 
@@ -50,7 +50,7 @@ def mine(monkeypatch):
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("kind", others_slow(["plain", "randomized", "of a registered task"], "plain"))
+@pytest.mark.parametrize("kind", others_wide(["plain", "randomized", "of a registered task"], "plain"))
 def test_a_copied_adapter_goes_on_alone_and_identically(how, kind, mine):
     name = "mine" if kind == "of a registered task" else "reach"
     env = sim.make_env(name, **SMALL, domain_randomization=kind == "randomized", randomization="clean", seed=5)
@@ -90,7 +90,7 @@ def test_a_copied_batch_is_the_same_program(how, batched):
     assert lowered[0] == lowered[1]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copied_vector_env_goes_on_alone_and_identically(how, batched):
     envs = BatchedVectorEnv(batched, NUM_ENVS)
@@ -107,7 +107,7 @@ def test_a_copied_vector_env_goes_on_alone_and_identically(how, batched):
     assert copy.deepcopy(envs)._step is envs._step
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_functional_env_with_cameras_is_pickled():
     env = sim.make_functional_env("reach", dt=0.01, cameras=[{"name": "front_cam", "width": 4, "height": 3}])
     for copied in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):

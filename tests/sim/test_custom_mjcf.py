@@ -34,7 +34,7 @@ def write_scenes(folder, replace=()):
     return {"reach": str(folder / "reach.xml"), "pick_place": str(folder / "pick.xml")}
 
 
-@pytest.mark.parametrize("name", ["reach", pytest.param("pick_place", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["reach", pytest.param("pick_place", marks=pytest.mark.wide)])
 def test_the_expert_works_with_another_arm_on_both_physics(name, scenes):
     """The expert acts in MJX; the host follows its actions, and both end the episode in success."""
     functional = make_functional_env(name, cameras=[], dt=0.01, xml_path=scenes[name])

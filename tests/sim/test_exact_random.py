@@ -65,10 +65,10 @@ RANDOM = {"domain_randomization": True, "randomization": PARAMETERS}
     ("name", "settings"),
     [
         ("reach", {}),
-        pytest.param("pick_place", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
-        pytest.param("lift", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
-        pytest.param("push", RANDOM, marks=pytest.mark.slow),
-        pytest.param("stack", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.slow),
+        pytest.param("pick_place", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.wide),
+        pytest.param("lift", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.wide),
+        pytest.param("push", RANDOM, marks=pytest.mark.wide),
+        pytest.param("stack", RANDOM | {"task": {"curriculum_share": 0.7}}, marks=pytest.mark.wide),
     ],
 )
 def test_c27_starts_goals_and_models_are_drawn_to_the_same_bit_in_every_program(name, settings):

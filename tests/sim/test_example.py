@@ -30,12 +30,12 @@ def test_the_expert_of_a_custom_task_solves_it_on_the_host(monkeypatch):
     assert custom_task.play(10) == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_custom_task_is_listed(tmp_path):
     assert "sweep" in simscale("list-envs", "--import", EXAMPLE, cwd=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_every_command_knows_a_custom_task(tmp_path):
     known = ("--import", EXAMPLE)
     shown = simscale("datagen", *known, "--env-name", "sweep", "--policy", "scripted", "--n-episodes", 4,

@@ -202,7 +202,7 @@ def test_a_fork_of_a_process_that_uses_jax_is_told_what_to_do(monkeypatch):
         sim.make_env("reach", cameras=[])
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_worker_processes_by_spawn():
     spawn = {"context": "spawn"}
     envs = gymnasium.make_vec(

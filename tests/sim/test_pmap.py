@@ -10,7 +10,7 @@ from .conftest import NUM_ENVS, actions_for
 DEVICES = 4
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_pmapped_environments_are_those_of_one_batch(batched, play):
     ids = jnp.arange(NUM_ENVS).reshape(DEVICES, -1)
     state = jax.pmap(batched.init, in_axes=(None, 0))(jax.random.key(0), ids)

@@ -65,7 +65,7 @@ def _reward(task, state, distance, left):
     return float(sum(task.reward_terms(snapshot_at(distance, state), state, jnp.zeros(4), jnp.int32(left)).values()))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_every_target_can_be_reached_with_the_tool_upright(task):
     """Damped least squares from the home pose, on MuJoCo's own kinematics, for 200 targets and the box's 8 corners."""
     model = load_model(asset("reach.xml"), 0.01)

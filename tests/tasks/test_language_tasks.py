@@ -14,7 +14,7 @@ from simscaleai_jax.sim.envs.episodes import rollout
 from simscaleai_jax.sim.registry import find_expert
 from simscaleai_jax.sim.tasks import pick_place_language, reach_language
 from simscaleai_jax.sim.tasks.instructions import Instructions
-from tests.params import others_slow
+from tests.params import others_wide
 
 from .scenes import HALF, PRESSED, assert_inside, scene, starts, task
 
@@ -127,7 +127,7 @@ def put(cube, *, goal, side="left", height=HALF, touch=(0.0, 0.0), lifted=True):
     return {key: np.asarray(value).item() for key, value in of.info(now, state).items()}
 
 
-@pytest.mark.parametrize("goal", others_slow(range(6), 0, 3))
+@pytest.mark.parametrize("goal", others_wide(range(6), 0, 3))
 def test_the_right_cube_on_the_right_pad_is_success(goal):
     colour, side = pick_place_language.GOALS[goal]
     cube = pick_place_language.COLOURS.index(colour)
@@ -165,7 +165,7 @@ def test_an_instruction_stays_with_its_episode_through_auto_reset():
     assert len(np.unique(told)) > 20
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_gymnasium_tells_the_sentence():
     env = make_env("reach_language", cameras=[], dt=0.01)
     obs, info = env.reset(seed=3)
@@ -195,7 +195,7 @@ def played(name, impl):
     return jax.tree.map(np.asarray, episodes(jax.random.split(jax.random.key(5), 4)).replace(physics=None, key=None))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", NAMES)
 def test_episodes_are_the_same_on_every_engine(name):
     ours, mjx = played(name, "c"), played(name, "jax")

@@ -31,7 +31,7 @@ def host_successes(env, seeds):
     return successes
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", NAMES)
 def test_an_expert_succeeds_in_ten_host_episodes(name):
     assert all(host_successes(make_env(name, cameras=[], dt=0.01), range(1000, 1010)))

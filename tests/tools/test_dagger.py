@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_rounds_are_taught_and_gone_on_with(run, capsys, monkeypatch):
     words = ["dagger", str(run), "--n-episodes", "5", "--max-steps", "300", "--eval-episodes", "20"]
     assert cli.main([*words, "--rounds", "1"]) == 0

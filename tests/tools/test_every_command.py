@@ -86,7 +86,7 @@ def test_every_command_is_tried():
     assert {*WRITING, *LONG, *QUIET, *SHOWING} == set(cli.COMMANDS)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_may_be_read_in_part(name):
     process = start(name, ["--help"], {})
@@ -97,7 +97,7 @@ def test_help_may_be_read_in_part(name):
     assert errors == ""
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", QUIET)
 def test_what_only_prints_works_without_a_display(name):
     process = start(name, QUIET[name], {})
@@ -106,7 +106,7 @@ def test_what_only_prints_works_without_a_display(name):
     assert output
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", WRITING)
 def test_a_folder_that_cannot_be_written_is_said_at_once(name, made, tmp_path):
     started = time.monotonic()
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(name, made, tmp_path):
     assert time.monotonic() - started < 60, "before anything expensive"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", LONG)
 def test_ctrl_c_ends_a_command_with_one_line(name, made, tmp_path):
     process = start(name, LONG[name], made | {"NEW": str(tmp_path / "new")}, cwd=tmp_path)

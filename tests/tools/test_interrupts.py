@@ -87,7 +87,7 @@ def test_another_error_is_not_taken_for_it(command):
         cli.main([command(main)])
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_what_a_benchmark_started_ends_with_it(tmp_path):
     started = tmp_path / "started"
     inner = f"import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep({SECONDS})"

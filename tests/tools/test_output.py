@@ -15,7 +15,7 @@ from simscaleai_jax.tools import cli, output
 from simscaleai_jax.tools.commands import completion, doctor, launch
 from simscaleai_jax.tools.env_options import EnvOptions
 from simscaleai_jax.tools.output import print_table, shown
-from tests.params import others_slow
+from tests.params import others_wide
 
 SIMSCALE = [sys.executable, "-m", "simscaleai_jax.tools.cli"]
 
@@ -78,7 +78,7 @@ def test_our_own_messages_name_no_line(capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", others_slow([["--help"], ["list-models", "--help"], ["config", "show", "rl"]], ["--help"])
+    "argv", others_wide([["--help"], ["list-models", "--help"], ["config", "show", "rl"]], ["--help"])
 )
 def test_a_reader_that_leaves_is_no_error(argv):
     process = subprocess.Popen([*SIMSCALE, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -93,7 +93,7 @@ def test_flags_behind_two_dashes_belong_to_the_other_command():
     assert cli.take_flags(["--json", "a", "--", "--json"]) == (["a", "--", "--json"], {"--json"})
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_figure_without_a_display_goes_to_a_file_that_is_named(tmp_path):
     hidden = {"DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -117,7 +117,7 @@ def test_a_look_of_pictures_that_no_camera_takes_is_refused(name):
     assert EnvOptions(cameras=("front_cam",), **{name: 64}).settings()["cameras"][0]["name"] == "front_cam"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_doctor_measures_an_engine_and_finds_what_is_wrong(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "MEASURED_SECONDS", 0.2)
     monkeypatch.setattr(doctor, "MEASURED_ENVS", 8)

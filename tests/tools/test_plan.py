@@ -10,7 +10,7 @@ from simscaleai_jax.tools.commands.plan import is_rl
 SMALL = "--ppo.hidden-dim 16 --ppo.num-envs 16 --ppo.n-steps 64 --ppo.num-minibatches 2 --ppo.n-epochs 3 --env.dt 0.01"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_plan_of_ppo(capsys):
     assert cli.main(["plan", "rl", "--topology", "cpu:8", "--json", *SMALL.split()]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -20,7 +20,7 @@ def test_a_plan_of_ppo(capsys):
     assert "calls the host while it runs" in update["warnings"], "MuJoCo's engine"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_plan_of_training(capsys):
     arguments = (
         "plan train --topology cpu:8 --programs update evaluate --model bc --model.hidden-dim 16 --batch-size 32"

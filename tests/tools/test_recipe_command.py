@@ -13,7 +13,7 @@ from simscaleai_jax.tools import cli
 from simscaleai_jax.tools.arguments import is_recipe, presets
 from simscaleai_jax.tools.commands import recipe, train
 from simscaleai_jax.training.logs import read_rows
-from tests.params import others_slow
+from tests.params import others_wide
 
 RECIPES = {name: path for name, path in presets().items() if is_recipe(read_yaml(path))}
 SHORT = ["--datagen.n-episodes", "4", "--datagen.env.max-episode-steps", "24", "--datagen.valid-fraction", "0.5"]
@@ -55,7 +55,7 @@ def demos(tmp_path_factory):
 STATE = [name for name in RECIPES if name.endswith("pick_place")]
 
 
-@pytest.mark.parametrize("name", others_slow(STATE, "bc_pick_place"))
+@pytest.mark.parametrize("name", others_wide(STATE, "bc_pick_place"))
 def test_every_recipe_learns(name, demos, tmp_path):
     """Sixty updates of a small copy of its model; its own settings but for the sizes."""
     _, given = recipe.stage_arguments([*SMALL[name.split("_")[0]], *QUICK, "--train.max-steps", "60"])
@@ -88,7 +88,7 @@ def told(tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("vla")])
 def test_every_recipe_that_is_told_what_to_do_learns(name, told, tmp_path):
     """Sixty updates of a small copy of its model, which is given no place of an object."""
@@ -106,7 +106,7 @@ def test_every_recipe_that_is_told_what_to_do_learns(name, told, tmp_path):
     assert manifest.model_kwargs["mask_padding"]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("pixels")])
 def test_every_recipe_that_only_sees_learns(name, tmp_path):
     """Sixty updates on pictures whose shade is the action; where things are is told in training alone."""
@@ -150,7 +150,7 @@ def test_recipes_are_whole():
         assert re.search(r"[23]00 (fresh )?episodes|Not measured", text), "what it reached"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_recipe_runs_its_parts_and_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     words = ["recipe", "bc_reach", "--folder", str(folder), *SHORT, "--train.max-steps", "6", "--train.batch-size", "8"]
@@ -176,7 +176,7 @@ def test_a_recipe_runs_its_parts_and_goes_on_where_it_was_stopped(tmp_path, caps
     assert not record["eval"]["is_done"]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_recipe_may_have_an_expert_correct_the_policy(tmp_path, capsys):
     """Its part for `simscale dagger` is run between training and evaluation, which then judges the last round."""
     taught = {"rounds": 1, "n_episodes": 2, "max_steps": 4, "eval_episodes": 2}

@@ -32,7 +32,7 @@ def evaluate(run, tmp_path, *options):
     return json.loads(results.read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_run_writes_its_curve_and_its_metrics(run):
     assert read_run(run)["settings"]["ppo.n_steps"] == 64
     assert (run / "metrics.csv").read_text().count("\n") == 3
@@ -44,7 +44,7 @@ def test_a_run_writes_its_curve_and_its_metrics(run):
     assert terms == {"reward/distance", "reward/success", "reward/arrival", "reward/action"}
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_run_goes_on_by_the_same_command(run, tmp_path, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     words = ["rl", *SMALL.split(), "--save-path", str(folder), "--env.max-episode-steps", "8"]
@@ -66,7 +66,7 @@ def test_a_run_goes_on_by_the_same_command(run, tmp_path, capsys):
     assert "# since step 128 " in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_trackers_get_the_results_and_films_of_a_run(run, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     told = []
@@ -84,7 +84,7 @@ def test_trackers_get_the_results_and_films_of_a_run(run, tmp_path, monkeypatch,
     assert "(log.videos) must lie on a local or mounted disk" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_run_is_evaluated_and_filmed_on_the_host_without_flags(run, tmp_path, capsys):
     options = ("--physics", "host", "--save-videos", "--video-dir", str(tmp_path / "videos"))
     results = evaluate(run, tmp_path, *options)
@@ -116,14 +116,14 @@ def test_an_evaluation_is_refused_before_anything_is_played(run, options, messag
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_run_is_evaluated_on_both_physics(run, tmp_path):
     results = evaluate(run, tmp_path)
     assert {name: result["dt"] for name, result in results.items()} == {"c": 0.01, "host": 0.002}
     assert results["c"]["mean_length"] <= 8
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_batched_episodes_are_filmed_and_repeat_with_their_seed(run, tmp_path):
     env = make_functional_env("reach", dt=0.01, cameras=[], max_episode_steps=4)
     policy = load_policy(run)
@@ -136,7 +136,7 @@ def test_batched_episodes_are_filmed_and_repeat_with_their_seed(run, tmp_path):
         evaluate_policy(env, lambda obs: obs["ee_pos"])
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_run_is_tried_under_other_physics(run, tmp_path, capsys):
     folder = tmp_path / "report"
     options = ["--parameters", "joint_damping", "--levels", "1", "--n-episodes", "2", "--output", str(folder)]

@@ -27,7 +27,7 @@ def decoded(path, height: int, width: int) -> np.ndarray:
     return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_viz_env_draws_start_and_steps(tmp_path, capsys):
     assert cli.main(["viz-env", "--n-steps", "3", "--save", str(tmp_path / "new" / "frames.png")]) == 0
     assert "frames.png" in capsys.readouterr().out
@@ -39,13 +39,13 @@ def test_viz_env_draws_start_and_steps(tmp_path, capsys):
     assert np.any(first != last)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_viz_env_writes_a_video(tmp_path):
     assert cli.main(["viz-env", "--n-steps", "4", "--save", str(tmp_path / "run.mp4")]) == 0
     assert len(decoded(tmp_path / "run.mp4", 360, 480)) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_viz_cameras_shows_what_render_camera_returns(tmp_path):
     assert cli.main(["viz-cameras", "--save", str(tmp_path / "cameras.png")]) == 0
     assert min(Image.open(tmp_path / "cameras.png").size) > 200
@@ -147,7 +147,7 @@ def test_an_episode_with_images_becomes_a_video_of_them(recorded, tmp_path):
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 60, 120], atol=4)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_an_episode_without_images_is_drawn_from_its_states(recorded, tmp_path):
     path = viz_live.write_episode_video(recorded[0], 0, tmp_path / "drawn.gif")
     with Image.open(path) as gif:
@@ -162,7 +162,7 @@ def test_an_episode_without_images_is_drawn_from_its_states(recorded, tmp_path):
     assert green[2][0] < green[1][0] - 10  # and then up
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_an_episode_is_drawn_in_the_scene_that_it_was_recorded_in(write_recorded, tmp_path, capsys):
     scenes = Path(asset("reach.xml")).parent
     shutil.copy(scenes / "panda.xml", tmp_path)

@@ -25,7 +25,7 @@ def build():
     return create_model("bc", hidden_dim=16, n_layers=1)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_programs_from_shapes_are_those_that_run(tmp_path, monkeypatch, fsdp):
     monkeypatch.setattr(sharding, "SHARDED_MIN_SIZE", 16)
@@ -79,7 +79,7 @@ def test_parameters_split_over_a_grid_of_chips_learn_what_whole_ones_do():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_layers_that_are_recomputed_gather_their_matrices_once_where_those_are_kept(monkeypatch):
     monkeypatch.setattr(sharding, "SHARDED_MIN_SIZE", 16)
     monkeypatch.setattr(sharding, "TILE", (1, 1))

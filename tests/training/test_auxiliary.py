@@ -51,7 +51,7 @@ def test_it_stands_apart_with_mean_0_and_deviation_1(demos):
     np.testing.assert_array_equal(next(loader)["auxiliary"], following["auxiliary"])
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_pictures_learn_to_tell_it_and_the_policy_needs_it_not(demos, tmp_path):
     words = ["train", "--dataset", str(demos), "--checkpoint-dir", str(tmp_path), "--max-steps", "150"]
     words += ["--model.use-image", "True", "--model.cameras", "image", "image_side_cam", "--model.hidden-dim", "16"]

@@ -74,7 +74,7 @@ def test_demonstrations_are_trained_on_and_evaluated_without_flags(demos, tmp_pa
     assert json.loads(results.read_text())["host"]["mean_length"] <= 8, "the environment's settings travel, too"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_policy_that_sees_what_a_task_setting_adds_is_evaluated_with_it(tmp_path):
     chosen = SETTINGS | {"relative_observations": True, "domain_randomization": True, "cameras": []}
     settings = json_values(build_config(None, find_task("pick_place").config_cls, chosen))  # as datagen stores it
@@ -144,7 +144,7 @@ def test_wrong_options_end_in_one_clear_line(options, message, tmp_path, capsys)
     assert "Traceback" not in shown
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_model_is_evaluated_on_what_it_was_told_to_read(demos, tmp_path):
     """The environment tells more, also while the model trains."""
     words = ["--dataset", str(demos), "--data.robot-only", "--batch-size", "4", "--eval.episodes", "2"]

@@ -45,7 +45,7 @@ def kill_while_saving(context, folder: str, delay: float) -> list[tuple[int, boo
     return messages + heard(told)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_twenty_kills_lose_nothing(tmp_path):
     context = multiprocessing.get_context("forkserver")  # the imports are made once
     context.set_forkserver_preload(["simscaleai_jax.core.checkpoint_series", "orbax.checkpoint"])

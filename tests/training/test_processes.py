@@ -108,7 +108,7 @@ def assert_same_end(first: Path, second: Path) -> None:
     assert not different
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_run_that_was_killed_and_stopped_ends_like_one_that_was_not(kind, uninterrupted, tmp_path):
     folder = tmp_path / kind
@@ -134,7 +134,7 @@ def test_a_run_that_was_killed_and_stopped_ends_like_one_that_was_not(kind, unin
     assert_same_end(uninterrupted(kind), folder)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_peer_is_explained_without_a_launcher(victim, tmp_path):
     address = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2", "--lost-peer-seconds", "10"]
@@ -171,7 +171,7 @@ print("total", int(distributed.compile_together(jax.jit(total).lower(rows))(rows
 """
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_process_that_compiles_longer_is_waited_for(capfd, monkeypatch, own_signals):
     """Gloo alone gives up after 30 s."""
     monkeypatch.setenv("XLA_FLAGS", "")
@@ -197,7 +197,7 @@ except distributed.PeerLostError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_nobody_waits_for_a_dead_process_at_the_end():
     address = f"127.0.0.1:{free_port()}"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

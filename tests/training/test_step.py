@@ -58,7 +58,7 @@ def after_fifty(tmp_path_factory):
     return {1: run(1), 8: run(8), "split": run(8, fsdp=True, model=create_model("bc", hidden_dim=256, n_layers=1))}
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_parameters_stay_identical_on_every_device(after_fifty):
     trainer = after_fifty[8]
     for leaf in jax.tree.leaves(trainer.state.params):
@@ -70,7 +70,7 @@ def test_parameters_stay_identical_on_every_device(after_fifty):
     assert not same(start, trainer.state.params), "they have moved"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_large_parameters_are_split_by_the_rules(after_fifty):
     split = {
         (512, 256): ("data", None), (256, 2048): ("data", None), (250, 1024): (None, "data"), (257, 513): (),
@@ -90,7 +90,7 @@ def test_large_parameters_are_split_by_the_rules(after_fifty):
     assert state.params["state_encoder"]["layers"][0]["bias"].sharding.is_fully_replicated
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_split_parameters_train_like_whole_ones(after_fifty, tmp_path):
     model = create_model("bc", hidden_dim=256, n_layers=1)
     whole = make_trainer(tmp_path, num_devices=8, max_steps=50, batch_size=16, save_every=50, model=model)

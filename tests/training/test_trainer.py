@@ -206,7 +206,7 @@ def test_the_same_command_after_the_end_does_nothing(finished):
     assert same(again.state, trainer.state)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_images_and_instructions(tmp_path):
     model = create_model("vla", image_size=16, patch_size=8, embed_dim=16, num_heads=2, num_layers=1,
                          lang_num_layers=1, max_text_len=32, state_dim=20)  # fmt: skip

@@ -35,7 +35,7 @@ class TestCheckpoints:
         assert second.train_loader.get_state() == whole.train_loader.get_state()
         assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [4, 8, 12, 16, 20, 24]
 
-    @pytest.mark.slow
+    @pytest.mark.wide
     def test_host_batches_resume_exactly(self, tmp_path):
         batches = [
             {"observations": {"state": rows}, "actions": np.tanh(rows[:, :4])}
@@ -127,7 +127,7 @@ class TestCheckpoints:
         assert checkpoint.resolve(tmp_path).name == f"step_{best['step']:09d}"
         assert trainer.best_value == best["eval/loss"]
 
-    @pytest.mark.slow
+    @pytest.mark.wide
     def test_a_run_from_elsewhere_goes_on_from_its_own_checkpoints(self, finished, tmp_path):
         whole, _ = finished
         make_trainer(tmp_path / "a", ema_decay=0.9, max_steps=24, keep_checkpoints=9).train()
@@ -167,7 +167,7 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="exclude each other"):
             make_trainer(tmp_path, init_from="a", resume_from="b")
 
-    @pytest.mark.slow
+    @pytest.mark.wide
     def test_a_run_in_an_object_store_and_one_that_cannot_be_reached(self, tmp_path):
         folder = "memory://bucket/bc"
         make_trainer(folder, max_steps=8).train()
