@@ -1,12 +1,11 @@
 """The scripts of examples/ run at a small size, and stay short."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from .pages import ROOT
+from .pages import READER, ROOT
 from .test_pages import scenes
 
 MJCF = ROOT / "docs" / "custom_mjcf.md"
@@ -37,7 +36,6 @@ def test_an_example_runs(name, tmp_path):
     for scene, text in scenes(MJCF):
         (tmp_path / scene).write_text(text)
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *SMALL[name]]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, env=READER, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert SAID[name] in done.stdout

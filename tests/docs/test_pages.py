@@ -1,7 +1,6 @@
 """Every code block of README.md and docs/ runs, in the order of its page, or says why it does not."""
 
 import itertools
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import NEVER_RUN, PAGES, ROOT, RUN, blocks, commands, short
+from .pages import NEVER_RUN, PAGES, READER, ROOT, RUN, SHORT_PYTHON, blocks, commands, short
 
 SIMSCALE = [sys.executable, "-m", "simscaleai_jax.tools.cli"]
 CLIENTS = "make test-clients"
@@ -27,6 +26,7 @@ SECONDS = 600
 def test_every_block_says_its_language_and_runs_or_says_why_not():
     every = [block for page in PAGES for block in blocks(page)]
     assert len(every) > 30
+    assert all(any(long in block.code for block in every) for long in SHORT_PYTHON), "nothing is made short any more"
     for block in every:
         assert block.language in (*RUN, *NEVER_RUN), f"{block}: a language"
         if block.language == "sh" and not block.why:
@@ -60,9 +60,8 @@ def made(tmp_path_factory):
 
 
 def simscale(words, folder):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*SIMSCALE, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+        [*SIMSCALE, *words[1:]], cwd=folder, env=READER, capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
@@ -116,8 +115,9 @@ def prepare(words, folder):
 
 
 def python(code, folder: Path, where):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for long, brief in SHORT_PYTHON.items():
+        code = code.replace(long, brief)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+        [sys.executable, "-c", code], cwd=folder, env=READER, capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0, f"{where}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
