@@ -4,8 +4,8 @@
 
 100 scripted demonstrations of pick and place, states only. Ours are the recipes bc_pick_place and diffusion_pick_place;
 their wall-clock of training is the budget of the peer beside them, which is then also given three times as long. Peers
-read what `simscale export-dataset` wrote through their own data set classes, and play as many fresh episodes behind
-gymnasium.vector. Variants:
+read what `simscale export-dataset` wrote through their own data set classes, the observations that the recipe beside them
+reads, and play as many fresh episodes behind gymnasium.vector. Variants:
   bc, diffusion        ours
   robomimic            its BC with its default configuration (MLP of 1,024 and 1,024, batches of 100, Adam at 1e-4)
   lerobot              its diffusion policy with its default sizes (U-Net of 512, 1,024 and 2,048, batches of 64)
@@ -18,6 +18,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -101,17 +102,35 @@ def ours(model: str, options: argparse.Namespace) -> dict[str, Any]:
     from simscaleai_jax.tools.commands.recipe import recipe_file
 
     found = measure(options.folder, model, options.demonstrations, 0, options.n_episodes, options.max_steps)
-    demos = options.folder / f"demos_{options.demonstrations}.h5"
-    for kind, path in exports(options.folder, options.demonstrations).items():
-        if not path.exists():
-            convert(ExportDatasetOptions(str(demos), str(path), kind))
-    steps = options.max_steps or read_yaml(recipe_file(f"{model}_pick_place"))["train"]["max_steps"]
+    recipe = read_yaml(recipe_file(f"{model}_pick_place"))["train"]
+    kind, path = exports(options.folder, options.demonstrations)[model]
+    if not path.exists():
+        seen = options.folder / f"{model}_{options.demonstrations}.h5"
+        shutil.copy(options.folder / f"demos_{options.demonstrations}.h5", seen)
+        if "obs_keys" in recipe.get("data", {}):
+            leave_out(seen, recipe["data"]["obs_keys"])
+        convert(ExportDatasetOptions(str(seen), str(path), kind))
+    steps = options.max_steps or recipe["max_steps"]
     return {"variant": model, "beside": model, "times": 1.0, "updates": steps} | found
 
 
-def exports(folder: Path, count: int) -> dict[Any, Path]:
-    """Where the converted demonstrations are."""
-    return {"lerobot": folder / f"lerobot_{count}", "robomimic": folder / f"robomimic_{count}.h5"}
+def leave_out(path: Path, keys: list[str]) -> None:
+    """Takes all but these observations out of a file of demonstrations."""
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        demos: Any = file["data"]
+        for demo in demos.values():
+            for key in set(demo["obs"]) - set(keys):
+                del demo["obs"][key]
+
+
+def exports(folder: Path, count: int) -> dict[str, tuple[Any, Path]]:
+    """model -> (format, path) of the demonstrations that its peers read."""
+    return {
+        "bc": ("robomimic", folder / f"robomimic_{count}.h5"),
+        "diffusion": ("lerobot", folder / f"lerobot_{count}"),
+    }
 
 
 def child(wanted: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +149,7 @@ def train_peer(variant: str, seconds: float, n_episodes: int, folder: str, count
 
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    path = exports(Path(folder), count)["robomimic" if variant == "robomimic" else "lerobot"]
+    _, path = exports(Path(folder), count)[PEERS[variant][1]]
     update, act = {"robomimic": robomimic, "lerobot": lerobot, "lerobot_small": lerobot_small}[variant](path)
     update()
     updates, start = 0, time.perf_counter()
