@@ -40,15 +40,18 @@ QUICK = ["--train.batch-size", "64", "--train.lr", "1e-2", "--train.log-every", 
 def demos(tmp_path_factory):
     """A hundred short episodes of what pick and place observes; the actions follow from the states."""
     path, rng = tmp_path_factory.mktemp("demos") / "pick.h5", np.random.default_rng(0)
-    weights = rng.normal(size=(9, 4)) / 3.0
+    sizes = {"ee_to_object": 3, "ee_to_object_near": 3, "object_to_target": 3, "object_to_target_near": 3}
+    sizes |= {"gripper_state": 1, "joint_vel": 7, "touch": 2}
+    weights = rng.normal(size=(22, 4)) / 5.0
     with h5py.File(path, "w") as file:
         for number in range(100):
             demo = file.create_group(f"data/demo_{number}")
-            states = np.repeat(rng.normal(size=(1, 9)), 10, axis=0)
+            states = np.repeat(rng.normal(size=(1, 22)), 10, axis=0).astype(np.float32)
             demo["actions"] = np.tanh(states @ weights).astype(np.float32)
             demo["rewards"] = np.zeros(10, np.float32)
-            for i, key in enumerate(("ee_pos", "object_pos", "target_pos")):
-                demo[f"obs/{key}"] = states[:, 3 * i : 3 * i + 3].astype(np.float32)
+            parts = np.split(states, np.cumsum(list(sizes.values()))[:-1], axis=1)
+            for key, part in zip(sizes, parts, strict=True):
+                demo[f"obs/{key}"] = part
     return path
 
 
