@@ -11,8 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE # tests start many processes, and each would co
 WORKERS := --numprocesses auto --maxprocesses 4
 FOLDERS := --dist loadscope --no-loadscope-reorder # tests of a folder share compiled functions; slow ones share little
 
-# The default tests compile without optimization, which is faster for them; long simulations are not.
-APART := not torch and not opengl and not warp and not clients and not arms and not plan and not docs and not browser # need more than the others
+# What needs other software or an environment of its own.
+APART := not torch and not opengl and not warp and not clients and not arms and not plan and not docs and not browser
+
+# The default and the wide tests compile without optimization, which is faster for them; long simulations are not.
 OPTIMIZED := --xla_backend_optimization_level=3 --xla_llvm_disable_expensive_passes=false
 
 # An interpreter for which a CPU build of torch is at hand; it only runs the torch side of the comparisons.

@@ -203,9 +203,8 @@ SECTIONS = (
     ),
     Section(
         "Imitation beside other libraries",
-        "The same scripted demonstrations of pick and place, states only, and as many fresh "
-        "episodes; a peer is given\n"
-        "the wall-clock that our recipe's training took, and three times that.",
+        "The same scripted demonstrations of pick and place, the observations that the recipe beside it reads, and\n"
+        "as many fresh episodes; a peer is given the wall-clock that our recipe's training took, and three times that.",
         "networks, batch sizes and schedules are each library's own; our seconds include the evaluations\n"
         "during training, the others' have none; LeRobot's samples lie in memory, and it plays with 10 steps of DDIM.",
         tables=[Table("peers_imitation", tables.peers_imitation, "simscale bench peers_imitation")],

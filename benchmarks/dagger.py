@@ -28,7 +28,7 @@ def main() -> None:
     """Runs the seeds that are missing, prints a line for each case, and writes the JSON file after each seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--demonstrations", type=int, default=5)
+    parser.add_argument("--demonstrations", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--n-episodes", type=int, default=5, help="labelled in each round")
     parser.add_argument("--max-steps", type=int, default=500, help="updates of each round")

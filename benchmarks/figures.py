@@ -136,13 +136,13 @@ def ppo() -> str:
 
 def imitation() -> str:
     """The tables and the plot of docs/imitation.md."""
+    plot = "" if load("imitation") is None else "\n![success against demonstrations](images/imitation.png)\n"
     parts = (
         ("What the recipes reach", measured("recipes", tables.recipes)),
-        ("Success against demonstrations", measured("imitation", tables.demonstrations)),
+        ("Success against demonstrations", measured("imitation", tables.demonstrations) + plot),
         ("Success against labels of an expert that corrects", measured("dagger", tables.labels)),
     )
-    text = "\n".join(f"### {title}\n\n{part}" for title, part in parts)
-    return text if load("imitation") is None else f"{text}\n![success against demonstrations](images/imitation.png)\n"
+    return "\n".join(f"### {title}\n\n{part}" for title, part in parts)
 
 
 def language() -> str:

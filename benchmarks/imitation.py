@@ -6,8 +6,8 @@
 
 Each case is the recipe of its model (configs/MODEL_pick_place.yaml) with other numbers of demonstrations, which the
 policies share, and fresh episodes on the batched engine. Cases are added to benchmarks/results/imitation.json; those
-that are there with the same settings are not run again. Whatever their number, as many updates are made as with
-100. `seconds` is the wall-clock of training with its evaluations, `cpu_seconds` what the whole recipe computed,
+that are there with the same settings are not run again. Whatever their number, as many updates are made as with 100.
+`seconds` is the wall-clock of training with its evaluations, `cpu_seconds` what the whole recipe computed,
 `load_average` the machine's at the end.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     """Runs the cases that are missing, prints a line for each, and writes the JSON file after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--demonstrations", nargs="+", type=int, default=[5, 10, 25, 50, 100, 200, 1000])
+    parser.add_argument("--demonstrations", nargs="+", type=int, default=[10, 25, 50, 100, 200, 1000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--n-episodes", type=int, default=200)
     parser.add_argument("--max-steps", type=int, default=None, help="updates; default: the recipe's")

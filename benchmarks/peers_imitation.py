@@ -4,8 +4,8 @@
 
 100 scripted demonstrations of pick and place, states only. Ours are the recipes bc_pick_place and diffusion_pick_place;
 their wall-clock of training is the budget of the peer beside them, which is then also given three times as long. Peers
-read what `simscale export-dataset` wrote through their own data set classes, the observations that the recipe beside them
-reads, and play as many fresh episodes behind gymnasium.vector. Variants:
+read what `simscale export-dataset` wrote through their own data set classes, the observations that the recipe beside
+them reads, and play as many fresh episodes behind gymnasium.vector. Variants:
   bc, diffusion        ours
   robomimic            its BC with its default configuration (MLP of 1,024 and 1,024, batches of 100, Adam at 1e-4)
   lerobot              its diffusion policy with its default sizes (U-Net of 512, 1,024 and 2,048, batches of 64)
@@ -107,8 +107,7 @@ def ours(model: str, options: argparse.Namespace) -> dict[str, Any]:
     if not path.exists():
         seen = options.folder / f"{model}_{options.demonstrations}.h5"
         shutil.copy(options.folder / f"demos_{options.demonstrations}.h5", seen)
-        if "obs_keys" in recipe.get("data", {}):
-            leave_out(seen, recipe["data"]["obs_keys"])
+        leave_out(seen, recipe["data"]["obs_keys"])
         convert(ExportDatasetOptions(str(seen), str(path), kind))
     steps = options.max_steps or recipe["max_steps"]
     return {"variant": model, "beside": model, "times": 1.0, "updates": steps} | found
@@ -248,7 +247,7 @@ def lerobot_diffusion(
     from lerobot.policies.factory import make_pre_post_processors
     from lerobot.utils.feature_utils import dataset_to_policy_features
 
-    from simscaleai_jax.core.observations import is_own_state, state_vector
+    from simscaleai_jax.core.observations import state_vector
 
     meta = LeRobotDatasetMetadata("simscale/pick_place", root=path)
     features = dataset_to_policy_features(meta.features)
@@ -260,6 +259,7 @@ def lerobot_diffusion(
     )  # fmt: skip
     policy = DiffusionPolicy(config)
     before, after = make_pre_post_processors(config, dataset_stats=meta.stats)
+    read = {key: sorted({name.partition(".")[0] for name in meta.features[key]["names"]}) for key in inputs}
     seconds = {key: [i / meta.fps for i in config.observation_delta_indices] for key in inputs}
     seconds["action"] = [i / meta.fps for i in config.action_delta_indices]
     data = LeRobotDataset("simscale/pick_place", root=path, delta_timestamps=seconds)
@@ -281,12 +281,7 @@ def lerobot_diffusion(
         policy.reset()
 
         def act(obs: dict[str, np.ndarray]) -> np.ndarray:
-            own = [key for key in sorted(obs) if is_own_state(key)]
-            parts = {
-                "observation.state": state_vector(obs, own),
-                "observation.environment_state": state_vector(obs, [key for key in obs if key not in own]),
-            }
-            batch = before({key: torch.as_tensor(np.asarray(value)) for key, value in parts.items()})
+            batch = before({key: torch.as_tensor(state_vector(obs, names)) for key, names in read.items()})
             with torch.no_grad():
                 return after(policy.select_action(batch)).numpy()
 

@@ -79,7 +79,7 @@ BENCHMARKS = (
               ("--num-envs", "1024", "--num-steps", "9800"), ("--num-envs", "256", "--num-steps", "100"), minutes=8),
     Benchmark("checkpoint_shares", "what a checkpoint costs each process", "checkpoint_shares.py", (), None, minutes=5),
     Benchmark("recipes", "what the recipes of imitation reach, and in which time", "recipes.py", (), None, minutes=120),
-    Benchmark("imitation", "success against the number of demonstrations", "imitation.py", (), None, minutes=120),
+    Benchmark("imitation", "success against the number of demonstrations", "imitation.py", (), None, minutes=180),
     Benchmark("dagger", "success against labels of an expert that corrects", "dagger.py", (), None, minutes=10),
     Benchmark("scaling", "work and bytes exchanged per device, from compiled programs", "scaling.py", (), None,
               minutes=3),

@@ -4,6 +4,7 @@ XLA compiles without its expensive passes: most of a test's time is compilation,
 the tests of one folder stay in one worker, because they share compiled functions through session fixtures.
 """
 
+import multiprocessing
 import os
 import signal
 from typing import Any
@@ -35,16 +36,21 @@ enable()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # tests compile thousands of tiny programs
 
 
-LONGEST_FIRST = (
-    "docs",
-    "training",
-    "sim",
-    "rl",
-    "tools",
-    "datagen",
-    "pick",
-    "models",
-)  # no worker ends with a long one
+# No worker ends with a long folder.
+LONGEST_FIRST = ("docs", "training", "sim", "rl", "tools", "datagen", "pick", "models")
+
+FORKED = [
+    "orbax.checkpoint", "simscaleai_jax.core.checkpoint_series", "simscaleai_jax.core.flat_tree",
+    "simscaleai_jax.core.runs.folder", "simscaleai_jax.datagen", "tests.datagen.test_kill",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def context() -> Any:
+    """For processes that are killed: they are forked with everything imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(FORKED)
+    return context
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -19,13 +18,6 @@ from simscaleai_jax.core.runs.lock import FolderInUseError, FolderLock
 from . import stand_in
 
 SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def context():
-    context = multiprocessing.get_context("forkserver")  # the imports are made once
-    context.set_forkserver_preload(["simscaleai_jax.core.runs.folder", "simscaleai_jax.core.flat_tree"])
-    return context
 
 
 def begin(context, folder, steps, resume_from=None, gate=None):

@@ -72,7 +72,7 @@ def test_killed_at_twelve_moments_it_ends_with_the_same_bits(tmp_path):
     struck += kill_at_random(tmp_path / "own", 1000, 6)
     kill_at_random(tmp_path / "a", 3, 0)
     struck += kill_at_random(tmp_path / "b", 1000, 6, tmp_path / "a" / "step_000000003")
-    assert struck == 12, "each way of striking met both"
+    assert struck == 12, "every strike met it alive"
     for name in ("own", "b"):
         assert complete(tmp_path / name)[-1] == "step_000001000"
         assert contents(tmp_path / name) == contents(tmp_path / "whole")

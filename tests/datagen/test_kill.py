@@ -1,6 +1,5 @@
 """SIGKILL at any moment: the final name is absent or whole, and a rerun completes it."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -19,9 +18,7 @@ from simscaleai_jax.training.data import TrajectoryDataset
 from .demo_files import content, make_episode, make_writer
 from .toy import ToyEnv, toy_expert
 
-# Its processes are forked with everything imported.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "simscaleai_jax.datagen"])
+SECONDS = 120
 
 
 def write(path: Path) -> None:
@@ -46,32 +43,31 @@ def when_ready(ready: Any, work: Callable[..., None], *arguments: Any) -> None:
 
 
 def run_and_kill(
-    work: Callable[..., None], delay: float | None, *arguments: Any, number: int = signal.SIGKILL
+    context: Any, work: Callable[..., None], delay: float | None, *arguments: Any, number: int = signal.SIGKILL
 ) -> float:
     """Starts the work, kills it `delay` seconds after it began (None: lets it end); returns the seconds it ran."""
-    ready = PROCESSES.Event()
-    process = PROCESSES.Process(target=when_ready, args=(ready, work, *arguments))
+    ready = context.Event()
+    process = context.Process(target=when_ready, args=(ready, work, *arguments), daemon=True)
     process.start()
     assert process.pid is not None
-    assert ready.wait(60)
+    assert ready.wait(SECONDS)
     start = time.monotonic()
-    if delay is None:
-        process.join()
-        assert process.exitcode == 0
-    else:
+    if delay is not None:
         time.sleep(delay)
         if process.is_alive():
             os.kill(process.pid, number)
-        process.join()
+    process.join(SECONDS)
+    assert process.exitcode is not None, "it hangs"
+    assert process.exitcode == 0 or delay is not None
     return time.monotonic() - start
 
 
-def kill_repeatedly(work: Callable[..., None], folder: Path, kills: int, num_episodes: int) -> None:
-    duration = run_and_kill(work, None, folder / "whole.h5")
+def kill_repeatedly(context: Any, work: Callable[..., None], folder: Path, kills: int, num_episodes: int) -> None:
+    duration = run_and_kill(context, work, None, folder / "whole.h5")
     seen_parts = set()
     for delay in np.random.default_rng(0).uniform(0.0, 1.05 * duration, kills):
         path = folder / f"killed-{delay:.4f}.h5"
-        run_and_kill(work, delay, path)
+        run_and_kill(context, work, delay, path)
         parts = path.with_name(path.name + ".parts")
         seen_parts.add(len(list(parts.glob("part-*.h5"))) if parts.exists() else -1)
         if path.exists():  # under its final name a file is whole, or it is not there
@@ -80,7 +76,7 @@ def kill_repeatedly(work: Callable[..., None], folder: Path, kills: int, num_epi
             if not is_whole(leftover, num_episodes):  # all but renamed
                 with pytest.raises(ValueError, match=r"unfinished|holds no|not a readable|is cut|empty"):
                     DemonstrationFile(leftover)
-        run_and_kill(work, None, path)
+        run_and_kill(context, work, None, path)
         assert content(path) == content(folder / "whole.h5")
         assert not parts.exists()
     assert len(seen_parts) > 1  # the kills struck at different stages
@@ -95,18 +91,18 @@ def is_whole(path, num_episodes):
 
 
 @pytest.mark.wide
-def test_a_killed_writer_is_never_read_as_complete(tmp_path):
+def test_a_killed_writer_is_never_read_as_complete(context, tmp_path):
     """C26."""
-    kill_repeatedly(write, tmp_path, 20, 40)
+    kill_repeatedly(context, write, tmp_path, 20, 40)
 
 
 @pytest.mark.wide
-def test_killed_generation_is_never_read_as_complete(tmp_path):
-    kill_repeatedly(generate, tmp_path, 4, 400)
+def test_killed_generation_is_never_read_as_complete(context, tmp_path):
+    kill_repeatedly(context, generate, tmp_path, 4, 400)
 
 
 @pytest.mark.wide
-def test_killed_while_merging_a_file_is_whole_or_absent_and_the_shards_stay(tmp_path):
+def test_killed_while_merging_a_file_is_whole_or_absent_and_the_shards_stay(context, tmp_path):
     count, kills, shards = 300, 20, []
     for shard in range(3):
         writer = make_writer(tmp_path / "data.h5", count, shard, 3)
@@ -114,14 +110,14 @@ def test_killed_while_merging_a_file_is_whole_or_absent_and_the_shards_stay(tmp_
             writer.add(number, make_episode(number, 30))
         shards.append(str(writer.finish()))
     kept = [Path(shard).read_bytes() for shard in shards]
-    duration = run_and_kill(merge, None, tmp_path / "whole.h5", shards)
+    duration = run_and_kill(context, merge, None, tmp_path / "whole.h5", shards)
     whole, seen = content(tmp_path / "whole.h5"), set()
     for i, delay in enumerate(np.random.default_rng(0).uniform(0.2 * duration, 1.05 * duration, kills)):
         path = tmp_path / f"killed-{i}.h5"
-        run_and_kill(merge, delay, path, shards, number=signal.SIGTERM if i % 2 else signal.SIGKILL)
+        run_and_kill(context, merge, delay, path, shards, number=signal.SIGTERM if i % 2 else signal.SIGKILL)
         seen.add(path.with_name(f".{path.name}.merging").exists())
         if not path.exists():
-            run_and_kill(merge, None, path, shards)
+            run_and_kill(context, merge, None, path, shards)
         assert content(path) == whole
         assert len(TrajectoryDataset(path)) == 30 * count
         assert {left.name for left in tmp_path.glob(f"*{path.name}*")} == {path.name, beside(path).name}

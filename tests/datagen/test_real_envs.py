@@ -1,4 +1,4 @@
-"""Data generation on the real environments: compiling MJX takes its time, so these run with the slow tests."""
+"""Data generation on the real environments, in one process and in several."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from simscaleai_jax.training.data import TrajectoryDataset
 
 from .demo_files import content
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.wide
 
 
 def generate(path, name="reach", **options):
@@ -120,7 +120,7 @@ def test_c26_a_process_killed_among_its_peers_leaves_whole_shards_or_none(tmp_pa
     parts = paths[1].with_name(paths[1].name + ".parts")
     while not list(parts.glob("part-*.h5")):
         assert killed.poll() is None, killed.communicate()[0]
-        time.sleep(0.02)
+        time.sleep(0.002)
     children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
     output = killed.communicate()[0]

@@ -1,6 +1,5 @@
 """SIGKILL at random moments of saving: the last complete checkpoint is always there."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -46,9 +45,7 @@ def kill_while_saving(context, folder: str, delay: float) -> list[tuple[int, boo
 
 
 @pytest.mark.wide
-def test_twenty_kills_lose_nothing(tmp_path):
-    context = multiprocessing.get_context("forkserver")  # the imports are made once
-    context.set_forkserver_preload(["simscaleai_jax.core.checkpoint_series", "orbax.checkpoint"])
+def test_twenty_kills_lose_nothing(context, tmp_path):
     moments, newest, interrupted = random.Random(0), 0, 0
     for _ in range(KILLS):
         messages = kill_while_saving(context, str(tmp_path), moments.uniform(0.0, 0.1))
