@@ -127,8 +127,8 @@ def leave_out(path: Path, keys: list[str]) -> None:
 def exports(folder: Path, count: int) -> dict[str, tuple[Any, Path]]:
     """model -> (format, path) of the demonstrations that its peers read."""
     return {
-        "bc": ("robomimic", folder / f"robomimic_{count}.h5"),
-        "diffusion": ("lerobot", folder / f"lerobot_{count}"),
+        "bc": ("robomimic", folder / f"bc_robomimic_{count}.h5"),
+        "diffusion": ("lerobot", folder / f"diffusion_lerobot_{count}"),
     }
 
 

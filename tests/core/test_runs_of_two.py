@@ -65,14 +65,14 @@ def kill_at_random(folder: Path, steps: int, most: int, origin: Path | None = No
 
 
 @pytest.mark.wide
-def test_killed_at_twelve_moments_it_ends_with_the_same_bits(tmp_path):
+def test_killed_at_twenty_moments_it_ends_with_the_same_bits(tmp_path):
     """Alone and from elsewhere."""
     struck = kill_at_random(tmp_path / "whole", 1000, 0)
     assert struck == 0
-    struck += kill_at_random(tmp_path / "own", 1000, 6)
+    struck += kill_at_random(tmp_path / "own", 1000, 14)
     kill_at_random(tmp_path / "a", 3, 0)
-    struck += kill_at_random(tmp_path / "b", 1000, 6, tmp_path / "a" / "step_000000003")
-    assert struck == 12, "every strike met it alive"
+    struck += kill_at_random(tmp_path / "b", 1000, 10, tmp_path / "a" / "step_000000003")
+    assert struck >= 20
     for name in ("own", "b"):
         assert complete(tmp_path / name)[-1] == "step_000001000"
         assert contents(tmp_path / name) == contents(tmp_path / "whole")
